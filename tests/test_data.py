@@ -1,0 +1,133 @@
+"""What a user relies on about data: right parsing, no leakage, clear errors for their own files."""
+
+import csv
+
+import pandas as pd
+import pytest
+from conftest import make_messages
+from transformers import AutoTokenizer
+
+from artifact_sources import read_sms_spam
+from gpt_classification_model import (
+    ConfigurationError,
+    FreshSampler,
+    SpamDataset,
+    create_balanced_dataset,
+    drop_duplicates,
+    label_names_of,
+    make_splits,
+    random_split,
+    read_messages,
+)
+
+
+def test_stray_quotes_swallow_no_messages(tmp_path):
+    path = tmp_path / "sms.tsv"
+    path.write_text('ham\t"hello\nspam\tWIN now\nham\tbye"\nham\tNA\n', encoding="utf-8")
+    assert read_sms_spam(path)["Text"].tolist() == ['"hello', "WIN now", 'bye"', "NA"]
+    assert len(read_sms_spam(path, quoting=csv.QUOTE_MINIMAL)) == 2
+
+
+def test_duplicates_are_found_across_case_space_and_punctuation():
+    texts = ["Free entry!", "free  ENTRY", "free entry 2", ":)", ":-(", "免费 领取", "免费，领取"]
+    kept = drop_duplicates(pd.DataFrame({"Label": "ham", "Text": texts}))["Text"].tolist()
+    assert kept == ["Free entry!", "free entry 2", ":)", ":-(", "免费 领取"]
+
+
+def test_balancing_takes_as_many_of_each_label_and_keeps_every_rare_one():
+    messages = make_messages(ham=120, spam=60)
+    balanced = create_balanced_dataset(messages)
+    assert balanced["Label"].value_counts().to_dict() == {"ham": 60, "spam": 60}
+    assert set(messages.index[messages["Label"] == "spam"]) <= set(balanced.index)
+    assert balanced.equals(create_balanced_dataset(messages))
+
+
+def test_split_has_the_published_sizes():
+    parts = random_split(pd.DataFrame({"Label": 0, "Text": range(1494)}))
+    assert [len(part) for part in parts] == [1045, 149, 300]
+    assert sorted(pd.concat(parts)["Text"]) == list(range(1494))
+
+
+def test_no_message_stands_in_two_splits():
+    splits = make_splits(make_messages(ham=200, spam=60), ("ham", "spam"))
+    texts = [text for table in splits.values() for text in table["Text"]]
+    assert len(texts) == len(set(texts)) == 260
+    assert set(splits["left_out_test"]["Label"]) == {0}
+    assert [len(splits[name]) for name in ("train", "validation", "test")] == [84, 12, 24]
+
+
+def test_too_few_messages_are_refused():
+    with pytest.raises(ConfigurationError, match="at least 10"):
+        make_splits(make_messages(ham=50, spam=9), ("ham", "spam"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.csv", None, "missing.csv"),
+        ("empty.csv", b"", "Cannot read"),
+        ("latin1.csv", "Label,Text\nham,caf\xe9\n".encode("latin-1"), "not UTF-8.*iconv"),
+        ("columns.csv", b"category,Text\nham,hello\n", "no column 'Label'.*--label_column"),
+        ("comma.tsv", b"Label,Text\nham,hello\n", "no column 'Text'"),
+    ],
+)
+def test_unusable_files_are_named_with_what_to_do(tmp_path, name, content, message):
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=message):
+        read_messages(path, "Text", "Label")
+
+
+def test_rows_without_text_or_label_are_left_out_and_words_like_null_are_kept(tmp_path, caplog):
+    path = tmp_path / "mine.tsv"
+    path.write_text("kind\tbody\nok\thello\nok\t\n\tlost\n ok \tnull\nok\t  \nbad\tNA\n", encoding="utf-8-sig")
+    messages = read_messages(path, "body", "kind")
+    assert messages.values.tolist() == [["ok", "hello"], ["ok", "null"], ["bad", "NA"]]
+    assert "3 rows" in caplog.text
+
+
+def test_labels_are_ordered_by_alphabet_or_as_asked():
+    assert label_names_of(pd.Series(["spam", "ham", "spam"])) == ("ham", "spam")
+    assert label_names_of(pd.Series(["safe", "fraud"]), positive_label="fraud") == ("safe", "fraud")
+    for labels, message in ((["a"], "has 1"), (["a", "b", "c"], "has 3")):
+        with pytest.raises(ConfigurationError, match=message):
+            label_names_of(pd.Series(labels))
+    with pytest.raises(ConfigurationError, match="none of the labels"):
+        label_names_of(pd.Series(["a", "b"]), positive_label="c")
+
+
+def test_dataset_tokenises_any_text_and_cuts_at_max_length(tmp_path, tiny_gpt2):
+    texts = ["short", "word " * 200, 'quotes " and, commas', "line\nbreak\r\n", "NA", "tail <|endoftext|>"]
+    pd.DataFrame({"Label": [0, 1, 0, 1, 0, 1], "Text": texts}).to_csv(tmp_path / "split.csv", index=False)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_gpt2)
+    whole, cut = (SpamDataset(tmp_path / "split.csv", tokenizer, limit) for limit in (None, 20))
+    assert whole.max_length > 200
+    assert [tokenizer.decode(whole[index]["input_ids"]) for index in range(6)] == texts
+    assert tokenizer.eos_token_id not in whole[5]["input_ids"], "typed special tokens are plain text"
+    assert cut.max_length == 20 and cut[1]["labels"] == 1
+
+
+def test_sampler_draws_other_ham_every_epoch_and_all_of_it_in_the_end():
+    labels = [1] * 20 + [0] * 70
+    lengths = [5 + index % 30 for index in range(90)]
+    sampler = FreshSampler(labels, lengths, draws={0: 20, 1: 20}, group_size=4, seed=1)
+    epochs = []
+    for epoch in range(4):
+        sampler.set_epoch(epoch)
+        epochs.append(list(sampler))
+    for drawn in epochs:
+        assert len(drawn) == len(set(drawn)) == len(sampler) == 40
+        assert set(range(20)) <= set(drawn)
+    ham = [{index for index in drawn if labels[index] == 0} for drawn in epochs]
+    assert not ham[0] & ham[1] and set.union(*ham) == set(range(20, 90))
+    sampler.set_epoch(2)
+    assert list(sampler) == epochs[2], "a resumed epoch sees the same messages"
+
+
+def test_sampler_puts_messages_of_like_length_together():
+    lengths = [index * 37 % 101 for index in range(640)]
+    sampler = FreshSampler([0, 1] * 320, lengths, draws={0: 320, 1: 320}, group_size=16, seed=1)
+    order = [lengths[index] for index in sampler]
+    padded = sum(max(order[i : i + 16]) * 16 for i in range(0, 640, 16))
+    assert padded < 1.25 * sum(lengths), "hardly any padding; in random order it is almost twofold"

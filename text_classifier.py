@@ -1,0 +1,111 @@
+"""Use a trained adapter: load it once, merge it into its base, and classify messages with it."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import transformers
+from peft import PeftConfig, PeftModel
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BatchEncoding,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from artifact_sources import resolve_base_model
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The answer to one message."""
+
+    label: str
+    probability: float
+    """Of `label`, between 0 and 1."""
+    truncated: bool
+    """Whether the message was longer than the model reads."""
+
+
+def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> BatchEncoding:
+    """Tokenise messages, in training and in serving alike.
+
+    Args:
+        texts: n messages.
+        max_length: cut after this many tokens; None keeps them whole.
+
+    Returns:
+        `input_ids` and `attention_mask`: n lists of token ids, not padded.
+    """
+    if not texts:
+        return BatchEncoding({"input_ids": [], "attention_mask": []})
+    # A message that spells out a special token such as <|endoftext|> is text like any other.
+    return tokenizer(list(texts), truncation=max_length is not None, max_length=max_length, split_special_tokens=True)
+
+
+@contextlib.contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Keep two messages from alarming people: neither names anything they could or should change.
+
+    transformers reports that the base lacks the classification head (it is new, or comes with the
+    adapter), and warns that PEFT 0.21 asks it by an attribute's old name.
+    """
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+            yield
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+
+
+def load_tokenizer_and_model(adapter_dir: str | Path) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """Load an adapter folder and merge it into its base model, ready to classify (eval mode).
+
+    Raises:
+        FileNotFoundError: there is no such folder, or it holds no adapter.
+        ArtifactError: the base model cannot be had.
+        ValueError, OSError: the folder's files are damaged.
+    """
+    adapter_dir = Path(adapter_dir)
+    if not (adapter_dir / "adapter_config.json").is_file():
+        raise FileNotFoundError(f"{adapter_dir} holds no adapter")
+    config = AutoConfig.from_pretrained(adapter_dir)
+    base_name = PeftConfig.from_pretrained(adapter_dir).base_model_name_or_path
+    base = resolve_base_model(base_name, trained_on=getattr(config, "base_model_source", None))
+    tokenizer = AutoTokenizer.from_pretrained(adapter_dir)
+    with quiet_loading():
+        model = AutoModelForSequenceClassification.from_pretrained(base.path, config=config, dtype=torch.float32)
+        model = PeftModel.from_pretrained(model, adapter_dir)
+    return tokenizer, model.merge_and_unload().eval()
+
+
+def classify(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, batch_size: int = 16
+) -> list[Classification]:
+    """Classify n messages and return n answers in their order. No message may be empty."""
+    threshold = getattr(model.config, "decision_threshold", 0.5)
+    encoded = encode(texts, tokenizer, tokenizer.model_max_length)
+    # Neighbours of like length need almost no padding.
+    order = sorted(range(len(texts)), key=lambda index: len(encoded["input_ids"][index]))
+    answers: list[Classification | None] = [None] * len(texts)
+    for start in range(0, len(texts), batch_size):
+        indices = order[start : start + batch_size]
+        rows = {name: [values[index] for index in indices] for name, values in encoded.items()}
+        batch = tokenizer.pad(rows, return_tensors="pt").to(model.device)
+        with torch.inference_mode():
+            positive = model(**batch).logits.softmax(dim=-1)[:, 1].tolist()
+        for index, probability in zip(indices, positive, strict=True):
+            label = int(probability >= threshold)
+            answers[index] = Classification(
+                label=model.config.id2label[label],
+                probability=probability if label else 1 - probability,
+                truncated=bool(encoded.encodings[index].overflowing),
+            )
+    return answers
