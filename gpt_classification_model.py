@@ -58,7 +58,7 @@ from artifact_sources import (
     resolve_base_model_or_fallback,
     resolve_sms_spam,
 )
-from evaluation_report import classification_metrics, model_card, results_table, tfidf_probabilities
+from evaluation_report import HELD_OUT, model_card, results_table, score, tfidf_predictions
 from text_classifier import encode, quiet_loading
 
 logger = logging.getLogger(__name__)
@@ -139,6 +139,10 @@ class FineTuningArguments(TrainingArguments):
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after this many evaluations without improvement."}
     )
+    target_false_positive_rate: float | None = field(
+        default=None,
+        metadata={"help": "Choose the decision threshold so that this share of held-out class 0 is called class 1."},
+    )
 
 
 class ConfigurationError(ValueError):
@@ -157,8 +161,10 @@ def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments,
     known = {entry.name for kind in parser.dataclass_types for entry in dataclasses.fields(kind)}
     if unknown := sorted(set(defaults) - known):
         parser.error(f"{recipe} sets unknown options: {', '.join(unknown)}")
-    gpu = torch.cuda.is_available()
-    parser.set_defaults(bf16=gpu and torch.cuda.is_bf16_supported(), dataloader_pin_memory=gpu)
+    # Without `use_cpu`, several processes on a machine without accelerator would not form a group.
+    accelerator = torch.accelerator.is_available()
+    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    parser.set_defaults(use_cpu=not accelerator, dataloader_pin_memory=accelerator, bf16=bf16)
     parser.set_defaults(**defaults)
     *parsed, rest = parser.parse_args_into_dataclasses(argv, look_for_args_file=False, return_remaining_strings=True)
     if rest:
@@ -549,37 +555,31 @@ def checkpoint_to_resume(args: TrainingArguments) -> str | None:
 # ---------------------------------------------------------------------------- evaluation
 
 
-def predict_probabilities(trainer: Trainer, dataset: SpamDataset) -> tuple[np.ndarray, np.ndarray]:
-    """Return labels and probabilities of class 1, each of shape (n,), in the same order."""
-    if not len(dataset):
-        return np.empty(0, dtype=int), np.empty(0)
-    output = trainer.predict(dataset)
-    probabilities = torch.tensor(output.predictions, dtype=torch.float64).softmax(dim=-1)[:, 1]
-    return output.label_ids, probabilities.numpy()
+def predict(trainer: Trainer, datasets: dict[str, SpamDataset]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return labels and probabilities of class 1, each of shape (n,), for each split that is held out."""
+    predictions = {}
+    for split in HELD_OUT:
+        if not len(datasets[split]):
+            predictions[split] = (np.empty(0, dtype=int), np.empty(0))
+            continue
+        output = trainer.predict(datasets[split])
+        probabilities = torch.tensor(output.predictions, dtype=torch.float64).softmax(dim=-1)[:, 1]
+        predictions[split] = (output.label_ids, probabilities.numpy())
+    return predictions
 
 
-def evaluate_splits(trainer: Trainer, datasets: dict[str, SpamDataset], threshold: float = 0.5) -> dict[str, dict]:
-    """Score the model on messages it never trained on: validation, test and left-out ones."""
-    splits = {"validation": "validation", "test": "test", "left_out": "left_out_test"}
-    return {
-        name: classification_metrics(*predict_probabilities(trainer, datasets[split]), threshold)
-        for name, split in splits.items()
-    }
-
-
-def evaluate_tfidf(splits: dict[str, pd.DataFrame], fresh_majority: bool) -> dict[str, dict[str, dict]]:
-    """Score the TF-IDF baseline on the same splits, once per set of messages the model could learn from."""
-    held_out = {"validation": splits["validation"], "test": splits["test"], "left_out": splits["left_out_test"]}
+def evaluate_tfidf(
+    splits: dict[str, pd.DataFrame], fresh_majority: bool, false_positive_rate: float | None
+) -> dict[str, dict[str, dict]]:
+    """Score the TF-IDF baseline like the model, once per set of messages the model could learn from."""
     training_sets = {"TF-IDF, train": splits["train"]}
-    if fresh_majority and len(splits["left_out_train"]):
+    if fresh_majority:
         training_sets["TF-IDF, train + left out"] = pd.concat([splits["train"], splits["left_out_train"]])
-    return {
-        name: {
-            split: classification_metrics(held_out[split]["Label"], probabilities)
-            for split, probabilities in tfidf_probabilities(train, held_out).items()
-        }
-        for name, train in training_sets.items()
-    }
+    rows = {}
+    for name, train in training_sets.items():
+        predictions = tfidf_predictions(train, {split: splits[split] for split in HELD_OUT})
+        rows |= score(name, predictions, false_positive_rate)[0]
+    return rows
 
 
 def plot_metrics(
@@ -725,11 +725,12 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
     fresh_majority = data_args.fresh_majority and len(datasets["left_out_train"]) > 0
     trainer = build_trainer(model, tokenizer, datasets, args, fresh_majority)
 
-    logger.info("Before fine-tuning:")
-    before = evaluate_splits(trainer, datasets)
+    logger.info("Evaluating before fine-tuning")
+    results, _ = score("before", predict(trainer, datasets))
     outcome = trainer.train(resume_from_checkpoint=checkpoint)
-    logger.info("After fine-tuning:")
-    after = evaluate_splits(trainer, datasets)
+    logger.info("Evaluating after fine-tuning")
+    after, threshold = score("after", predict(trainer, datasets), args.target_false_positive_rate)
+    results |= after
 
     state = trainer.state
     report = {
@@ -755,23 +756,16 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
             "messages_per_second": outcome.metrics["train_samples_per_second"],
             "processes": args.world_size,
         },
-        "decision_threshold": 0.5,
-        "results": {"before": before, "after": after},
+        "decision_threshold": threshold,
+        "results": results,
     }
     if args.process_index == 0:
-        tfidf = evaluate_tfidf(splits, fresh_majority)
-        report["results"] |= tfidf
-        report["table"] = results_table({"Before fine-tuning": before, "After fine-tuning": after} | tfidf)
+        results |= evaluate_tfidf(splits, fresh_majority, args.target_false_positive_rate)
+        report["table"] = results_table(results)
         report["total_seconds"] = time.perf_counter() - started
         report["peak_memory_gib"] = peak_memory_gib()
-        save_adapter(
-            model,
-            tokenizer,
-            base,
-            model_card(report),
-            Path(args.adapter_dir),
-            decision_threshold=report["decision_threshold"],
-        )
+        card = model_card(report)
+        save_adapter(model, tokenizer, base, card, Path(args.adapter_dir), decision_threshold=threshold)
         title = f"{base.name} + LoRA on {data['name']}"
         plot_metrics(state.log_history, args.metrics_pdf, title, report["training"]["best_step"])
         write_json(report, Path(args.output_dir, "metrics.json"))
@@ -791,6 +785,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ArtifactError, ConfigurationError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted; nothing was replaced. Go on with --resume_from_checkpoint last", file=sys.stderr)
+        return 130
     return 0
 
 

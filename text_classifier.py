@@ -1,6 +1,7 @@
 """Use a trained adapter: load it once, merge it into its base, and classify messages with it."""
 
 import contextlib
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -89,8 +90,13 @@ def load_tokenizer_and_model(adapter_dir: str | Path) -> tuple[PreTrainedTokeniz
 def classify(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, batch_size: int = 16
 ) -> list[Classification]:
-    """Classify n messages and return n answers in their order. No message may be empty."""
+    """Classify n messages and return n answers in their order. No message may be empty.
+
+    Probabilities are moved (in log-odds) so that the adapter's decision threshold stands at one half:
+    the label is always the likelier one, and 50 % means undecided.
+    """
     threshold = getattr(model.config, "decision_threshold", 0.5)
+    threshold_log_odds = math.log(threshold / (1 - threshold))
     encoded = encode(texts, tokenizer, tokenizer.model_max_length)
     # Neighbours of like length need almost no padding.
     order = sorted(range(len(texts)), key=lambda index: len(encoded["input_ids"][index]))
@@ -100,9 +106,10 @@ def classify(
         rows = {name: [values[index] for index in indices] for name, values in encoded.items()}
         batch = tokenizer.pad(rows, return_tensors="pt").to(model.device)
         with torch.inference_mode():
-            positive = model(**batch).logits.softmax(dim=-1)[:, 1].tolist()
+            logits = model(**batch).logits.float()
+        positive = (logits[:, 1] - logits[:, 0] - threshold_log_odds).sigmoid().tolist()
         for index, probability in zip(indices, positive, strict=True):
-            label = int(probability >= threshold)
+            label = int(probability >= 0.5)
             answers[index] = Classification(
                 label=model.config.id2label[label],
                 probability=probability if label else 1 - probability,

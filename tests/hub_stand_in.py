@@ -41,8 +41,9 @@ def hub_handler(repositories: dict[str, Path]) -> type[http.server.BaseHTTPReque
                     content = file.read_bytes()
                     etag = hashlib.sha256(content).hexdigest()
                     return self.send(content, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT}, body)
+            known = any(path.startswith(f"/{repo_id}/") for repo_id in repositories)
             self.send_response(404)
-            self.send_header("X-Error-Code", "RepoNotFound")
+            self.send_header("X-Error-Code", "EntryNotFound" if known else "RepoNotFound")
             self.send_header("Content-Length", "0")
             self.end_headers()
 

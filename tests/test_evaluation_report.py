@@ -1,0 +1,68 @@
+"""The figures are the textbook's, and the baseline is a real one."""
+
+import numpy as np
+import pytest
+from conftest import make_messages
+
+from evaluation_report import classification_metrics, results_table, score, tfidf_predictions
+from gpt_classification_model import compute_metrics, make_splits
+
+
+def test_metrics_of_a_case_worked_by_hand():
+    metrics = classification_metrics([0, 0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9, 0.4])
+    assert metrics["confusion_matrix"] == [[2, 1], [1, 1]]
+    assert metrics["accuracy"] == 0.6 and metrics["false_positive_rate"] == pytest.approx(1 / 3)
+    assert metrics["precision"] == metrics["recall"] == metrics["f1"] == 0.5
+    assert metrics["roc_auc"] == pytest.approx(5 / 6)
+    assert metrics["loss"] == pytest.approx(-np.mean(np.log([0.9, 0.8, 0.2, 0.9, 0.4])))
+
+
+def test_threshold_moves_the_decision_only():
+    low, high = (classification_metrics([0, 1], [0.4, 0.6], threshold) for threshold in (0.3, 0.7))
+    assert low["confusion_matrix"] == [[0, 1], [0, 1]] and high["confusion_matrix"] == [[1, 0], [1, 0]]
+    assert low["loss"] == high["loss"] and low["roc_auc"] == high["roc_auc"] == 1
+
+
+def test_one_class_or_no_messages_leave_undefined_figures_empty():
+    only_ham = classification_metrics([0, 0], [0.1, 0.9])
+    assert only_ham["false_positive_rate"] == 0.5 and only_ham["recall"] is None and only_ham["roc_auc"] is None
+    nothing = classification_metrics([], [])
+    assert nothing["n"] == 0 and nothing["accuracy"] is None
+    table = results_table({"model": {"left_out": only_ham, "test": nothing}})
+    assert "left out" in table and "–" in table and table.count("\n") == 2, "a split without messages has no row"
+
+
+def test_equal_accuracy_goes_to_the_lower_loss():
+    class Prediction:
+        label_ids = np.array([0, 1])
+
+    unsure, sure, wrong = Prediction(), Prediction(), Prediction()
+    unsure.predictions = np.array([[0.1, 0.0], [0.0, 0.1]])
+    sure.predictions = np.array([[3.0, 0.0], [0.0, 3.0]])
+    wrong.predictions = np.array([[9.0, 0.0], [9.0, 0.0]])
+    scores = [compute_metrics(prediction)["accuracy_then_loss"] for prediction in (wrong, unsure, sure)]
+    assert scores == sorted(scores) and len(set(scores)) == 3
+
+
+def test_baseline_learns():
+    splits = make_splits(make_messages(), ("ham", "spam"))
+    predictions = tfidf_predictions(splits["train"], {"test": splits["test"], "none": splits["test"][:0]})
+    assert classification_metrics(*predictions["test"])["accuracy"] == 1
+    assert len(predictions["none"][1]) == 0
+
+
+def test_threshold_is_chosen_on_validation_messages_alone():
+    ham = np.linspace(0, 0.4, 201)
+    predictions = {
+        "validation": (np.array([0, 1]), np.array([0.4, 0.3])),
+        "left_out_validation": (np.zeros(201, dtype=int), ham),
+        "test": (np.array([0, 1]), np.array([0.1, 0.45])),
+        "left_out_test": (np.zeros(2, dtype=int), np.array([0.2, 0.9])),
+    }
+    rows, threshold = score("model", predictions, false_positive_rate=0.02)
+    assert (ham >= threshold).mean() == pytest.approx(0.02, abs=0.005)
+    assert list(rows) == ["model, threshold 0.5", "model"]
+    assert rows["model"]["test"]["recall"] == 1 and rows["model, threshold 0.5"]["test"]["recall"] == 0
+    for rate in (None, 0.001):
+        rows, threshold = score("model", predictions, rate)
+        assert threshold == 0.5 and list(rows) == ["model"], "too few messages to tell one in a thousand"

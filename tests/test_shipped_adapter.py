@@ -1,0 +1,57 @@
+"""The adapter in the repository keeps what its model card promises, on messages it never trained on."""
+
+import json
+
+import pytest
+from conftest import REPOSITORY
+
+from evaluation_report import classification_metrics, tfidf_predictions
+from gpt_classification_model import DataArguments, load_splits
+from text_classifier import classify, load_tokenizer_and_model
+
+ADAPTER = REPOSITORY / "lora_model"
+pytestmark = pytest.mark.registry
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory):
+    """The splits the adapter was trained on: the mirror's messages."""
+    arguments = DataArguments(data_source="mirror", dataset_dir=str(tmp_path_factory.mktemp("dataset")))
+    return load_splits(arguments)[0]
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_tokenizer_and_model(ADAPTER)
+
+
+def spam_probabilities(texts, shipped) -> list[float]:
+    """Return the probabilities as a person sees them: the adapter's threshold stands at one half."""
+    answers = classify(list(texts), *shipped)
+    assert all(answer.probability >= 0.5 for answer in answers)
+    return [answer.probability if answer.label == "spam" else 1 - answer.probability for answer in answers]
+
+
+def test_folder_has_what_peft_needs_and_no_pickle():
+    names = {path.name for path in ADAPTER.iterdir()}
+    expected = {"adapter_config.json", "adapter_model.safetensors", "config.json", "tokenizer.json", "README.md"}
+    assert expected <= names and not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
+    config = json.loads((ADAPTER / "config.json").read_text())
+    assert config["id2label"] == {"0": "ham", "1": "spam"} and config["pad_token_id"] is not None
+    base = json.loads((ADAPTER / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert base == "HuggingFaceTB/SmolLM2-135M-Instruct", "a Hub id, not a path of the machine that trained it"
+
+
+def test_accuracy_on_the_test_split_is_high_and_not_below_tfidf(splits, shipped):
+    test = splits["test"]
+    metrics = classification_metrics(test["Label"], spam_probabilities(test["Text"], shipped))
+    baseline = classification_metrics(*tfidf_predictions(splits["train"], {"test": test})["test"])
+    assert metrics["accuracy"] >= max(0.98, baseline["accuracy"])
+    card = (ADAPTER / "README.md").read_text()
+    assert f"value: {round(metrics['accuracy'], 4)}" in card, "the card's figure is this one"
+
+
+def test_few_false_positives_on_left_out_ham(splits, shipped):
+    left_out = splits["left_out_test"]
+    metrics = classification_metrics(left_out["Label"], spam_probabilities(left_out["Text"], shipped))
+    assert metrics["n"] > 600 and metrics["false_positive_rate"] <= 0.015

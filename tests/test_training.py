@@ -1,0 +1,370 @@
+"""A whole run at small size: what it leaves, that it can be repeated, resumed, distributed and killed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import REPOSITORY
+from hub_stand_in import hub_handler
+from peft import AutoPeftModelForSequenceClassification
+from safetensors.torch import load_file
+from sklearn.metrics import log_loss
+from transformers import AutoConfig, AutoTokenizer, BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+import gpt_classification_model
+from gpt_classification_model import main, parse_arguments, plot_metrics
+from text_classifier import classify, encode, load_tokenizer_and_model
+
+SCRIPT = REPOSITORY / "gpt_classification_model.py"
+QUICK = (
+    "--num_train_epochs 3 --eval_steps 5 --save_steps 5 --logging_steps 5 --save_total_limit 9 "
+    "--learning_rate 5e-3 --disable_tqdm true"
+)
+
+
+def arguments(base: Path | str, messages_csv: Path, *more: str) -> list[str]:
+    return ["--model_name_or_path", str(base), "--data_file", str(messages_csv), *QUICK.split(), *more]
+
+
+def run_here(folder: Path, argv: list[str]) -> int:
+    """Run the script's main in `folder`; its outputs are relative to it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return main(argv)
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, tiny_gpt2, messages_csv):
+    """The folder of a finished run."""
+    folder = tmp_path_factory.mktemp("trained")
+    assert run_here(folder, arguments(tiny_gpt2, messages_csv)) == 0
+    return folder
+
+
+# ---------------------------------------------------------------------------- arguments
+
+
+def test_default_recipe_has_the_documented_values(capsys):
+    model, data, training = parse_arguments([])
+    assert (model.model_name_or_path, model.lora_r, model.lora_alpha, model.lora_dropout) == ("gpt2", 8, 32, 0.1)
+    assert data.max_length == 120 and data.split_seed == training.seed == 123
+    assert (training.num_train_epochs, training.per_device_train_batch_size) == (5, 16)
+    assert training.eval_steps == training.save_steps == training.logging_steps == 100
+    assert training.lr_scheduler_type == "cosine" and training.warmup_steps == 0.1 and training.max_grad_norm == 1.0
+    assert training.load_best_model_at_end and training.output_dir == "./results" and training.report_to == []
+
+
+def test_flags_override_a_recipe(tmp_path, capsys):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("lora_r: 4\nlearning_rate: 1e-3\noutput_dir: out\nfallback_model: some/model\n")
+    model, _, training = parse_arguments(
+        [str(recipe), "--lora_r", "2", "--target_modules", "c_attn", "--fallback_model", "none"]
+    )
+    assert (model.lora_r, model.target_modules, model.fallback_model) == (2, ["c_attn"], None)
+    assert training.learning_rate == 1e-3
+    recipe.write_text("lora_rank: 4\n")
+    for argv, message in (
+        ([str(recipe)], "lora_rank"),
+        (["--no_such_flag", "1"], "no_such_flag"),
+        (["missing.yaml"], "missing.yaml"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            parse_arguments(argv)
+        assert caught.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--data_file", "missing.csv"], "missing.csv"),
+        (["--resume_from_checkpoint", "last"], "no checkpoint in ./results"),
+        (["--resume_from_checkpoint", "nowhere"], "not a checkpoint"),
+        (["--max_length", "500"], "at most 128 tokens"),
+        (["--target_modules", "q_proj"], "LoRA cannot adapt"),
+        (["--model_name_or_path", "no-such-folder/x", "--fallback_model", "none"], "Could not find the base model"),
+    ],
+)
+def test_mistakes_end_in_one_clear_error(tmp_path, tiny_gpt2, messages_csv, capsys, monkeypatch, more, message):
+    monkeypatch.setattr("artifact_sources.HF_HUB_OFFLINE", True)
+    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *more)) == 1
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+    assert not (tmp_path / "lora_model").exists()
+
+
+# ---------------------------------------------------------------------------- what a run leaves
+
+
+def test_run_leaves_adapter_charts_data_and_report(trained):
+    names = {path.name for path in (trained / "lora_model").iterdir()}
+    expected = {"adapter_config.json", "adapter_model.safetensors", "config.json", "tokenizer.json", "README.md"}
+    assert expected <= names and not {name for name in names if name.endswith((".bin", ".pt", ".pkl"))}
+    assert (trained / "training_metrics.pdf").read_bytes().startswith(b"%PDF")
+    assert not [path for path in trained.iterdir() if path.name.startswith(".")], "no scratch files are left"
+    train = pd.read_csv(trained / "dataset/train.csv")
+    assert list(train.columns) == ["Label", "Text"] and set(train["Label"]) == {0, 1}
+    report = json.loads((trained / "results/metrics.json").read_text())
+    assert list(report["results"]) == ["before", "after", "TF-IDF, train", "TF-IDF, train + left out"]
+    for results in report["results"].values():
+        assert {"validation", "test", "left_out"} == set(results)
+    assert report["results"]["after"]["test"]["accuracy"] > report["results"]["before"]["test"]["accuracy"]
+    assert not report["base_model"]["fallback_used"] and report["data"]["messages"] == 180
+    card = (trained / "lora_model/README.md").read_text()
+    assert report["table"] in card and report["base_model"]["sha256"] in card
+
+
+def test_reloaded_adapter_gives_the_reported_figures(trained):
+    """Saving and reloading changes nothing: the loss on the test split is the trained model's."""
+    report = json.loads((trained / "results/metrics.json").read_text())
+    tokenizer, model = load_tokenizer_and_model(trained / "lora_model")
+    assert model.config.id2label == {0: "ham", 1: "spam"} and not model.training
+    test = pd.read_csv(trained / "dataset/test.csv")
+    answers = classify(test["Text"].tolist(), tokenizer, model)
+    spam = [answer.probability if answer.label == "spam" else 1 - answer.probability for answer in answers]
+    assert log_loss(test["Label"], spam) == pytest.approx(report["results"]["after"]["test"]["loss"], abs=1e-5)
+
+
+def test_plain_peft_loads_the_adapter_with_the_same_logits(trained):
+    tokenizer, merged = load_tokenizer_and_model(trained / "lora_model")
+    config = AutoConfig.from_pretrained(trained / "lora_model")
+    plain = AutoPeftModelForSequenceClassification.from_pretrained(
+        trained / "lora_model", id2label=config.id2label, pad_token_id=config.pad_token_id
+    ).eval()
+    texts = ["WIN a FREE prize now", "see you tonight, did you eat yet? " * 3]
+    batch = tokenizer.pad(encode(texts, tokenizer, 120), return_tensors="pt")
+    with torch.inference_mode():
+        torch.testing.assert_close(plain(**batch).logits, merged(**batch).logits, atol=1e-5, rtol=1e-4)
+    assert plain.config.id2label == {0: "ham", 1: "spam"}
+
+
+def test_the_stored_threshold_moves_labels_and_probabilities_together(trained):
+    tokenizer, model = load_tokenizer_and_model(trained / "lora_model")
+    (at_half,) = classify(["see you at prize tonight"], tokenizer, model)
+    spam = at_half.probability if at_half.label == "spam" else 1 - at_half.probability
+    for threshold, label in ((spam * 0.9, "spam"), (spam + 0.9 * (1 - spam), "ham")):
+        model.config.decision_threshold = threshold
+        (answer,) = classify(["see you at prize tonight"], tokenizer, model)
+        assert answer.label == label and answer.probability >= 0.5
+
+
+def test_answers_do_not_depend_on_the_batch_and_long_texts_are_marked(trained):
+    tokenizer, model = load_tokenizer_and_model(trained / "lora_model")
+    texts = ["hi", "free prize " * 100, "<|endoftext|>", "\x00", "免费领奖", "see you at 7"]
+    together = classify(texts, tokenizer, model)
+    for text, answer in zip(texts, together, strict=True):
+        (alone,) = classify([text], tokenizer, model)
+        assert alone.label == answer.label and alone.probability == pytest.approx(answer.probability, abs=1e-5)
+    assert [answer.truncated for answer in together] == [False, True, False, False, False, False]
+
+
+# ---------------------------------------------------------------------------- repeat, resume, distribute
+
+
+def test_same_seed_gives_the_same_adapter(trained, tmp_path, tiny_gpt2, messages_csv):
+    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv)) == 0
+    assert_same_adapter(tmp_path, trained)
+
+
+def test_resumed_run_ends_like_an_uninterrupted_one(trained, tmp_path, tiny_gpt2, messages_csv):
+    shutil.copytree(trained / "results", tmp_path / "results", ignore=shutil.ignore_patterns("checkpoint-18"))
+    argv = arguments(tiny_gpt2, messages_csv, "--resume_from_checkpoint", "last")
+    assert run_here(tmp_path, argv) == 0
+    assert_same_adapter(tmp_path, trained)
+
+
+def assert_same_adapter(first: Path, second: Path) -> None:
+    weights, others = (load_file(folder / "lora_model/adapter_model.safetensors") for folder in (first, second))
+    assert weights.keys() == others.keys()
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight, others[name], msg=name)
+
+
+def test_early_stopping_ends_a_run_that_no_longer_improves(tmp_path, tiny_gpt2, messages_csv):
+    stop = ["--early_stopping_patience", "1", "--learning_rate", "0", "--num_train_epochs", "50"]
+    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *stop)) == 0
+    assert json.loads((tmp_path / "results/metrics.json").read_text())["training"]["steps"] == 10
+
+
+def test_two_processes_count_every_message_once(trained, tmp_path, tiny_gpt2, messages_csv):
+    """`train_accuracy` at step 0 is that of the same untrained model, whoever many processes share the work."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29511"]
+    result = subprocess.run(
+        [*torchrun, str(SCRIPT), *arguments(tiny_gpt2, messages_csv)],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.count("Saved lora_model") == 1
+    two, one = (json.loads((folder / "results/metrics.json").read_text()) for folder in (tmp_path, trained))
+    assert two["training"]["processes"] == 2
+    for split in ("validation", "test", "left_out"):
+        distributed, alone = two["results"]["before"][split], one["results"]["before"][split]
+        assert distributed["confusion_matrix"] == alone["confusion_matrix"]
+        assert distributed["loss"] == pytest.approx(alone["loss"], abs=1e-6)
+    first = [newest_log(folder)[0] for folder in (tmp_path, trained)]
+    assert first[0]["train_accuracy"] == first[1]["train_accuracy"]
+
+
+def newest_log(folder: Path) -> list[dict]:
+    state = max((folder / "results").glob("checkpoint-*/trainer_state.json"), key=lambda path: path.stat().st_mtime)
+    return [entry for entry in json.loads(state.read_text())["log_history"] if "train_accuracy" in entry]
+
+
+def test_hub_base_by_name_end_to_end(tiny_gpt2, messages_csv, serve, tmp_path):
+    """`gpt2` by its name, tokenizer and weights, from a stand-in of the Hub; then plain PEFT by that name."""
+    environment = {**os.environ, "HF_ENDPOINT": serve(hub_handler({"gpt2": tiny_gpt2})), "HF_HOME": str(tmp_path)}
+    command = [sys.executable, str(SCRIPT), *arguments("gpt2", messages_csv)]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    base = json.loads((tmp_path / "results/metrics.json").read_text())["base_model"]
+    assert (base["name"], base["source"], base["fallback_used"]) == ("gpt2", "Hugging Face Hub", False)
+    script = (
+        "from peft import AutoPeftModelForSequenceClassification as Auto\n"
+        "print(Auto.from_pretrained('lora_model').peft_config['default'].base_model_name_or_path)"
+    )
+    command = [sys.executable, "-c", script]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1:] == ["gpt2"], result.stderr[-3000:]
+
+
+# ---------------------------------------------------------------------------- killed while saving
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "transformers.PreTrainedTokenizerBase.save_pretrained",
+        "gpt_classification_model.exchange_folder",
+        "shutil.rmtree",
+        "matplotlib.figure.Figure.savefig",
+    ],
+)
+def test_killed_at_any_moment_of_saving_leaves_whole_files(trained, tmp_path, tiny_gpt2, messages_csv, moment):
+    """The process kills itself in the middle of a second run's saving; the first run's files must stand."""
+    work = tmp_path / "work"
+    shutil.copytree(trained, work)
+    old = snapshot(work)
+    script = (
+        "import os, signal, sys, importlib, gpt_classification_model as g, shutil, transformers, matplotlib.figure\n"
+        "started = g.save_adapter\n"
+        "def arm(*positional, **named):\n"
+        "    def die(*a, **k): k.get('ignore_errors') or os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"    owner, _, name = {moment!r}.rpartition('.')\n"
+        "    parts = owner.split('.')\n"
+        "    target = importlib.import_module(parts[0])\n"
+        "    for part in parts[1:]: target = getattr(target, part)\n"
+        "    setattr(target, name, die)\n"
+        "    return started(*positional, **named)\n"
+        "g.save_adapter = arm\n"
+        "g.main(sys.argv[1:])\n"
+    )
+    argv = arguments(tiny_gpt2, messages_csv, "--seed", "7", "--num_train_epochs", "1")
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    result = subprocess.run([sys.executable, "-c", script, *argv], cwd=work, env=environment, capture_output=True)
+    assert result.returncode == -signal.SIGKILL, result.stderr.decode()[-3000:]
+    new = snapshot(work)
+    adapter = {name: content for name, content in new.items() if name.startswith("lora_model/")}
+    previous = {name: content for name, content in old.items() if name.startswith("lora_model/")}
+    if moment in ("transformers.PreTrainedTokenizerBase.save_pretrained", "gpt_classification_model.exchange_folder"):
+        assert adapter == previous
+    else:
+        assert adapter.keys() == previous.keys() and adapter != previous, "the new adapter, whole"
+    load_tokenizer_and_model(work / "lora_model")
+    assert new["training_metrics.pdf"] == old["training_metrics.pdf"]
+    assert new["results/metrics.json"] == old["results/metrics.json"]
+    if moment == "shutil.rmtree":
+        assert (work / ".lora_model.new").exists()
+        assert run_here(work, arguments(tiny_gpt2, messages_csv)) == 0, "leftovers are no obstacle"
+        assert not (work / ".lora_model.new").exists()
+
+
+def test_killed_at_random_while_exchanging_folders(tmp_path):
+    """A reader finds the old folder or the new one, never none and never a mixture."""
+    script = (
+        "import sys, pathlib, gpt_classification_model as g\n"
+        "target = pathlib.Path(sys.argv[1])\n"
+        "print('ready', flush=True)\n"
+        "for number in range(10**9):\n"
+        "    new = target.with_name('.new')\n"
+        "    g.shutil.rmtree(new, ignore_errors=True)\n"
+        "    new.mkdir()\n"
+        "    for name in 'ab': (new / name).write_text(str(number))\n"
+        "    g.exchange_folder(new, target)\n"
+    )
+    target, environment = tmp_path / "lora_model", {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-c", script, str(target)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        while not target.exists():
+            time.sleep(0.01)
+        for _ in range(2000):
+            names = os.listdir(target)
+            assert sorted(names) in (["a", "b"], ["a"], ["b"], []), names
+            assert target.is_dir()
+        process.kill()
+    assert (target / "a").read_text() == (target / "b").read_text()
+
+
+# ---------------------------------------------------------------------------- charts and architectures
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [],
+        [{"step": 10, "eval_accuracy": 0.9, "eval_loss": 0.3}],
+        [
+            {"step": step, "loss": 1 / step, "eval_loss": 1 / step, "eval_accuracy": 0.9, "train_accuracy": 1.0}
+            for step in (10, 20)
+        ],
+    ],
+    ids=["none", "one evaluation", "two"],
+)
+def test_charts_are_drawn_for_any_history(tmp_path, history):
+    plot_metrics(history, tmp_path / "charts.pdf", "gpt2 + LoRA", best_step=10)
+    content = (tmp_path / "charts.pdf").read_bytes()
+    assert content.startswith(b"%PDF") and b"/Count 1 " in content, "one page"
+    assert b"/Subtype /Image" not in content, "vectors only"
+
+
+def test_encoder_keeps_its_own_pad_token_and_trains_only_lora_and_head(tmp_path, messages_csv):
+    folder = tmp_path / "tiny-bert"
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz0123456789£!?,."]
+    words += [f"##{character}" for character in words[5:]]
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    BertForSequenceClassification(BertConfig(vocab_size=len(words), **size)).save_pretrained(folder)
+    assert run_here(tmp_path, arguments(folder, messages_csv, "--num_train_epochs", "1")) == 0
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "lora_model")
+    assert tokenizer.pad_token == "[PAD]"
+    weights = load_file(tmp_path / "lora_model/adapter_model.safetensors")
+    assert all(".lora_" in name or ".classifier." in name for name in weights)
+    load_tokenizer_and_model(tmp_path / "lora_model")
+
+
+def test_gpt2_small_has_the_documented_number_of_trainable_parameters():
+    """812,544 of 125,253,888, counted on GPT-2 small's real dimensions without allocating them."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForSequenceClassification, GPT2Config
+
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(GPT2Config(num_labels=2, pad_token_id=50256))
+        targets = gpt_classification_model.LORA_TARGETS["gpt2"]
+        wrapped = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=32, **targets))
+    assert wrapped.get_nb_trainable_parameters() == (812_544, 125_253_888)
