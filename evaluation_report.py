@@ -226,7 +226,8 @@ about a person, and not the only guard against fraud.
 TF-IDF rows: a logistic regression on TF-IDF features, trained on the messages named in the row.
 A message is called {positive} when its probability reaches the threshold; unless the row says 0.5, each model has
 its own, chosen for the same share of false positives on the validation messages. This adapter's is
-{report["decision_threshold"]:g} (`decision_threshold` in config.json): compare the softmax probability of class 1 with it.
+{report["decision_threshold"]:g}, stored as `decision_threshold` in config.json. Plain PEFT does not apply it: compare
+the softmax probability of class 1 with it yourself.
 
 ## Training data
 
