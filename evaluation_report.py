@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from huggingface_hub import EvalResult, ModelCardData
+from scipy.stats import binomtest
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, precision_recall_fscore_support, roc_auc_score
@@ -160,6 +161,7 @@ def model_card(report: dict) -> str:
     base, data, training = report["base_model"], report["data"], report["training"]
     negative, positive = report["label_names"]
     test = report["results"]["after"]["test"]
+    low, high = binomtest(round(test["accuracy"] * test["n"]), test["n"]).proportion_ci(method="wilson")
     card_data = ModelCardData(
         base_model=base["name"],
         library_name="peft",
@@ -187,9 +189,12 @@ def model_card(report: dict) -> str:
         if base["fallback_used"]
         else ""
     )
+    unseen = "Training saw none of the messages counted here."
+    if data["protocol"] == "original":
+        unseen = "Duplicates were left in: copies of some messages counted here were trained on."
     limits = [
-        f"The test split has {test['n']} messages, so its accuracy is known to about "
-        f"±{100 * 1.96 * (test['accuracy'] * (1 - test['accuracy']) / test['n']) ** 0.5:.1f} percentage points.",
+        f"The test split has {test['n']} messages: its accuracy is known to lie between {100 * low:.1f} and "
+        f"{100 * high:.1f} % (Wilson's 95 % interval).",
         f"Messages are cut after {data['max_length']} tokens; what follows is not looked at.",
         "An adapter belongs to the exact base weights it was trained on (source and SHA-256 above); on other "
         "copies of the same model the probabilities differ a little.",
@@ -222,10 +227,12 @@ about a person, and not the only guard against fraud.
 
 {report["table"]}
 
-"left out" are messages of the larger class that balancing set aside and that training never saw.
-TF-IDF rows: a logistic regression on TF-IDF features, trained on the messages named in the row.
-A message is called {positive} when its probability reaches the threshold; unless the row says 0.5, each model has
-its own, chosen for the same share of false positives on the validation messages. This adapter's is
+*left out* are messages of the larger class that balancing set aside. {unseen} The checkpoint and the threshold were
+chosen on validation messages, so judge by the other two splits. TF-IDF rows are a logistic regression on TF-IDF
+features, trained on the messages named in the row.
+
+A message is called {positive} when its probability reaches the threshold: 0.5 in the rows *before* and *threshold 0.5*,
+elsewhere each model's own, chosen for the same share of false positives on validation messages. This adapter's is
 {report["decision_threshold"]:g}, stored as `decision_threshold` in config.json. Plain PEFT does not apply it: compare
 the softmax probability of class 1 with it yourself.
 

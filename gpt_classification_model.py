@@ -2,13 +2,13 @@
 
     python gpt_classification_model.py                                         # the default recipe
     python gpt_classification_model.py --num_train_epochs 1                    # one thing changed
-    python gpt_classification_model.py recipes/quick_cpu.yaml                  # another recipe
+    python gpt_classification_model.py recipes/sms_spam_gpt2_published.yaml    # another recipe
     torchrun --nproc_per_node 2 gpt_classification_model.py                    # two processes
 
 A recipe (YAML) sets the defaults, flags override it, `--help` lists them all.
 """
 
-import ctypes
+import csv
 import dataclasses
 import importlib.metadata
 import json
@@ -19,6 +19,7 @@ import shlex
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,10 +28,13 @@ from typing import Literal
 import matplotlib
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 import yaml
+from accelerate.utils import broadcast_object_list
 from matplotlib.figure import Figure
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils import CONFIG_NAME
 from torch.utils.data import ConcatDataset, Dataset, Sampler
 from transformers import (
     AutoConfig,
@@ -53,6 +57,7 @@ from artifact_sources import (
     ArtifactError,
     BaseModel,
     atomic_path,
+    exchange_folder,
     file_sha256,
     read_sms_spam,
     resolve_base_model_or_fallback,
@@ -124,7 +129,7 @@ class DataArguments:
     )
     fresh_majority: bool = field(
         default=False,
-        metadata={"help": "Draw other messages of the larger class every epoch, so that all of them are seen."},
+        metadata={"help": "Draw other messages of the larger class every epoch, so that more of them are seen."},
     )
     split_seed: int = field(default=123, metadata={"help": "Seed of balancing and splitting."})
     max_length: int = field(default=120, metadata={"help": "Messages are cut after this many tokens."})
@@ -141,7 +146,7 @@ class FineTuningArguments(TrainingArguments):
     )
     target_false_positive_rate: float | None = field(
         default=None,
-        metadata={"help": "Choose the decision threshold so that this share of held-out class 0 is called class 1."},
+        metadata={"help": "Choose the threshold so that this share of held-out class 0 is called class 1; 0: use 0.5."},
     )
 
 
@@ -158,15 +163,25 @@ def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments,
         defaults = yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}
     except (OSError, yaml.YAMLError) as error:
         parser.error(f"cannot read the recipe {recipe}: {error}")
+    if not isinstance(defaults, dict):
+        parser.error(f"{recipe} is not a list of `option: value` lines")
     known = {entry.name for kind in parser.dataclass_types for entry in dataclasses.fields(kind)}
     if unknown := sorted(set(defaults) - known):
         parser.error(f"{recipe} sets unknown options: {', '.join(unknown)}")
     # Without `use_cpu`, several processes on a machine without accelerator would not form a group.
     accelerator = torch.accelerator.is_available()
-    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     parser.set_defaults(use_cpu=not accelerator, dataloader_pin_memory=accelerator, bf16=bf16)
-    parser.set_defaults(**defaults)
-    *parsed, rest = parser.parse_args_into_dataclasses(argv, look_for_args_file=False, return_remaining_strings=True)
+    # A recipe is so many flags in front of the others: checked alike, and the last one counts.
+    recipe_argv = []
+    for name, value in defaults.items():
+        recipe_argv += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    try:
+        *parsed, rest = parser.parse_args_into_dataclasses(
+            recipe_argv + argv, look_for_args_file=False, return_remaining_strings=True
+        )
+    except ValueError as error:
+        parser.error(str(error))
     if rest:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     if str(parsed[0].fallback_model).lower() == "none":
@@ -180,23 +195,35 @@ def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments,
 def read_messages(data_file: Path, text_column: str, label_column: str) -> pd.DataFrame:
     """Read a user's .csv or .tsv into columns `Label` and `Text` (strings).
 
+    A .csv may quote its fields; a .tsv is read as the format is defined, one line a row, no quoting.
     Rows without a label or a text are left out, and their number is said.
 
     Raises:
         ConfigurationError: the file is missing, not UTF-8, not a table, or lacks a column.
     """
-    separator = "\t" if data_file.suffix.lower() in (".tsv", ".tab") else ","
+    tab_separated = data_file.suffix.lower() in (".tsv", ".tab")
     try:
-        # Only an empty cell is missing: "NA", "null" and "None" are things people write.
-        table = pd.read_csv(
-            data_file, sep=separator, dtype=str, encoding="utf-8-sig", keep_default_na=False, na_values=[""]
-        )
+        with warnings.catch_warnings():
+            # Rows with more fields than the header: text with commas that nobody quoted.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                data_file,
+                sep="\t" if tab_separated else ",",
+                quoting=csv.QUOTE_NONE if tab_separated else csv.QUOTE_MINIMAL,
+                dtype=str,
+                encoding="utf-8-sig",
+                index_col=False,
+                # Only an empty cell is missing: "NA", "null" and "None" are things people write.
+                keep_default_na=False,
+                na_values=[""],
+            )
     except UnicodeDecodeError as error:
         raise ConfigurationError(
-            f"{data_file} is not UTF-8 text (byte {error.start}). Convert it first, for example with: "
-            f"iconv -f latin1 -t utf-8 {data_file} > converted{data_file.suffix}"
+            f"{data_file} is not UTF-8 text (byte {error.start}). Convert it first, with its own encoding "
+            f"(cp1252, gb18030, utf-16 …) for ENCODING: "
+            f"iconv -f ENCODING -t utf-8 {data_file} > converted{data_file.suffix}"
         ) from error
-    except (OSError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+    except (OSError, pd.errors.EmptyDataError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
         raise ConfigurationError(f"Cannot read {data_file} as a table: {error}") from error
     for column, option in ((text_column, "--text_column"), (label_column, "--label_column")):
         if column not in table.columns:
@@ -295,8 +322,8 @@ def load_splits(data_args: DataArguments) -> tuple[dict[str, pd.DataFrame], tupl
         name, source, sha256 = path.name, "local file", file_sha256(path)
     else:
         file = resolve_sms_spam(Path(data_args.dataset_dir), data_args.data_source)
-        # 0 is csv.QUOTE_MINIMAL, pandas' default, with which the published figures were made.
-        messages = read_sms_spam(file.path, quoting=0) if original else read_sms_spam(file.path)
+        # The published figures were made with pandas' default quoting.
+        messages = read_sms_spam(file.path, csv.QUOTE_MINIMAL if original else csv.QUOTE_NONE)
         name, source, sha256 = "SMS Spam Collection", file.source, file.sha256
     label_names = label_names_of(messages["Label"], data_args.positive_label)
     different = messages if original else drop_duplicates(messages)
@@ -454,10 +481,15 @@ def build_model(
     )
     try:
         with quiet_loading():
-            model = AutoModelForSequenceClassification.from_pretrained(base.path, config=config, dtype=torch.float32)
-            return get_peft_model(model, lora)
-    except ValueError as error:
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
+                base.path, config=config, dtype=torch.float32, output_loading_info=True
+            )
+            wrapped = get_peft_model(model, lora)
+    except (ValueError, RuntimeError) as error:
         raise ConfigurationError(f"LoRA cannot adapt {base.name}: {error}") from error
+    if missing := [name for name in loading["missing_keys"] if name.split(".")[0] not in targets["modules_to_save"]]:
+        raise ConfigurationError(f"{base.name} lacks weights of its architecture: {', '.join(sorted(missing)[:5])} …")
+    return wrapped
 
 
 # ---------------------------------------------------------------------------- training
@@ -552,6 +584,24 @@ def checkpoint_to_resume(args: TrainingArguments) -> str | None:
     return wanted
 
 
+def check_outputs(args: FineTuningArguments) -> None:
+    """See to it before training that its result can be saved, and that old checkpoints do not mix with new.
+
+    Raises:
+        ConfigurationError: `adapter_dir` is something else than an adapter; saving would replace it.
+    """
+    target = Path(args.adapter_dir).resolve()
+    ours = not target.exists() or (target.is_dir() and (not any(target.iterdir()) or (target / CONFIG_NAME).is_file()))
+    if not ours:
+        raise ConfigurationError(f"--adapter_dir {args.adapter_dir} exists and is no adapter; saving would replace it.")
+    for file in (target, Path(args.metrics_pdf), Path(args.output_dir, "metrics.json")):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    if args.resume_from_checkpoint is None:
+        # `last` must never mean the checkpoint of another run.
+        for state in Path(args.output_dir).glob("checkpoint-*/trainer_state.json"):
+            shutil.rmtree(state.parent)
+
+
 # ---------------------------------------------------------------------------- evaluation
 
 
@@ -577,7 +627,10 @@ def evaluate_tfidf(
         training_sets["TF-IDF, train + left out"] = pd.concat([splits["train"], splits["left_out_train"]])
     rows = {}
     for name, train in training_sets.items():
-        predictions = tfidf_predictions(train, {split: splits[split] for split in HELD_OUT})
+        try:
+            predictions = tfidf_predictions(train, {split: splits[split] for split in HELD_OUT})
+        except ValueError as error:
+            raise ConfigurationError(f"The messages hold no words: {error}") from error
         rows |= score(name, predictions, false_positive_rate)[0]
     return rows
 
@@ -626,29 +679,6 @@ def plot_metrics(
 # ---------------------------------------------------------------------------- saving
 
 
-def exchange_folder(new: Path, target: Path) -> None:
-    """Put the folder `new` in the place of `target`, removing the old one.
-
-    On Linux the two change names in one system call, so there is no instant at which a killed process
-    leaves `target` missing; elsewhere there is one between two renames.
-    """
-    if not target.exists():
-        os.replace(new, target)
-        return
-    at_working_directory, rename_exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of renameat2(2)
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
-    names = (os.fsencode(new), os.fsencode(target))
-    exchanged = renameat2 and not renameat2(
-        at_working_directory, names[0], at_working_directory, names[1], rename_exchange
-    )
-    if not exchanged:
-        old = new.with_name(f"{new.name}.old")
-        os.rename(target, old)
-        os.rename(new, target)
-        new = old
-    shutil.rmtree(new)
-
-
 def save_adapter(
     model: PeftModel, tokenizer: PreTrainedTokenizerBase, base: BaseModel, card: str, adapter_dir: Path, **settings
 ) -> None:
@@ -659,9 +689,9 @@ def save_adapter(
     model.config.base_model_source = {"name": base.name, "source": base.source, "sha256": base.sha256}
     for name, value in settings.items():
         setattr(model.config, name, value)
+    adapter_dir = adapter_dir.resolve()
     # The Hub's name, not this machine's cache path: with it plain PEFT loads the adapter anywhere.
     model.peft_config["default"].base_model_name_or_path = base.name
-    adapter_dir.parent.mkdir(parents=True, exist_ok=True)
     scratch = adapter_dir.with_name(f".{adapter_dir.name}.new")
     # What a killed run left behind.
     shutil.rmtree(scratch, ignore_errors=True)
@@ -680,6 +710,8 @@ def write_json(content: dict, path: Path) -> None:
 
 def peak_memory_gib() -> float:
     """Return the largest resident memory of this process so far, in GiB."""
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset / 2**30
     import resource
 
     # Linux counts KiB, macOS bytes.
@@ -708,13 +740,18 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
     with args.main_process_first(desc="data and base model"):
         splits, label_names, data = load_splits(data_args)
         csv_files = {name: Path(data_args.dataset_dir, f"{name}.csv") for name in splits}
-        if args.process_index == 0:
+        if args.local_process_index == 0:
+            check_outputs(args)
             for name, csv_file in csv_files.items():
                 with atomic_path(csv_file) as scratch:
-                    splits[name].to_csv(scratch, index=False)
+                    # Every text is quoted: a lone carriage return would end the row otherwise.
+                    splits[name].to_csv(scratch, index=False, quoting=csv.QUOTE_NONNUMERIC)
         base = resolve_base_model_or_fallback(model_args.model_name_or_path, model_args.fallback_model)
+    if broadcast_object_list([base.sha256])[0] != base.sha256:
+        raise ConfigurationError("The processes found different base weights; start again with a local folder.")
     logger.info("Data: %s (%s). %s", data["name"], data["source"], data["description"])
     logger.info("Base model: %s (%s)", base.name, base.source)
+    logger.info("Class 1, the one to detect: %s", label_names[1])
 
     set_seed(args.seed)
     tokenizer = load_tokenizer(base, data_args.max_length)
@@ -725,12 +762,15 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
     fresh_majority = data_args.fresh_majority and len(datasets["left_out_train"]) > 0
     trainer = build_trainer(model, tokenizer, datasets, args, fresh_majority)
 
+    # The rival first: whatever is wrong with the data shows before hours of training.
+    tfidf = evaluate_tfidf(splits, fresh_majority, args.target_false_positive_rate)
     logger.info("Evaluating before fine-tuning")
     results, _ = score("before", predict(trainer, datasets))
     outcome = trainer.train(resume_from_checkpoint=checkpoint)
     logger.info("Evaluating after fine-tuning")
     after, threshold = score("after", predict(trainer, datasets), args.target_false_positive_rate)
-    results |= after
+    results |= after | tfidf
+    logger.info("Decision threshold: %g", threshold)
 
     state = trainer.state
     report = {
@@ -742,7 +782,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
             "name": base.name,
             "source": base.source,
             "sha256": base.sha256,
-            "fallback_used": base.name != model_args.model_name_or_path,
+            "fallback_used": base.source != "local folder" and base.name != model_args.model_name_or_path,
             "license": LICENCES.get(base.name),
         },
         "data": data,
@@ -753,14 +793,12 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
             "steps": state.global_step,
             "best_step": state.best_global_step or state.global_step,
             "train_seconds": outcome.metrics["train_runtime"],
-            "messages_per_second": outcome.metrics["train_samples_per_second"],
             "processes": args.world_size,
         },
         "decision_threshold": threshold,
         "results": results,
     }
     if args.process_index == 0:
-        results |= evaluate_tfidf(splits, fresh_majority, args.target_false_positive_rate)
         report["table"] = results_table(results)
         report["total_seconds"] = time.perf_counter() - started
         report["peak_memory_gib"] = peak_memory_gib()
@@ -782,11 +820,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger(name).setLevel(logging.INFO if args.process_index == 0 else logging.ERROR)
     try:
         train(model_args, data_args, args)
-    except (ArtifactError, ConfigurationError) as error:
+    except (ArtifactError, ConfigurationError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted; nothing was replaced. Go on with --resume_from_checkpoint last", file=sys.stderr)
+        print(f"\nInterrupted; {args.adapter_dir} and {args.metrics_pdf} are as they were.", file=sys.stderr)
+        if list(Path(args.output_dir).glob("checkpoint-*/trainer_state.json")):
+            print("Go on with the same command and --resume_from_checkpoint last", file=sys.stderr)
         return 130
     return 0
 

@@ -90,11 +90,16 @@ def load_tokenizer_and_model(adapter_dir: str | Path) -> tuple[PreTrainedTokeniz
 def classify(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, batch_size: int = 16
 ) -> list[Classification]:
-    """Classify n messages and return n answers in their order. No message may be empty.
+    """Classify n messages and return n answers in their order.
 
     Probabilities are moved (in log-odds) so that the adapter's decision threshold stands at one half:
     the label is always the likelier one, and 50 % means undecided.
+
+    Raises:
+        ValueError: a message is empty.
     """
+    if not all(texts):
+        raise ValueError("an empty message cannot be classified")
     threshold = getattr(model.config, "decision_threshold", 0.5)
     threshold_log_odds = math.log(threshold / (1 - threshold))
     encoded = encode(texts, tokenizer, tokenizer.model_max_length)

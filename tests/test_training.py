@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -15,9 +14,18 @@ import torch
 from conftest import REPOSITORY
 from hub_stand_in import hub_handler
 from peft import AutoPeftModelForSequenceClassification
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sklearn.metrics import log_loss
-from transformers import AutoConfig, AutoTokenizer, BertConfig, BertForSequenceClassification, BertTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    BertTokenizerFast,
+    DistilBertConfig,
+    LlamaConfig,
+)
 
 import gpt_classification_model
 from gpt_classification_model import main, parse_arguments, plot_metrics
@@ -75,10 +83,14 @@ def test_flags_override_a_recipe(tmp_path, capsys):
     assert (model.lora_r, model.target_modules, model.fallback_model) == (2, ["c_attn"], None)
     assert training.learning_rate == 1e-3
     recipe.write_text("lora_rank: 4\n")
+    mistyped = tmp_path / "mistyped.yaml"
+    mistyped.write_text("protocol: orignal\n")
     for argv, message in (
         ([str(recipe)], "lora_rank"),
         (["--no_such_flag", "1"], "no_such_flag"),
         (["missing.yaml"], "missing.yaml"),
+        ([str(mistyped)], "orignal"),
+        (["--eval_steps", "30"], "eval"),
     ):
         with pytest.raises(SystemExit) as caught:
             parse_arguments(argv)
@@ -94,14 +106,17 @@ def test_flags_override_a_recipe(tmp_path, capsys):
         (["--max_length", "500"], "at most 128 tokens"),
         (["--target_modules", "q_proj"], "LoRA cannot adapt"),
         (["--model_name_or_path", "no-such-folder/x", "--fallback_model", "none"], "Could not find the base model"),
+        (["--adapter_dir", "."], "is no adapter"),
+        (["--dataset_dir", "/proc/nowhere"], "Error:"),
     ],
 )
 def test_mistakes_end_in_one_clear_error(tmp_path, tiny_gpt2, messages_csv, capsys, monkeypatch, more, message):
     monkeypatch.setattr("artifact_sources.HF_HUB_OFFLINE", True)
+    (tmp_path / "precious.txt").write_text("mine")
     assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *more)) == 1
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
-    assert not (tmp_path / "lora_model").exists()
+    assert not (tmp_path / "lora_model").exists() and (tmp_path / "precious.txt").read_text() == "mine"
 
 
 # ---------------------------------------------------------------------------- what a run leaves
@@ -191,26 +206,41 @@ def assert_same_adapter(first: Path, second: Path) -> None:
         torch.testing.assert_close(weight, others[name], msg=name)
 
 
+def test_a_fresh_run_leaves_no_old_checkpoint_to_resume_by_mistake(trained, tmp_path, tiny_gpt2, messages_csv):
+    shutil.copytree(trained / "results", tmp_path / "results")
+    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, "--num_train_epochs", "1")) == 0
+    steps = {path.name for path in (tmp_path / "results").glob("checkpoint-*")}
+    assert steps == {"checkpoint-5", "checkpoint-6"}
+
+
 def test_early_stopping_ends_a_run_that_no_longer_improves(tmp_path, tiny_gpt2, messages_csv):
     stop = ["--early_stopping_patience", "1", "--learning_rate", "0", "--num_train_epochs", "50"]
     assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *stop)) == 0
     assert json.loads((tmp_path / "results/metrics.json").read_text())["training"]["steps"] == 10
 
 
-def test_two_processes_count_every_message_once(trained, tmp_path, tiny_gpt2, messages_csv):
-    """`train_accuracy` at step 0 is that of the same untrained model, whoever many processes share the work."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29511"]
+@pytest.mark.parametrize(
+    ("launcher", "processes"),
+    [
+        (["torch.distributed.run", "--standalone", "--nproc_per_node", "2"], 2),
+        # Without a GPU, accelerate starts several processes only through MPI.
+        (["accelerate.commands.launch", "--cpu", "--num_processes", "1", "--num_machines", "1"], 1),
+    ],
+    ids=["torchrun", "accelerate launch"],
+)
+def test_launchers_count_every_message_once(trained, tmp_path, tiny_gpt2, messages_csv, launcher, processes):
+    """Before the first step the figures are those of the same untrained model in one process."""
     result = subprocess.run(
-        [*torchrun, str(SCRIPT), *arguments(tiny_gpt2, messages_csv)],
+        [sys.executable, "-m", *launcher, str(SCRIPT), *arguments(tiny_gpt2, messages_csv)],
         cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
     )
     assert result.returncode == 0, result.stderr[-3000:]
     assert result.stdout.count("Saved lora_model") == 1
     two, one = (json.loads((folder / "results/metrics.json").read_text()) for folder in (tmp_path, trained))
-    assert two["training"]["processes"] == 2
+    assert two["training"]["processes"] == processes
     for split in ("validation", "test", "left_out"):
         distributed, alone = two["results"]["before"][split], one["results"]["before"][split]
         assert distributed["confusion_matrix"] == alone["confusion_matrix"]
@@ -292,33 +322,6 @@ def test_killed_at_any_moment_of_saving_leaves_whole_files(trained, tmp_path, ti
         assert not (work / ".lora_model.new").exists()
 
 
-def test_killed_at_random_while_exchanging_folders(tmp_path):
-    """A reader finds the old folder or the new one, never none and never a mixture."""
-    script = (
-        "import sys, pathlib, gpt_classification_model as g\n"
-        "target = pathlib.Path(sys.argv[1])\n"
-        "print('ready', flush=True)\n"
-        "for number in range(10**9):\n"
-        "    new = target.with_name('.new')\n"
-        "    g.shutil.rmtree(new, ignore_errors=True)\n"
-        "    new.mkdir()\n"
-        "    for name in 'ab': (new / name).write_text(str(number))\n"
-        "    g.exchange_folder(new, target)\n"
-    )
-    target, environment = tmp_path / "lora_model", {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-c", script, str(target)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        process.stdout.readline()
-        while not target.exists():
-            time.sleep(0.01)
-        for _ in range(2000):
-            names = os.listdir(target)
-            assert sorted(names) in (["a", "b"], ["a"], ["b"], []), names
-            assert target.is_dir()
-        process.kill()
-    assert (target / "a").read_text() == (target / "b").read_text()
-
-
 # ---------------------------------------------------------------------------- charts and architectures
 
 
@@ -356,6 +359,37 @@ def test_encoder_keeps_its_own_pad_token_and_trains_only_lora_and_head(tmp_path,
     weights = load_file(tmp_path / "lora_model/adapter_model.safetensors")
     assert all(".lora_" in name or ".classifier." in name for name in weights)
     load_tokenizer_and_model(tmp_path / "lora_model")
+
+
+@pytest.mark.parametrize(
+    ("config", "trained_in_full"),
+    [
+        (LlamaConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32), {"score"}),
+        (DistilBertConfig(dim=16, n_layers=1, n_heads=2, hidden_dim=32), {"pre_classifier", "classifier"}),
+    ],
+    ids=["llama", "distilbert"],
+)
+def test_other_architectures_train_lora_and_head_only(tmp_path, tiny_gpt2, messages_csv, config, trained_in_full):
+    folder = tmp_path / "base"
+    tokenizer = AutoTokenizer.from_pretrained(tiny_gpt2)
+    tokenizer.save_pretrained(folder)
+    config.vocab_size, config.pad_token_id = len(tokenizer), None
+    if config.model_type == "distilbert":
+        config.pad_token_id = 0
+    AutoModel.from_config(config).save_pretrained(folder)
+    assert run_here(tmp_path, arguments(folder, messages_csv, "--num_train_epochs", "1")) == 0
+    weights = load_file(tmp_path / "lora_model/adapter_model.safetensors")
+    assert {name.split(".")[2] for name in weights if ".lora_" not in name} == trained_in_full
+    load_tokenizer_and_model(tmp_path / "lora_model")
+
+
+def test_base_with_missing_weights_is_refused(tmp_path, tiny_gpt2, messages_csv, capsys):
+    folder = tmp_path / "base"
+    shutil.copytree(tiny_gpt2, folder)
+    weights = load_file(folder / "model.safetensors")
+    save_file({f"other.{name}": weight for name, weight in weights.items()}, folder / "model.safetensors")
+    assert run_here(tmp_path, arguments(folder, messages_csv)) == 1
+    assert "lacks weights" in capsys.readouterr().err
 
 
 def test_gpt2_small_has_the_documented_number_of_trainable_parameters():
