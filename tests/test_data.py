@@ -12,6 +12,7 @@ from gpt_classification_model import (
     ConfigurationError,
     FreshSampler,
     SpamDataset,
+    TokenDropout,
     create_balanced_dataset,
     drop_duplicates,
     label_names_of,
@@ -130,6 +131,21 @@ def test_sampler_draws_other_ham_every_epoch_and_all_of_it_in_the_end():
     assert not ham[0] & ham[1] and set.union(*ham) == set(range(20, 90))
     sampler.set_epoch(2)
     assert list(sampler) == epochs[2], "a resumed epoch sees the same messages"
+
+
+def test_token_dropout_leaves_out_other_tokens_every_epoch_but_never_all(tiny_gpt2):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_gpt2)
+    end = tokenizer.eos_token_id
+    messages = [{"input_ids": [7, 8, 9, end] * 50, "labels": 1}, {"input_ids": [7], "labels": 0}]
+    sampler = FreshSampler([1, 0], [200, 1], draws={0: 1, 1: 1}, group_size=2, seed=1)
+    dropped = TokenDropout(messages, 0.15, tokenizer, sampler, seed=1)
+    first = dropped[0]["input_ids"]
+    assert 110 < len(first) < 150 + 50 and first.count(end) == 50, "special tokens stay"
+    assert dropped[0]["input_ids"] == first and dropped[0]["labels"] == 1
+    sampler.set_epoch(1)
+    assert dropped[0]["input_ids"] != first
+    assert TokenDropout(messages, 1.0, tokenizer, sampler, seed=1)[1]["input_ids"] == [7]
+    assert TokenDropout(messages, 0.0, tokenizer, sampler, seed=1)[0] == messages[0]
 
 
 def test_sampler_puts_messages_of_like_length_together():
