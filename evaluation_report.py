@@ -189,9 +189,21 @@ def model_card(report: dict) -> str:
         if base["fallback_used"]
         else ""
     )
-    unseen = "Training saw none of the messages counted here."
-    if data["protocol"] == "original":
-        unseen = "Duplicates were left in: copies of some messages counted here were trained on."
+    explanation = (
+        "*left out* are messages of the larger class that balancing set aside; FPR is the false-positive rate. "
+        "TF-IDF rows are a logistic regression on TF-IDF features, trained on the messages named in the row. "
+        "The checkpoint was chosen on validation messages, so judge by the other two splits. "
+    )
+    if data["protocol"] == "deduplicated":
+        explanation += "Training saw none of the messages counted here."
+    else:
+        explanation += "Duplicates were left in: copies of some messages counted here were trained on."
+    if (threshold := report["decision_threshold"]) != 0.5:
+        explanation += (
+            f"\n\nA message is called {positive} when its probability reaches {threshold:g}, chosen for few false positives "
+            "on validation messages and stored as `decision_threshold` in config.json; the other models in the table "
+            "have theirs. Plain PEFT does not apply it: compare the softmax probability of class 1 with it yourself."
+        )
     limits = [
         f"The test split has {test['n']} messages: its accuracy is known to lie between {100 * low:.1f} and "
         f"{100 * high:.1f} % (Wilson's 95 % interval).",
@@ -227,14 +239,7 @@ about a person, and not the only guard against fraud.
 
 {report["table"]}
 
-*left out* are messages of the larger class that balancing set aside. {unseen} The checkpoint and the threshold were
-chosen on validation messages, so judge by the other two splits. TF-IDF rows are a logistic regression on TF-IDF
-features, trained on the messages named in the row.
-
-A message is called {positive} when its probability reaches the threshold: 0.5 in the rows *before* and *threshold 0.5*,
-elsewhere each model's own, chosen for the same share of false positives on validation messages. This adapter's is
-{report["decision_threshold"]:g}, stored as `decision_threshold` in config.json. Plain PEFT does not apply it: compare
-the softmax probability of class 1 with it yourself.
+{explanation}
 
 ## Training data
 
