@@ -200,8 +200,8 @@ def model_card(report: dict) -> str:
         explanation += "Duplicates were left in: copies of some messages counted here were trained on."
     if (threshold := report["decision_threshold"]) != 0.5:
         explanation += (
-            f"\n\nA message is called {positive} when its probability reaches {threshold:g}, chosen for few false positives "
-            "on validation messages and stored as `decision_threshold` in config.json; the other models in the table "
+            f"\n\nA message is called {positive} when its probability reaches {threshold:g}, chosen for few false "
+            "positives on validation messages and stored as `decision_threshold` in config.json; the other models in the table "
             "have theirs. Plain PEFT does not apply it: compare the softmax probability of class 1 with it yourself."
         )
     limits = [
