@@ -201,8 +201,8 @@ def model_card(report: dict) -> str:
     if (threshold := report["decision_threshold"]) != 0.5:
         explanation += (
             f"\n\nA message is called {positive} when its probability reaches {threshold:g}, chosen for few false "
-            "positives on validation messages and stored as `decision_threshold` in config.json; the other models in the table "
-            "have theirs. Plain PEFT does not apply it: compare the softmax probability of class 1 with it yourself."
+            "positives on validation messages and stored as `decision_threshold` in config.json; the other models in "
+            "the table have theirs. Plain PEFT does not apply it: compare the softmax probability of class 1 with it."
         )
     limits = [
         f"The test split has {test['n']} messages: its accuracy is known to lie between {100 * low:.1f} and "
