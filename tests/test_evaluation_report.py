@@ -40,7 +40,7 @@ def test_equal_accuracy_goes_to_the_lower_loss():
     unsure.predictions = np.array([[0.1, 0.0], [0.0, 0.1]])
     sure.predictions = np.array([[3.0, 0.0], [0.0, 3.0]])
     wrong.predictions = np.array([[9.0, 0.0], [9.0, 0.0]])
-    scores = [compute_metrics(prediction)["accuracy_then_loss"] for prediction in (wrong, unsure, sure)]
+    scores = [compute_metrics(prediction)["tie_broken_accuracy"] for prediction in (wrong, unsure, sure)]
     assert scores == sorted(scores) and len(set(scores)) == 3
 
 

@@ -140,6 +140,17 @@ def test_run_leaves_adapter_charts_data_and_report(trained):
     assert report["table"] in card and report["base_model"]["sha256"] in card
 
 
+def test_the_kept_checkpoint_is_the_best_on_validation(trained):
+    """The most accurate one and, among equally accurate ones, that of the lowest loss."""
+    state = json.loads((trained / "results/checkpoint-18/trainer_state.json").read_text())
+    evaluations = [entry for entry in state["log_history"] if entry.get("eval_accuracy") and entry["step"]]
+    best = max(evaluations, key=lambda entry: (entry["eval_accuracy"], -entry["eval_loss"]))
+    assert len({entry["eval_loss"] for entry in evaluations}) > 1
+    report = json.loads((trained / "results/metrics.json").read_text())
+    assert report["training"]["best_step"] == best["step"]
+    assert report["results"]["after"]["validation"]["loss"] == pytest.approx(best["eval_loss"], abs=1e-5)
+
+
 def test_reloaded_adapter_gives_the_reported_figures(trained):
     """Saving and reloading changes nothing: the loss on the test split is the trained model's."""
     report = json.loads((trained / "results/metrics.json").read_text())
