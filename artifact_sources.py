@@ -218,7 +218,8 @@ def convert_gguf(gguf_file: Path, folder: Path) -> None:
     model.hf_quantizer = None
     model.is_quantized = False
     del model.config.quantization_config
-    model.config._model_name_or_path = None
+    # The name of an intermediate checkpoint in the GGUF file, which nobody can look up.
+    del model.config._model_name_or_path
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(gguf_file.parent, gguf_file=gguf_file.name).save_pretrained(folder)
 

@@ -66,7 +66,9 @@ async def main(message: cl.Message) -> None:
         logger.exception("Classification failed (error %s)", error_id)
         await cl.Message(f"错误信息: 分类失败, 请重试 · Classification failed, please try again ({error_id})").send()
         return
-    reply = f"该文本被分类为: **{chinese_label(answer.label)}** · {answer.label} · {100 * answer.probability:.1f} %"
+    # Nothing is certain: 100.0 % would be a rounded claim.
+    certainty = f"{100 * answer.probability:.1f} %" if answer.probability < 0.9995 else "> 99.9 %"
+    reply = f"该文本被分类为: **{chinese_label(answer.label)}** · {answer.label} · {certainty}"
     if answer.truncated:
         limit = get_model_and_tokenizer()[0].model_max_length
         reply += f"\n\n*仅分析了前 {limit} 个词元 · Only the first {limit} tokens were read*"
