@@ -7,15 +7,17 @@ import pytest
 from conftest import make_messages
 from transformers import AutoTokenizer
 
-from artifact_sources import read_sms_spam
+from artifact_sources import DataFile, read_sms_spam
 from gpt_classification_model import (
     ConfigurationError,
+    DataArguments,
     FreshSampler,
     SpamDataset,
     TokenDropout,
     create_balanced_dataset,
     drop_duplicates,
     label_names_of,
+    load_splits,
     make_splits,
     random_split,
     read_messages,
@@ -55,6 +57,21 @@ def test_no_message_stands_in_two_splits():
     assert len(texts) == len(set(texts)) == 260
     assert set(splits["left_out_test"]["Label"]) == {0}
     assert [len(splits[name]) for name in ("train", "validation", "test")] == [84, 12, 24]
+
+
+def test_original_protocol_parses_and_keeps_duplicates_as_published(tmp_path):
+    lines = [f"{label}\t{text}" for label, text in make_messages(ham=40, spam=20).values]
+    (tmp_path / "sms.tsv").write_text("\n".join([*lines, *lines, 'ham\t"swallows', 'ham\tthe next"', ""]))
+    path = tmp_path / "sms.tsv"
+    sizes = {}
+    for protocol in ("original", "deduplicated"):
+        file = DataFile(path, "test", "0")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("gpt_classification_model.resolve_sms_spam", lambda *_, file=file: file)
+            splits, names, data = load_splits(DataArguments(protocol=protocol))
+        assert names == ("ham", "spam")
+        sizes[protocol] = (data["messages"], data["duplicates"], sum(map(len, splits.values())))
+    assert sizes == {"original": (121, 0, 121), "deduplicated": (122, 60, 62)}
 
 
 def test_too_few_messages_are_refused():

@@ -74,6 +74,12 @@ def test_default_recipe_has_the_documented_values(capsys):
     assert training.load_best_model_at_end and training.output_dir == "./results" and training.report_to == []
 
 
+@pytest.mark.parametrize("recipe", sorted((REPOSITORY / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_in_the_repository_is_valid(recipe):
+    _, _, training = parse_arguments([str(recipe)])
+    assert training.load_best_model_at_end and training.greater_is_better
+
+
 def test_flags_override_a_recipe(tmp_path, capsys):
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("lora_r: 4\nlearning_rate: 1e-3\noutput_dir: out\nfallback_model: some/model\n")
