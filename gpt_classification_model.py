@@ -610,18 +610,17 @@ def build_trainer(
 
 
 def checkpoint_to_resume(args: TrainingArguments) -> str | None:
-    """Return the folder that `--resume_from_checkpoint` means; `last` is the newest in `output_dir`.
+    """Return the folder that `--resume_from_checkpoint` means; `last` is the furthest in `output_dir`.
 
     Raises:
         ConfigurationError: there is no such checkpoint.
     """
     wanted = args.resume_from_checkpoint
-    if wanted in (None, "last"):
-        found = wanted and Path(args.output_dir).is_dir() and get_last_checkpoint(args.output_dir)
-        if wanted and not found:
+    if wanted == "last":
+        wanted = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
+        if wanted is None:
             raise ConfigurationError(f"There is no checkpoint in {args.output_dir} to resume from.")
-        return found or None
-    if not Path(wanted, "trainer_state.json").is_file():
+    elif wanted is not None and not Path(wanted, "trainer_state.json").is_file():
         raise ConfigurationError(f"--resume_from_checkpoint {wanted}: not a checkpoint folder.")
     return wanted
 
@@ -665,7 +664,7 @@ def evaluate_tfidf(
 ) -> dict[str, dict[str, dict]]:
     """Score the TF-IDF baseline like the model, once per set of messages the model could learn from."""
     training_sets = {"TF-IDF, train": splits["train"]}
-    if fresh_majority:
+    if fresh_majority and len(splits["left_out_train"]):
         training_sets["TF-IDF, train + left out"] = pd.concat([splits["train"], splits["left_out_train"]])
     rows = {}
     for name, train in training_sets.items():
@@ -804,27 +803,28 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
     trainer = build_trainer(model, tokenizer, datasets, data_args, args)
 
     # The rival first: whatever is wrong with the data shows before hours of training.
-    fresh_majority = data_args.fresh_majority and len(splits["left_out_train"]) > 0
-    tfidf = evaluate_tfidf(splits, fresh_majority, args.target_false_positive_rate)
+    rival = {}
+    if args.process_index == 0:
+        rival = evaluate_tfidf(splits, data_args.fresh_majority, args.target_false_positive_rate)
     logger.info("Evaluating before fine-tuning")
     results, _ = score("before", predict(trainer, datasets))
     outcome = trainer.train(resume_from_checkpoint=checkpoint)
     logger.info("Evaluating after fine-tuning")
     after, threshold = score("after", predict(trainer, datasets), args.target_false_positive_rate)
-    results |= after | tfidf
+    results |= after | rival
     logger.info("Decision threshold: %g", threshold)
 
-    state = trainer.state
+    state, requested = trainer.state, model_args.model_name_or_path
     report = {
         **run_facts(),
         "seed": args.seed,
         "label_names": list(label_names),
         "base_model": {
-            "requested": model_args.model_name_or_path,
+            "requested": requested,
             "name": base.name,
             "source": base.source,
             "sha256": base.sha256,
-            "fallback_used": base.source != "local folder" and base.name != model_args.model_name_or_path,
+            "fallback_used": base.name not in (requested, str(Path(requested).expanduser().resolve())),
             "license": LICENCES.get(base.name),
         },
         "data": data,

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 import transformers
 from peft import PeftConfig, PeftModel
+from peft.utils import CONFIG_NAME
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -75,7 +76,7 @@ def load_tokenizer_and_model(adapter_dir: str | Path) -> tuple[PreTrainedTokeniz
         ValueError, OSError: the folder's files are damaged.
     """
     adapter_dir = Path(adapter_dir)
-    if not (adapter_dir / "adapter_config.json").is_file():
+    if not (adapter_dir / CONFIG_NAME).is_file():
         raise FileNotFoundError(f"{adapter_dir} holds no adapter")
     config = AutoConfig.from_pretrained(adapter_dir)
     base_name = PeftConfig.from_pretrained(adapter_dir).base_model_name_or_path

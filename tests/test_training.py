@@ -230,6 +230,15 @@ def test_a_fresh_run_leaves_no_old_checkpoint_to_resume_by_mistake(trained, tmp_
     assert steps == {"checkpoint-5", "checkpoint-6"}
 
 
+def test_fallback_is_told_in_the_report(tmp_path, tiny_gpt2, messages_csv, monkeypatch):
+    monkeypatch.setattr("artifact_sources.HF_HUB_OFFLINE", True)
+    fallback = ["--fallback_model", str(tiny_gpt2), "--num_train_epochs", "1"]
+    assert run_here(tmp_path, arguments("no/such-model", messages_csv, *fallback)) == 0
+    base = json.loads((tmp_path / "results/metrics.json").read_text())["base_model"]
+    assert base["fallback_used"] and (base["requested"], base["name"]) == ("no/such-model", str(tiny_gpt2))
+    assert "could not reach" in (tmp_path / "lora_model/README.md").read_text()
+
+
 def test_early_stopping_ends_a_run_that_no_longer_improves(tmp_path, tiny_gpt2, messages_csv):
     stop = ["--early_stopping_patience", "1", "--learning_rate", "0", "--num_train_epochs", "50"]
     assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *stop)) == 0
