@@ -1,20 +1,64 @@
-"""Chat with the trained classifier: `chainlit run chainlit_gpt_classification.py`."""
+"""Chat with the trained classifier: `chainlit run chainlit_gpt_classification.py`.
 
+Environment variables:
+    ADAPTER_DIR: folder of the adapter to serve; ./lora_model if not set.
+    FEEDBACK_FILE: SQLite file for answers that people mark as wrong; nothing is stored if not set.
+    CHAT_USERNAME, CHAT_PASSWORD: ask for this name and password; everyone may come in if not set.
+"""
+
+import asyncio
+import contextlib
 import functools
 import logging
+import os
+import re
+import secrets
+import sqlite3
 import sys
+import time
 import uuid
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+# Nothing about this machine is told to anyone; read when transformers is imported.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
 import chainlit as cl
+import numpy as np
+import pandas as pd
+from chainlit.config import config as chainlit_config
+from huggingface_hub import ModelCard
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from text_classifier import Classification, classify, load_tokenizer_and_model
+from chat.api import MAX_CHARACTERS, create_api, is_blank
+from chat.batching import BatchingClassifier, BusyError
+from chat.feedback import delete_feedback, open_feedback, save_feedback
+from chat.message_tables import MAX_ROWS, TableError, add_answers, find_text_column, read_messages, to_csv
+from chat.server import harden
+from chat.texts import LANGUAGES, STARTERS, chinese_label, closest_language, label_name, say
+from text_classifier import Classification, classify, encode, fast_dtype, load_tokenizer_and_model
 
 logger = logging.getLogger(__name__)
 
-ADAPTER_DIR = "./lora_model"
-CHINESE_LABELS = {"spam": "垃圾信息", "ham": "正常信息"}
+ADAPTER_DIR = os.environ.get("ADAPTER_DIR", "./lora_model")
+FEEDBACK_FILE = Path(os.environ["FEEDBACK_FILE"]) if os.environ.get("FEEDBACK_FILE") else None
+
+# A person does not type faster; a script that does shall not crowd out the others.
+MAX_PENDING = 8
+# Answers of a visit that can still be marked as wrong.
+MAX_REMEMBERED = 200
+# Rows of a file given to the model at a time: a stop is noticed in between.
+ROWS_AT_A_TIME = 64
+# Rows of the result that are shown.
+PREVIEW_ROWS = 10
+
+# ---------------------------------------------------------------------------- start
+
+
+def give_up(reason: str) -> None:
+    """Say in one line why the app cannot start, and end the process with exit code 1."""
+    print(reason, file=sys.stderr)
+    sys.exit(1)
 
 
 @functools.cache
@@ -24,56 +68,447 @@ def get_model_and_tokenizer() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]
     Without a usable adapter, say why in one line and end the process with exit code 1.
     """
     if not Path(ADAPTER_DIR).is_dir():
-        print(f"找不到 {ADAPTER_DIR} 目录, 请确认模型已正确保存 · adapter folder not found", file=sys.stderr)
-        sys.exit(1)
+        give_up(f"找不到 {ADAPTER_DIR} 目录, 请确认模型已正确保存 · adapter folder not found")
     try:
-        return load_tokenizer_and_model(ADAPTER_DIR)
+        return load_tokenizer_and_model(ADAPTER_DIR, fast_dtype())
     # Damaged files raise whatever their parser raises; each of them means that there is nothing to serve.
     except Exception as error:
-        print(f"错误信息: 无法加载模型 · cannot load {ADAPTER_DIR}: {error}", file=sys.stderr)
-        sys.exit(1)
+        reason = " ".join(str(error).split())
+        give_up(f"错误信息: 无法加载模型 · cannot load {ADAPTER_DIR}: {reason}")
 
 
-def classify_text(user_input: str) -> Classification:
-    """Classify one message that is not empty."""
-    tokenizer, model = get_model_and_tokenizer()
-    return classify([user_input], tokenizer, model)[0]
+def get_credentials() -> tuple[str, str] | None:
+    """Return the name and password that visitors must give, or None where everyone may come in."""
+    name, password = os.environ.get("CHAT_USERNAME"), os.environ.get("CHAT_PASSWORD")
+    if bool(name) != bool(password):
+        give_up("错误信息: 请同时设置 CHAT_USERNAME 和 CHAT_PASSWORD · set both of them, or neither")
+    return (name, password) if name else None
 
 
-def chinese_label(label: str) -> str:
-    """Return a label's Chinese name, or the label where none is known."""
-    return CHINESE_LABELS.get(label, label)
+def describe_model(language: str) -> str:
+    """Return one line about the model that answers, with the test figures of its model card."""
+    try:
+        card = ModelCard.load(Path(ADAPTER_DIR, "README.md")).data
+        line = say("model", language, base=card.base_model.split("/")[-1])
+        figures = {result.metric_type: f"{100 * result.metric_value:.1f} %" for result in card.eval_results}
+        dataset = card.eval_results[0].dataset_name
+        return line + say("model_figures", language, accuracy=figures["accuracy"], f1=figures["f1"], dataset=dataset)
+    # A folder without a card, or with somebody else's, can be served all the same.
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, IndexError):
+        return say("model", language, base=base_name)
 
 
-def classify_review(user_input: str) -> str:
-    """Return 垃圾信息 (spam) or 正常信息 (ham) for one message that is not empty."""
-    return chinese_label(classify_text(user_input).label)
+tokenizer, model = get_model_and_tokenizer()
+classifier = BatchingClassifier(tokenizer, model)
+label_names = [model.config.id2label[number] for number in range(2)]
+base_name = (getattr(model.config, "base_model_source", None) or {}).get("name") or model.config.model_type
+default_threshold = getattr(model.config, "decision_threshold", 0.5)
+credentials = get_credentials()
+
+if FEEDBACK_FILE:
+    try:
+        open_feedback(FEEDBACK_FILE)
+    except (OSError, sqlite3.Error) as error:
+        give_up(f"错误信息: 无法写入反馈文件 · cannot write FEEDBACK_FILE {FEEDBACK_FILE}: {error}")
+
+if credentials:
+    # Signs the cookies; with a secret of its own, a restart signs everybody out.
+    os.environ.setdefault("CHAINLIT_AUTH_SECRET", secrets.token_urlsafe(32))
+
+    @cl.password_auth_callback
+    async def sign_in(name: str, password: str) -> cl.User | None:
+        """Let in who knows name and password."""
+        pairs = zip((name, password), credentials, strict=True)
+        right = all([secrets.compare_digest(said.encode(), known.encode()) for said, known in pairs])
+        return cl.User(identifier=name) if right else None
+
+
+harden(create_api(classifier, base_name, credentials), chainlit_config.run.root_path)
+
+# ---------------------------------------------------------------------------- the visit
+
+
+@cl.set_chat_profiles
+async def welcome(user: cl.User | None, language: str | None) -> list[cl.ChatProfile]:
+    """Return the opening page: what this is, which model answers, four messages to try."""
+    language = closest_language(language)
+    text = say(
+        "welcome",
+        language,
+        negative=label_name(label_names[0], language),
+        positive=label_name(label_names[1], language),
+        max_rows=f"{MAX_ROWS:,}",
+        max_megabytes=chainlit_config.features.spontaneous_file_upload.max_size_mb,
+        model=describe_model(language),
+        privacy=say("privacy_feedback" if FEEDBACK_FILE else "privacy", language),
+    )
+    starters = [
+        cl.Starter(label=title[language], message=message) for title, message in STARTERS.get(label_names[1], [])
+    ]
+    return [cl.ChatProfile("classifier", text, icon="/public/favicon.svg", default=True, starters=starters)]
+
+
+@cl.on_chat_start
+async def start() -> None:
+    """Offer the settings in the browser's language."""
+    await offer_settings(default_settings())
+
+
+def default_settings() -> dict:
+    """Return the settings a visit begins with."""
+    language = closest_language(cl.context.session.language)
+    return {"threshold": 100 * default_threshold, "language": language, "explanations": True}
+
+
+def settings() -> dict:
+    """Return the visitor's settings."""
+    return default_settings() | (cl.user_session.get("chat_settings") or {})
+
+
+def language() -> str:
+    """Return the language to answer in."""
+    return closest_language(settings()["language"])
+
+
+def threshold() -> float:
+    """Return the visitor's decision threshold, between 0 and 1."""
+    return min(max(float(settings()["threshold"]) / 100, 0.0), 1.0)
+
+
+async def offer_settings(values: dict) -> None:
+    """Send the settings panel, with its texts in the language of `values`."""
+    tongue = closest_language(values["language"])
+    slider = cl.input_widget.Slider(
+        id="threshold",
+        label=say("threshold_setting", tongue, label=label_name(label_names[1], tongue)),
+        initial=values["threshold"],
+        min=1,
+        max=99,
+        step=1,
+    )
+    select = cl.input_widget.Select(
+        id="language",
+        label=say("language_setting", tongue),
+        items={name: code for code, name in LANGUAGES.items()},
+        initial_value=tongue,
+    )
+    switch = cl.input_widget.Switch(
+        id="explanations", label=say("explanations_setting", tongue), initial=values["explanations"]
+    )
+    await cl.ChatSettings([slider, select, switch]).send()
+
+
+@cl.on_settings_update
+async def update_settings(values: dict) -> None:
+    """Use the new settings from now on; the panel follows their language."""
+    await offer_settings(default_settings() | values)
+
+
+@cl.on_stop
+async def stop() -> None:
+    """Say in the reader's language that a task was stopped: Chainlit has just said it in English."""
+    for message in cl.chat_context.get():
+        if message.content == "Task manually stopped.":
+            message.content = say("task_stopped", language())
+            await message.update()
+
+
+@contextlib.asynccontextmanager
+async def apologies() -> AsyncIterator[None]:
+    """Answer politely whatever goes wrong: the person gets a number to quote, the log the details."""
+    try:
+        yield
+    except TableError as error:
+        await cl.Message(say(error.key, language(), **error.values)).send()
+    except BusyError:
+        await cl.Message(say("busy", language())).send()
+    except Exception:
+        error_id = uuid.uuid4().hex[:8]
+        logger.exception("A request failed (error %s)", error_id)
+        await cl.Message(say("error", language(), error_id=error_id)).send()
 
 
 @cl.on_message
 async def main(message: cl.Message) -> None:
-    """Answer a message with its label and probability, in Chinese and English."""
-    user_input = message.content.strip()
-    if not user_input:
-        await cl.Message("请输入一段文本以进行分类 · Please enter a text to classify").send()
+    """Answer a message, or a file of messages."""
+    pending = cl.user_session.get("pending") or 0
+    if pending >= MAX_PENDING:
+        # Once for a whole burst.
+        if time.monotonic() - (cl.user_session.get("warned_at") or -10) > 5:
+            cl.user_session.set("warned_at", time.monotonic())
+            await cl.Message(say("too_fast", language())).send()
         return
+    cl.user_session.set("pending", pending + 1)
     try:
-        # In a thread of its own, so that other people's pages stay alive meanwhile.
-        answer = await cl.make_async(classify_text)(user_input)
-    # A person gets a number to quote, the log gets the details.
+        async with apologies():
+            if not message.elements:
+                await answer_text(message.content)
+            elif len(message.elements) > 1:
+                await cl.Message(say("one_file", language())).send()
+            else:
+                if not message.content:
+                    # Chainlit shows an empty bubble otherwise.
+                    message.content = say("file_sent", language())
+                    await message.update()
+                await answer_file(Path(message.elements[0].path), message.elements[0].name)
+    finally:
+        cl.user_session.set("pending", cl.user_session.get("pending") - 1)
+
+
+# ---------------------------------------------------------------------------- one message
+
+
+def classify_review(user_input: str) -> str:
+    """Return 垃圾信息 (spam) or 正常信息 (ham) for one message that is not empty."""
+    return chinese_label(classify([user_input], tokenizer, model)[0].label)
+
+
+def percent(probability: float) -> str:
+    """Write a probability; nothing is certain, so 0 % and 100 % would be rounded claims."""
+    if probability >= 0.9995:
+        return "> 99.9 %"
+    return f"{100 * probability:.1f} %" if probability >= 0.0005 else "< 0.1 %"
+
+
+def visible(text: str) -> str:
+    """Replace what would hide or turn text around: control characters and directional marks."""
+    return "".join(character if character.isprintable() or character in "\n\t " else "\ufffd" for character in text)
+
+
+def decide(answer: Classification) -> str:
+    """Return the label at the visitor's threshold."""
+    return label_names[int(answer.positive_probability >= threshold())]
+
+
+async def answer_text(text: str) -> None:
+    """Send label and probability at once, and the words that mattered when they are known."""
+    text, tongue = text.strip(), language()
+    if is_blank(text):
+        await cl.Message(say("empty", tongue)).send()
+        return
+    if len(text) > MAX_CHARACTERS:
+        await cl.Message(say("too_long", tongue, limit=f"{MAX_CHARACTERS:,}")).send()
+        return
+    (answer,) = await classifier.classify([text])
+    label = decide(answer)
+    probability = answer.positive_probability if label == label_names[1] else 1 - answer.positive_probability
+    explain = bool(settings()["explanations"])
+    element = cl.CustomElement(
+        name="Answer",
+        props={
+            "probability": answer.positive_probability,
+            "threshold": threshold(),
+            "names": [label_name(name, tongue) for name in label_names],
+            "note": say("truncated", tongue, limit=tokenizer.model_max_length) if answer.truncated else None,
+            "explanation": {"status": say("explaining", tongue)} if explain else None,
+            "texts": {
+                "probability": say("probability_of", tongue, label=label_name(label_names[1], tongue)),
+                "threshold": say("threshold", tongue, percent=f"{100 * threshold():g} %"),
+                "explanation": say("explanation", tongue),
+            },
+        },
+    )
+    reply = say("answer", tongue, chinese=chinese_label(label), english=label, percent=percent(probability))
+    actions = [wrong_action(label, tongue)] if FEEDBACK_FILE else []
+    sent = await cl.Message(reply, elements=[element], actions=actions).send()
+    if FEEDBACK_FILE:
+        remember(sent.id, text, label)
+    if explain:
+        # Not awaited: the next message can be typed and answered meanwhile.
+        in_background(show_explanation(element, text, tongue))
+
+
+async def show_explanation(element: cl.CustomElement, text: str, tongue: str) -> None:
+    """Add to an answer how much each word mattered."""
+    (encoding,) = encode([text], tokenizer, tokenizer.model_max_length).encodings
+    part_read = text[: max((end for _, end in encoding.offsets), default=len(text))]
+    try:
+        words = await classifier.explain(part_read)
+        strongest = max(abs(contribution) for _, contribution in words) or 1.0
+        explanation = {
+            "words": [
+                {"text": visible(word), "strength": contribution / strongest, "logOdds": round(contribution, 2)}
+                for word, contribution in words
+            ]
+        }
+    except BusyError:
+        explanation = {"status": say("explanation_busy", tongue)}
     except Exception:
         error_id = uuid.uuid4().hex[:8]
-        logger.exception("Classification failed (error %s)", error_id)
-        await cl.Message(f"错误信息: 分类失败, 请重试 · Classification failed, please try again ({error_id})").send()
+        logger.exception("An explanation failed (error %s)", error_id)
+        explanation = {"status": say("error", tongue, error_id=error_id)}
+    element.props = element.props | {"explanation": explanation}
+    await element.update()
+
+
+background_tasks: set[asyncio.Task] = set()
+
+
+def in_background(work) -> None:
+    """Run a coroutine; kept in a set, because asyncio itself holds tasks weakly."""
+    task = asyncio.create_task(work)
+    background_tasks.add(task)
+    task.add_done_callback(background_tasks.discard)
+
+
+# ---------------------------------------------------------------------------- feedback
+
+
+def wrong_action(label: str, tongue: str) -> cl.Action:
+    """Return the button that marks an answer as wrong."""
+    right = label_name(next(name for name in label_names if name != label), tongue)
+    return cl.Action(name="wrong", payload={}, label=say("wrong", tongue, label=right), icon="thumbs-down")
+
+
+def remember(message_id: str, text: str, label: str) -> None:
+    """Keep what was answered on the server, so that feedback stores this and not what a browser sends."""
+    answers = cl.user_session.get("answers") or {}
+    answers[message_id] = {"text": text, "label": label}
+    while len(answers) > MAX_REMEMBERED:
+        answers.pop(next(iter(answers)))
+    cl.user_session.set("answers", answers)
+
+
+@cl.action_callback("wrong")
+async def mark_as_wrong(action: cl.Action) -> None:
+    """Store an answer with its right label, and offer to take that back."""
+    answer = (cl.user_session.get("answers") or {}).get(action.forId)
+    if answer is None or FEEDBACK_FILE is None or "feedback_id" in answer:
         return
-    # Nothing is certain: 100.0 % would be a rounded claim.
-    certainty = f"{100 * answer.probability:.1f} %" if answer.probability < 0.9995 else "> 99.9 %"
-    reply = f"该文本被分类为: **{chinese_label(answer.label)}** · {answer.label} · {certainty}"
-    if answer.truncated:
-        limit = get_model_and_tokenizer()[0].model_max_length
-        reply += f"\n\n*仅分析了前 {limit} 个词元 · Only the first {limit} tokens were read*"
-    await cl.Message(reply).send()
+    async with apologies():
+        right = next(name for name in label_names if name != answer["label"])
+        answer["feedback_id"] = await asyncio.to_thread(
+            save_feedback, FEEDBACK_FILE, answer["text"], answer["label"], right
+        )
+        await action.remove()
+        await cl.Action(name="undo_wrong", payload={}, label=say("undo", language()), icon="undo-2").send(action.forId)
 
 
-# Chainlit imports this file before it opens its port: nobody's first message waits for the model.
-get_model_and_tokenizer()
+@cl.action_callback("undo_wrong")
+async def undo_wrong(action: cl.Action) -> None:
+    """Delete what `mark_as_wrong` stored."""
+    answer = (cl.user_session.get("answers") or {}).get(action.forId)
+    if answer is None or "feedback_id" not in answer:
+        return
+    async with apologies():
+        await asyncio.to_thread(delete_feedback, FEEDBACK_FILE, answer.pop("feedback_id"))
+        await action.remove()
+        await wrong_action(answer["label"], language()).send(action.forId)
+
+
+# ---------------------------------------------------------------------------- a file
+
+
+def quoted(name: str) -> str:
+    """Return a file's name for a message, where nothing in it can act as markup."""
+    return "`" + re.sub(r"[`\s]+", " ", visible(name)) + "`"
+
+
+async def answer_file(path: Path, name: str) -> None:
+    """Classify every message of a file and send charts, the first rows and the whole result."""
+    tongue, started = language(), time.monotonic()
+    table = await cl.make_async(read_messages)(path, name)
+    column = find_text_column(table) or await ask_for_column(table, name, tongue)
+    if column is None:
+        await cl.Message(say("no_column", tongue)).send()
+        return
+    texts = [text.strip()[:MAX_CHARACTERS] for text in table[column]]
+    answers: list[Classification | None] = [None] * len(texts)
+    finished = await classify_with_progress(texts, answers, name, tongue)
+    await send_result(table, texts, answers, name, tongue, finished, time.monotonic() - started)
+
+
+async def ask_for_column(table: pd.DataFrame, name: str, tongue: str) -> str | None:
+    """Let the person choose the text column; None if nobody does within five minutes."""
+    longest_first = table.map(len).mean().sort_values(ascending=False).index[:12]
+    actions = [
+        cl.Action(name="column", payload={"number": number}, label=visible(column)[:60])
+        for number, column in enumerate(longest_first)
+    ]
+    question = cl.AskActionMessage(say("which_column", tongue, name=quoted(name)), actions, timeout=300)
+    answer = await question.send()
+    # Chainlit would leave "Selected: …" there, in English.
+    await question.remove()
+    return longest_first[int(answer["payload"]["number"])] if answer else None
+
+
+async def classify_with_progress(
+    texts: list[str], answers: list[Classification | None], name: str, tongue: str
+) -> bool:
+    """Fill in the answers of n texts, blank ones excepted, and return whether nobody stopped it."""
+
+    def progress(done: int) -> dict:
+        count = say("progress_count", tongue, done=f"{done:,}", total=f"{len(texts):,}")
+        return {"done": done, "total": len(texts), "count": count, "stop": say("stop", tongue)}
+
+    stopped = asyncio.Event()
+    cl.user_session.set("stop_file", stopped)
+    element = cl.CustomElement(name="Progress", props=progress(0))
+    message = await cl.Message(say("progress", tongue, name=quoted(name)), elements=[element]).send()
+    # Texts of like length need almost no padding; within blocks, so that the bar moves evenly.
+    order = sorted(range(len(texts)), key=lambda row: (row // 1024, len(texts[row])))
+    shown_at = time.monotonic()
+    try:
+        for start in range(0, len(order), ROWS_AT_A_TIME):
+            rows = [row for row in order[start : start + ROWS_AT_A_TIME] if not is_blank(texts[row])]
+            for row, answer in zip(rows, await classifier.classify([texts[row] for row in rows]), strict=True):
+                answers[row] = answer
+            if stopped.is_set():
+                break
+            if time.monotonic() - shown_at > 0.4:
+                shown_at = time.monotonic()
+                element.props = progress(start + ROWS_AT_A_TIME)
+                await element.update()
+    # The stop button of the page cancels this task; what was done is sent all the same.
+    except asyncio.CancelledError:
+        stopped.set()
+    finally:
+        await message.remove()
+    return not stopped.is_set()
+
+
+@cl.action_callback("stop_file")
+async def stop_file(action: cl.Action) -> None:
+    """Stop the file that is being classified."""
+    if stopped := cl.user_session.get("stop_file"):
+        stopped.set()
+
+
+async def send_result(
+    table: pd.DataFrame,
+    texts: list[str],
+    answers: list[Classification | None],
+    name: str,
+    tongue: str,
+    finished: bool,
+    seconds: float,
+) -> None:
+    """Send what a file's messages are: charts, the first rows, and everything as a CSV."""
+    labels = [decide(answer) if answer else None for answer in answers]
+    probabilities = [answer.positive_probability for answer in answers if answer]
+    blank = sum(map(is_blank, texts))
+    shares = [{"name": label_name(label, tongue), "count": labels.count(label)} for label in label_names]
+    shares.append({"name": say("empty_rows", tongue), "count": blank})
+    shares.append({"name": say("unclassified_rows", tongue), "count": labels.count(None) - blank})
+    result = add_answers(table, answers, labels, label_names[1])
+    head = result.head(PREVIEW_ROWS).map(lambda cell: visible(cell if len(cell) <= 100 else f"{cell[:99]}…"))
+    overview = cl.CustomElement(
+        name="FileResult",
+        props={
+            "shares": shares,
+            "histogram": np.histogram(probabilities, bins=10, range=(0, 1))[0].tolist(),
+            "histogramTitle": say("histogram", tongue, label=label_name(label_names[1], tongue)),
+            "threshold": threshold(),
+            "tableTitle": say("table_title", tongue, count=len(head)),
+            "columns": [visible(column) for column in head.columns],
+            "rows": head.to_numpy().tolist(),
+        },
+    )
+    csv_file = cl.File(
+        name=f"{Path(visible(name)).stem}_classified.csv",
+        content=await cl.make_async(to_csv)(result),
+        mime="text/csv",
+    )
+    done = say("file_done", tongue, name=quoted(name), total=f"{len(texts):,}", seconds=f"{seconds:.0f}")
+    await cl.Message(done if finished else f"{say('stopped', tongue)} {done}", elements=[overview]).send()
+    await cl.Message(say("download", tongue), elements=[csv_file]).send()

@@ -63,6 +63,7 @@ from artifact_sources import (
     resolve_base_model_or_fallback,
     resolve_sms_spam,
 )
+from chat.feedback import read_feedback
 from evaluation_report import HELD_OUT, model_card, results_table, score, tfidf_predictions
 from text_classifier import encode, quiet_loading
 
@@ -118,6 +119,9 @@ class DataArguments:
     label_column: str = field(default="Label", metadata={"help": "Column of data_file with its label."})
     positive_label: str | None = field(
         default=None, metadata={"help": "Label to detect (class 1); by default the later one in the alphabet."}
+    )
+    feedback_file: str | None = field(
+        default=None, metadata={"help": "Answers corrected in the chat (its FEEDBACK_FILE), to be trained on as well."}
     )
     data_source: Literal["auto", "uci", "mirror"] = field(
         default="auto", metadata={"help": "Where the SMS Spam Collection comes from."}
@@ -261,9 +265,13 @@ def drop_duplicates(df: pd.DataFrame) -> pd.DataFrame:
 
     Otherwise copies of a training message stand in the test split and are counted as successes.
     """
-    words = df["Text"].str.casefold().str.replace(r"[\W_]+", " ", regex=True).str.strip()
-    key = words.where(words.ne(""), df["Text"].str.strip())
-    return df[~key.duplicated()]
+    return df[~text_key(df["Text"]).duplicated()]
+
+
+def text_key(texts: pd.Series) -> pd.Series:
+    """Return what is left of texts without case, white space and punctuation: the same for duplicates."""
+    words = texts.str.casefold().str.replace(r"[\W_]+", " ", regex=True).str.strip()
+    return words.where(words.ne(""), texts.str.strip())
 
 
 def create_balanced_dataset(df: pd.DataFrame, seed: int = 123) -> pd.DataFrame:
@@ -309,6 +317,34 @@ def make_splits(messages: pd.DataFrame, label_names: Sequence[str], seed: int = 
     return {name: part.assign(Label=part["Label"].map(ids).astype(int)) for name, part in parts.items()}
 
 
+def add_feedback(
+    splits: dict[str, pd.DataFrame], feedback: pd.DataFrame, label_names: Sequence[str]
+) -> dict[str, pd.DataFrame]:
+    """Return the splits with another, `feedback`, to train on.
+
+    A corrected message that stands in a split that is held out is left out, so that figures stay honest;
+    one that stands among the training messages replaces it.
+
+    Args:
+        splits: see `make_splits`.
+        feedback: columns `Label` (names) and `Text`.
+        label_names: of class 0 and class 1.
+
+    Raises:
+        ConfigurationError: the feedback has other labels.
+    """
+    if unknown := sorted(set(feedback["Label"]) - set(label_names)):
+        raise ConfigurationError(f"The feedback has labels that the data has not: {', '.join(map(repr, unknown))}.")
+    held_out = text_key(pd.concat([splits[name]["Text"] for name in HELD_OUT]))
+    feedback = feedback[~text_key(feedback["Text"]).isin(held_out)]
+    keys = text_key(feedback["Text"])
+    ids = {name: number for number, name in enumerate(label_names)}
+    replaced = {
+        name: part if name in HELD_OUT else part[~text_key(part["Text"]).isin(keys)] for name, part in splits.items()
+    }
+    return replaced | {"feedback": feedback.assign(Label=feedback["Label"].map(ids).astype(int))}
+
+
 def load_splits(data_args: DataArguments) -> tuple[dict[str, pd.DataFrame], tuple[str, str], dict]:
     """Find the data, prepare and split it.
 
@@ -342,6 +378,17 @@ def load_splits(data_args: DataArguments) -> tuple[dict[str, pd.DataFrame], tupl
         description += (
             f"; every epoch draws its messages of the larger class anew from {len(splits['left_out_train']):,} "
             "more that balancing left out"
+        )
+    if data_args.feedback_file:
+        try:
+            feedback = read_feedback(Path(data_args.feedback_file))
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from error
+        splits = add_feedback(splits, feedback, label_names)
+        used = len(splits["feedback"])
+        description += (
+            f"; {used:,} messages corrected in the chat are seen in every epoch "
+            f"({len(feedback) - used:,} more stand in the held-out splits and are not)"
         )
     return (
         splits,
@@ -399,13 +446,22 @@ class FreshSampler(Sampler[int]):
         labels, lengths: of all messages, shape (n,).
         draws: how many messages of each label an epoch takes.
         group_size: messages of one optimizer step, over all devices.
+        always: how many messages, the last ones, every epoch takes besides those drawn.
     """
 
     def __init__(
-        self, labels: Sequence[int], lengths: Sequence[int], draws: dict[int, int], group_size: int, seed: int
+        self,
+        labels: Sequence[int],
+        lengths: Sequence[int],
+        draws: dict[int, int],
+        group_size: int,
+        seed: int,
+        always: int = 0,
     ):
         generator = torch.Generator().manual_seed(seed)
-        labels_tensor = torch.tensor(labels)
+        drawn_from = len(labels) - always
+        labels_tensor = torch.tensor(labels[:drawn_from])
+        self.always = list(range(drawn_from, len(labels)))
         self.walks = {}
         for label in draws:
             members = (labels_tensor == label).nonzero().flatten()
@@ -418,10 +474,10 @@ class FreshSampler(Sampler[int]):
         self.epoch = int(epoch)
 
     def __len__(self) -> int:
-        return sum(self.draws.values())
+        return sum(self.draws.values()) + len(self.always)
 
     def __iter__(self) -> Iterator[int]:
-        drawn = []
+        drawn = list(self.always)
         for label, walk in self.walks.items():
             first = self.epoch * self.draws[label]
             drawn += walk[torch.arange(first, first + self.draws[label]) % len(walk)].tolist()
@@ -586,12 +642,15 @@ def build_trainer(
     """Put model, data and arguments into a `Trainer` with the accuracy callback."""
     train = datasets["train"]
     parts = [train, datasets["left_out_train"]] if data_args.fresh_majority else [train]
+    if feedback := datasets.get("feedback"):
+        parts.append(feedback)
     sampler = FreshSampler(
         labels=[label for part in parts for label in part.labels],
         lengths=[length for part in parts for length in part.lengths],
         draws={label: train.labels.count(label) for label in sorted(set(train.labels))},
         group_size=args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         seed=args.seed,
+        always=len(feedback or ()),
     )
     trainer = ClassificationTrainer(
         model=model,
@@ -663,13 +722,14 @@ def evaluate_tfidf(
     splits: dict[str, pd.DataFrame], fresh_majority: bool, false_positive_rate: float | None
 ) -> dict[str, dict[str, dict]]:
     """Score the TF-IDF baseline like the model, once per set of messages the model could learn from."""
-    training_sets = {"TF-IDF, train": splits["train"]}
+    train = pd.concat([splits["train"], *(part for name, part in splits.items() if name == "feedback")])
+    training_sets = {"TF-IDF, train": train}
     if fresh_majority and len(splits["left_out_train"]):
-        training_sets["TF-IDF, train + left out"] = pd.concat([splits["train"], splits["left_out_train"]])
+        training_sets["TF-IDF, train + left out"] = pd.concat([train, splits["left_out_train"]])
     rows = {}
-    for name, train in training_sets.items():
+    for name, messages in training_sets.items():
         try:
-            predictions = tfidf_predictions(train, {split: splits[split] for split in HELD_OUT})
+            predictions = tfidf_predictions(messages, {split: splits[split] for split in HELD_OUT})
         except ValueError as error:
             raise ConfigurationError(f"The messages hold no words: {error}") from error
         rows |= score(name, predictions, false_positive_rate)[0]

@@ -1,7 +1,6 @@
 """Use a trained adapter: load it once, merge it into its base, and classify messages with it."""
 
 import contextlib
-import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,8 +27,8 @@ class Classification:
     """The answer to one message."""
 
     label: str
-    probability: float
-    """Of `label`, between 0 and 1."""
+    positive_probability: float
+    """Of class 1 (spam), between 0 and 1; `label` is class 1 where it reaches the decision threshold."""
     truncated: bool
     """Whether the message was longer than the model reads."""
 
@@ -46,8 +45,10 @@ def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length:
     """
     if not texts:
         return BatchEncoding({"input_ids": [], "attention_mask": []})
+    # Half a surrogate pair, which a browser can send, is no character.
+    texts = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
     # A message that spells out a special token such as <|endoftext|> is text like any other.
-    return tokenizer(list(texts), truncation=max_length is not None, max_length=max_length, split_special_tokens=True)
+    return tokenizer(texts, truncation=max_length is not None, max_length=max_length, split_special_tokens=True)
 
 
 @contextlib.contextmanager
@@ -67,8 +68,25 @@ def quiet_loading() -> Iterator[None]:
         transformers.logging.set_verbosity(verbosity)
 
 
-def load_tokenizer_and_model(adapter_dir: str | Path) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+def fast_dtype() -> torch.dtype:
+    """Return the number format that this machine's CPU multiplies fastest without changing labels.
+
+    bfloat16 where there are instructions for it (AVX-512 BF16, AMX), else float32: emulated, bfloat16
+    would be slower. `benchmarks/chat_load.py` measures both the gain and that labels agree.
+    """
+    instructions = torch.cpu.get_capabilities()
+    native = instructions.get("avx512_bf16") or instructions.get("amx_bf16")
+    return torch.bfloat16 if native else torch.float32
+
+
+def load_tokenizer_and_model(
+    adapter_dir: str | Path, dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """Load an adapter folder and merge it into its base model, ready to classify (eval mode).
+
+    Args:
+        adapter_dir: as the training script saves it.
+        dtype: of the merged weights; merging itself is done in float32.
 
     Raises:
         FileNotFoundError: there is no such folder, or it holds no adapter.
@@ -85,7 +103,7 @@ def load_tokenizer_and_model(adapter_dir: str | Path) -> tuple[PreTrainedTokeniz
     with quiet_loading():
         model = AutoModelForSequenceClassification.from_pretrained(base.path, config=config, dtype=torch.float32)
         model = PeftModel.from_pretrained(model, adapter_dir)
-    return tokenizer, model.merge_and_unload().eval()
+    return tokenizer, model.merge_and_unload().to(dtype).eval().requires_grad_(False)
 
 
 def classify(
@@ -93,8 +111,7 @@ def classify(
 ) -> list[Classification]:
     """Classify n messages and return n answers in their order.
 
-    Probabilities are moved (in log-odds) so that the adapter's decision threshold stands at one half:
-    the label is always the likelier one, and 50 % means undecided.
+    A message is class 1 when its probability reaches the adapter's `decision_threshold` (0.5 if it has none).
 
     Raises:
         ValueError: a message is empty.
@@ -102,7 +119,6 @@ def classify(
     if not all(texts):
         raise ValueError("an empty message cannot be classified")
     threshold = getattr(model.config, "decision_threshold", 0.5)
-    threshold_log_odds = math.log(threshold / (1 - threshold))
     encoded = encode(texts, tokenizer, tokenizer.model_max_length)
     # Neighbours of like length need almost no padding.
     order = sorted(range(len(texts)), key=lambda index: len(encoded["input_ids"][index]))
@@ -113,12 +129,11 @@ def classify(
         batch = tokenizer.pad(rows, return_tensors="pt").to(model.device)
         with torch.inference_mode():
             logits = model(**batch).logits.float()
-        positive = (logits[:, 1] - logits[:, 0] - threshold_log_odds).sigmoid().tolist()
+        positive = (logits[:, 1] - logits[:, 0]).sigmoid().tolist()
         for index, probability in zip(indices, positive, strict=True):
-            label = int(probability >= 0.5)
             answers[index] = Classification(
-                label=model.config.id2label[label],
-                probability=probability if label else 1 - probability,
+                label=model.config.id2label[int(probability >= threshold)],
+                positive_probability=probability,
                 truncated=bool(encoded.encodings[index].overflowing),
             )
     return answers

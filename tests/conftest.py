@@ -9,8 +9,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from peft import LoraConfig, TaskType, get_peft_model
 from tokenizers import ByteLevelBPETokenizer
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -39,6 +46,25 @@ def tiny_gpt2(tmp_path_factory):
         vocab_size=len(tokenizer), n_positions=128, n_embd=32, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0
     )
     GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_review_adapter(tmp_path_factory, tiny_gpt2):
+    """A folder like lora_model/ with random weights, over the tiny GPT-2, for negative and positive reviews."""
+    folder = tmp_path_factory.mktemp("adapters") / "reviews"
+    tokenizer = AutoTokenizer.from_pretrained(tiny_gpt2, model_max_length=120)
+    tokenizer.pad_token = tokenizer.eos_token
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        tiny_gpt2, id2label={0: "negative", 1: "positive"}, label2id={"negative": 0, "positive": 1}, pad_token_id=0
+    )
+    lora = LoraConfig(
+        task_type=TaskType.SEQ_CLS, target_modules=["c_attn", "c_proj"], fan_in_fan_out=True, modules_to_save=["score"]
+    )
+    get_peft_model(model, lora).save_pretrained(folder)
+    model.config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
 
 

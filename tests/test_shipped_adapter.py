@@ -2,7 +2,9 @@
 
 import json
 
+import pandas as pd
 import pytest
+import torch
 from huggingface_hub import ModelCard
 
 from evaluation_report import classification_metrics, tfidf_predictions
@@ -25,10 +27,7 @@ def shipped(shipped_adapter):
 
 
 def spam_probabilities(texts, shipped) -> list[float]:
-    """Return the probabilities as a person sees them: the adapter's threshold stands at one half."""
-    answers = classify(list(texts), *shipped)
-    assert all(answer.probability >= 0.5 for answer in answers)
-    return [answer.probability if answer.label == "spam" else 1 - answer.probability for answer in answers]
+    return [answer.positive_probability for answer in classify(list(texts), *shipped)]
 
 
 def test_folder_has_what_peft_needs_and_no_pickle(shipped_adapter):
@@ -55,3 +54,11 @@ def test_few_false_positives_on_left_out_ham(splits, shipped):
     left_out = splits["left_out_test"]
     metrics = classification_metrics(left_out["Label"], spam_probabilities(left_out["Text"], shipped))
     assert metrics["n"] > 600 and metrics["false_positive_rate"] <= 0.015
+
+
+def test_the_fast_number_format_keeps_the_labels(splits, shipped, shipped_adapter):
+    texts = pd.concat([splits["test"], splits["left_out_test"]])["Text"].tolist()
+    exact = classify(texts, *shipped)
+    fast = classify(texts, *load_tokenizer_and_model(shipped_adapter, torch.bfloat16))
+    agreement = sum(one.label == other.label for one, other in zip(exact, fast, strict=True)) / len(texts)
+    assert agreement >= 0.999

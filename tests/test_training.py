@@ -164,7 +164,7 @@ def test_reloaded_adapter_gives_the_reported_figures(trained):
     assert model.config.id2label == {0: "ham", 1: "spam"} and not model.training
     test = pd.read_csv(trained / "dataset/test.csv")
     answers = classify(test["Text"].tolist(), tokenizer, model)
-    spam = [answer.probability if answer.label == "spam" else 1 - answer.probability for answer in answers]
+    spam = [answer.positive_probability for answer in answers]
     assert log_loss(test["Label"], spam) == pytest.approx(report["results"]["after"]["test"]["loss"], abs=1e-5)
 
 
@@ -181,23 +181,24 @@ def test_plain_peft_loads_the_adapter_with_the_same_logits(trained):
     assert plain.config.id2label == {0: "ham", 1: "spam"}
 
 
-def test_the_stored_threshold_moves_labels_and_probabilities_together(trained):
+def test_the_stored_threshold_moves_the_label_and_not_the_probability(trained):
     tokenizer, model = load_tokenizer_and_model(trained / "lora_model")
     (at_half,) = classify(["see you at prize tonight"], tokenizer, model)
-    spam = at_half.probability if at_half.label == "spam" else 1 - at_half.probability
+    spam = at_half.positive_probability
     for threshold, label in ((spam * 0.9, "spam"), (spam + 0.9 * (1 - spam), "ham")):
         model.config.decision_threshold = threshold
         (answer,) = classify(["see you at prize tonight"], tokenizer, model)
-        assert answer.label == label and answer.probability >= 0.5
+        assert answer.label == label and answer.positive_probability == pytest.approx(spam)
 
 
 def test_answers_do_not_depend_on_the_batch_and_long_texts_are_marked(trained):
     tokenizer, model = load_tokenizer_and_model(trained / "lora_model")
-    texts = ["hi", "free prize " * 100, "<|endoftext|>", "\x00", "免费领奖", "see you at 7"]
+    texts = ["hi", "free prize " * 100, "<|endoftext|>", "\x00", "免费领奖 \ud800", "see you at 7"]
     together = classify(texts, tokenizer, model)
     for text, answer in zip(texts, together, strict=True):
         (alone,) = classify([text], tokenizer, model)
-        assert alone.label == answer.label and alone.probability == pytest.approx(answer.probability, abs=1e-5)
+        assert alone.label == answer.label
+        assert alone.positive_probability == pytest.approx(answer.positive_probability, abs=1e-5)
     assert [answer.truncated for answer in together] == [False, True, False, False, False, False]
 
 

@@ -1,0 +1,137 @@
+"""Many people chat at once: throughput and waiting time of the running app, against one message at a time.
+
+    python benchmarks/chat_load.py
+
+Starts the app on this machine with the shipped adapter and lets simulated visitors talk to it over the
+same WebSocket as a browser, each sending its next message when the last was answered. Compared in one
+run with what people write first: messages classified one after another in float32, and the model
+loaded anew for every message.
+"""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import socketio
+import torch
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
+
+from app_server import copy_of_app, running_app  # noqa: E402
+
+from gpt_classification_model import DataArguments, load_splits  # noqa: E402
+from text_classifier import classify, fast_dtype, load_tokenizer_and_model  # noqa: E402
+
+
+def unseen_messages(count: int) -> list[str]:
+    """Return messages of the splits that the shipped adapter was not trained on."""
+    with tempfile.TemporaryDirectory() as folder:
+        splits, _, _ = load_splits(DataArguments(data_source="mirror", dataset_dir=folder))
+    messages = pd.concat([splits["test"], splits["left_out_test"]])["Text"]
+    return messages.sample(count, random_state=0, replace=count > len(messages)).tolist()
+
+
+async def visitor(address: str, messages: list[str]) -> list[float]:
+    """Send messages one after another and return the seconds until each was answered."""
+    answered: asyncio.Queue = asyncio.Queue()
+    connection = socketio.AsyncClient()
+
+    async def receive(step: dict) -> None:
+        if step["type"] == "assistant_message":
+            await answered.put(step["output"])
+
+    connection.on("new_message", receive)
+    auth = {"sessionId": str(uuid.uuid4()), "clientType": "webapp", "userEnv": "{}"}
+    await connection.connect(address, auth=auth, socketio_path="/ws/socket.io", transports=["websocket"])
+    await connection.emit("connection_successful")
+    seconds = []
+    for text in messages:
+        started = time.perf_counter()
+        message = {"id": str(uuid.uuid4()), "name": "user", "type": "user_message", "output": text, "createdAt": ""}
+        await connection.emit("client_message", {"message": message, "fileReferences": []})
+        reply = await asyncio.wait_for(answered.get(), 120)
+        if "该文本被分类为" not in reply:
+            raise RuntimeError(f"no label but: {reply}")
+        seconds.append(time.perf_counter() - started)
+    await connection.disconnect()
+    return seconds
+
+
+async def visitors(address: str, messages: list[str], users: int) -> tuple[list[float], float]:
+    """Share messages out among users who talk at the same time; return all waiting times and the total."""
+    started = time.perf_counter()
+    waits = await asyncio.gather(*(visitor(address, messages[user::users]) for user in range(users)))
+    return [seconds for wait in waits for seconds in wait], time.perf_counter() - started
+
+
+def timed(function, repetitions: int) -> list[float]:
+    """Return the seconds of each call of `function(0)`, `function(1)`, …"""
+    seconds = []
+    for number in range(repetitions):
+        started = time.perf_counter()
+        function(number)
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--users", type=int, default=50)
+    parser.add_argument("--messages", type=int, default=1000)
+    arguments = parser.parse_args()
+    adapter = REPOSITORY / "lora_model"
+    messages = unseen_messages(arguments.messages)
+    rows = {}
+
+    exact = load_tokenizer_and_model(adapter, torch.float32)
+    fast = load_tokenizer_and_model(adapter, fast_dtype())
+    for number, loaded in enumerate((exact, fast)):
+        classify(messages[:4], *loaded)
+        seconds = timed(lambda index, loaded=loaded: classify([messages[index]], *loaded), 100)
+        name = f"one at a time, {('float32', str(fast_dtype()).removeprefix('torch.'))[number]}"
+        rows[name] = (seconds, len(seconds) / sum(seconds))
+    agreement = np.mean(
+        [
+            one.label == other.label
+            for one, other in zip(classify(messages, *exact), classify(messages, *fast), strict=True)
+        ]
+    )
+    del exact, fast
+    reloading = timed(lambda index: classify([messages[index]], *load_tokenizer_and_model(adapter)), 5)
+    rows["model loaded for every message"] = (reloading, len(reloading) / sum(reloading))
+
+    with tempfile.TemporaryDirectory() as folder:
+        copy_of_app(Path(folder))
+        with running_app(Path(folder), ADAPTER_DIR=str(adapter)) as address:
+            asyncio.run(visitors(address, messages[:20], 1))
+            seconds, total = asyncio.run(visitors(address, messages[:100], 1))
+            rows["the app, 1 person"] = (seconds, len(seconds) / total)
+            seconds, total = asyncio.run(visitors(address, messages, arguments.users))
+            rows[f"the app, {arguments.users} people"] = (seconds, len(seconds) / total)
+        errors = (Path(folder) / "log.txt").read_text().count("Traceback")
+
+    print(f"\n{'':32} {'messages/s':>10} {'p50 ms':>8} {'p95 ms':>8}")
+    for name, (seconds, throughput) in rows.items():
+        p50, p95 = (1000 * np.quantile(seconds, [0.5, 0.95])).tolist()
+        print(f"{name:32} {throughput:10.1f} {p50:8.0f} {p95:8.0f}")
+    names = list(rows)
+    served = rows[names[-1]][1]
+    print(
+        f"\n{arguments.users} people against one at a time in float32: {served / rows[names[0]][1]:.2f}x the messages"
+    )
+    print(f"... and in {names[1].split()[-1]}: {served / rows[names[1]][1]:.2f}x")
+    once = np.median(rows[names[3]][0])
+    print(f"One message, loaded once against loaded for every message: {np.median(reloading) / once:.0f} times faster")
+    print(f"Labels that agree with float32: {100 * agreement:.2f} % of {len(messages)}; errors: {errors}")
+
+
+if __name__ == "__main__":
+    main()

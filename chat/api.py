@@ -1,0 +1,134 @@
+"""The classifier for programs: `POST /api/classify`, `GET /api/health`, and a page that documents them."""
+
+import logging
+import secrets
+import uuid
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBasic, HTTPBasicCredentials
+from fastapi_offline import FastAPIOffline
+from pydantic import BaseModel, Field
+
+from chat.batching import BatchingClassifier, BusyError
+from chat.texts import chinese_label
+
+logger = logging.getLogger(__name__)
+
+# The chat has the same limit.
+MAX_CHARACTERS = 100_000
+MAX_TEXTS = 256
+
+
+class ClassificationRequest(BaseModel):
+    """One text or a list of them."""
+
+    texts: str | Annotated[list[str], Field(min_length=1, max_length=MAX_TEXTS)] = Field(
+        description=f"One text, or up to {MAX_TEXTS}; none empty, none longer than {MAX_CHARACTERS:,} characters.",
+        examples=[["You have won a prize! Call 09061701461 now", "See you at seven?"]],
+    )
+    threshold: float | None = Field(
+        default=None, ge=0, le=1, description="Probability from which class 1 is given; by default the adapter's own."
+    )
+
+
+class Answer(BaseModel):
+    """The answer to one text."""
+
+    label: str = Field(examples=["spam"])
+    label_zh: str = Field(examples=["垃圾信息"])
+    probability: float = Field(description="Of `label`, between 0 and 1.", examples=[0.998])
+    truncated: bool = Field(description="Whether the text was longer than the model reads.")
+
+
+class ClassificationResponse(BaseModel):
+    """The answers, in the order of the texts."""
+
+    results: list[Answer]
+
+
+class Health(BaseModel):
+    """What is served."""
+
+    status: str = Field(examples=["ok"])
+    base_model: str
+    labels: list[str]
+    max_tokens: int = Field(description="Texts are cut after this many tokens.")
+
+
+def is_blank(text: str) -> bool:
+    """Tell whether a text has nothing to read: only white space, control and other invisible characters."""
+    return not any(character.isprintable() and not character.isspace() for character in text)
+
+
+def create_api(classifier: BatchingClassifier, base_model: str, credentials: tuple[str, str] | None) -> FastAPI:
+    """Return the application to mount under `/api`.
+
+    Args:
+        classifier: answers the requests, together with the chat's.
+        base_model: name of the base, for `/health`.
+        credentials: name and password that `/classify` asks for by HTTP Basic; None lets everyone in.
+    """
+    # FastAPI's own documentation page would load its scripts from another server.
+    api = FastAPIOffline(title="Text classifier", version="1.0", redoc_url=None)
+    config = classifier.model.config
+
+    @api.exception_handler(RequestValidationError)
+    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        # Without the input, which FastAPI would send back: it may be long or private.
+        details = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
+        return JSONResponse({"detail": "; ".join(details)}, status_code=422)
+
+    basic = HTTPBasic(auto_error=credentials is not None)
+
+    def signed_in(given: Annotated[HTTPBasicCredentials | None, Depends(basic)]) -> None:
+        if credentials is None:
+            return
+        pairs = zip((given.username, given.password), credentials, strict=True)
+        # Both are compared, each in constant time: how long it takes tells nothing.
+        if not all([secrets.compare_digest(said.encode(), right.encode()) for said, right in pairs]):
+            raise HTTPException(401, "Wrong name or password", {"WWW-Authenticate": "Basic"})
+
+    @api.post("/classify", dependencies=[Depends(signed_in)])
+    async def classify(request: ClassificationRequest) -> ClassificationResponse:
+        """Classify one text or up to 256."""
+        texts = [request.texts] if isinstance(request.texts, str) else request.texts
+        for number, text in enumerate(texts, 1):
+            if is_blank(text):
+                raise HTTPException(422, f"Text {number} is empty")
+            if len(text) > MAX_CHARACTERS:
+                raise HTTPException(422, f"Text {number} is longer than {MAX_CHARACTERS:,} characters")
+        try:
+            answers = await classifier.classify([text.strip() for text in texts])
+        except BusyError:
+            raise HTTPException(503, "Too many requests are waiting", {"Retry-After": "10"}) from None
+        except Exception:
+            error_id = uuid.uuid4().hex[:8]
+            logger.exception("Classification failed (error %s)", error_id)
+            raise HTTPException(500, f"Classification failed (error {error_id})") from None
+        results = []
+        for answer in answers:
+            probability, label = answer.positive_probability, answer.label
+            if request.threshold is not None:
+                label = config.id2label[int(probability >= request.threshold)]
+            results.append(
+                Answer(
+                    label=label,
+                    label_zh=chinese_label(label),
+                    probability=probability if label == config.id2label[1] else 1 - probability,
+                    truncated=answer.truncated,
+                )
+            )
+        return ClassificationResponse(results=results)
+
+    @api.get("/health")
+    async def health() -> Health:
+        """Say whether the server is up and what it serves."""
+        labels = [config.id2label[number] for number in range(2)]
+        return Health(
+            status="ok", base_model=base_model, labels=labels, max_tokens=classifier.tokenizer.model_max_length
+        )
+
+    return api

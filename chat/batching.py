@@ -1,0 +1,142 @@
+"""One model for many people at once: messages that arrive together are classified together."""
+
+import asyncio
+import heapq
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from chat.explanation import word_contributions
+from text_classifier import Classification, classify
+
+
+class BusyError(RuntimeError):
+    """More is waiting than the model can answer in reasonable time; try again later."""
+
+
+@dataclass(order=True)
+class _Job:
+    """A message that waits; small requests come before bulk, then first come, first served."""
+
+    bulk: bool
+    number: int
+    text: str = field(compare=False)
+    answer: asyncio.Future = field(compare=False)
+
+
+class BatchingClassifier:
+    """Classify for all visitors of a server without blocking its event loop.
+
+    Whatever waits when the model becomes free forms the next batch, so batches grow with the load. A
+    single message never waits behind a whole file for longer than one batch. Explanations use what
+    time is left: they pause while a message waits for its label.
+
+    Args:
+        tokenizer, model: see `text_classifier.load_tokenizer_and_model`.
+        batch_size: messages in a batch, at most; 1 classifies one at a time.
+        window: seconds that an idle model waits for messages sent at the same moment.
+        max_waiting: messages that may wait before `BusyError` is raised.
+        max_explanations: explanations that may wait or be under way.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        model: PreTrainedModel,
+        batch_size: int = 16,
+        window: float = 0.004,
+        max_waiting: int = 2_000,
+        max_explanations: int = 4,
+    ):
+        self.tokenizer, self.model = tokenizer, model
+        self.batch_size, self.window, self.max_waiting = batch_size, window, max_waiting
+        self.max_explanations = max_explanations
+        self._waiting: list[_Job] = []
+        self._numbers = itertools.count()
+        self._worker: asyncio.Task | None = None
+        self._explanations = 0
+        self._no_label_waits = threading.Event()
+        self._no_label_waits.set()
+        # A thread each: a label never queues behind an explanation.
+        self._label_thread = ThreadPoolExecutor(1, "labels")
+        self._explanation_thread = ThreadPoolExecutor(1, "explanations")
+
+    async def classify(self, texts: Sequence[str]) -> list[Classification]:
+        """Classify n messages that are not empty and return n answers in their order.
+
+        Raises:
+            BusyError: too many messages are waiting.
+        """
+        if len(self._waiting) + len(texts) > self.max_waiting:
+            raise BusyError
+        loop = asyncio.get_running_loop()
+        jobs = [_Job(len(texts) > 1, next(self._numbers), text, loop.create_future()) for text in texts]
+        for job in jobs:
+            heapq.heappush(self._waiting, job)
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work())
+        return await asyncio.gather(*(job.answer for job in jobs))
+
+    async def explain(self, text: str) -> list[tuple[str, float]]:
+        """Say how much each word of a message contributed; see `chat.explanation.word_contributions`.
+
+        Raises:
+            BusyError: too many explanations are under way.
+        """
+        if self._explanations >= self.max_explanations:
+            raise BusyError
+        self._explanations += 1
+        try:
+            return await self._run(self._explanation_thread, word_contributions, text, self._classify_when_idle)
+        finally:
+            self._explanations -= 1
+
+    @staticmethod
+    async def _run(thread: ThreadPoolExecutor, function: Callable, *arguments):
+        return await asyncio.get_running_loop().run_in_executor(thread, function, *arguments)
+
+    def _classify(self, texts: Sequence[str]) -> list[Classification]:
+        return classify(texts, self.tokenizer, self.model, self.batch_size)
+
+    def _classify_when_idle(self, texts: Sequence[str]) -> list[Classification]:
+        answers = []
+        for start in range(0, len(texts), self.batch_size):
+            self._no_label_waits.wait()
+            answers += self._classify(texts[start : start + self.batch_size])
+        return answers
+
+    async def _work(self) -> None:
+        self._no_label_waits.clear()
+        try:
+            while self._waiting:
+                if len(self._waiting) < self.batch_size:
+                    await asyncio.sleep(self.window)
+                batch = []
+                while self._waiting and len(batch) < self.batch_size:
+                    job = heapq.heappop(self._waiting)
+                    # Whoever asked may be gone.
+                    if not job.answer.done():
+                        batch.append(job)
+                if batch:
+                    await self._answer(batch)
+        finally:
+            self._no_label_waits.set()
+
+    async def _answer(self, batch: list[_Job]) -> None:
+        try:
+            answers = await self._run(self._label_thread, self._classify, [job.text for job in batch])
+        except Exception as error:
+            if len(batch) > 1:
+                # One person's message must not fail those of others.
+                for job in batch:
+                    await self._answer([job])
+            elif not batch[0].answer.done():
+                batch[0].answer.set_exception(error)
+            return
+        for job, answer in zip(batch, answers, strict=True):
+            if not job.answer.done():
+                job.answer.set_result(answer)

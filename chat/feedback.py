@@ -1,0 +1,70 @@
+"""Answers that people marked as wrong: one SQLite file, written by the chat, read by the training script."""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS feedback (
+    id INTEGER PRIMARY KEY,
+    created_at TEXT NOT NULL,
+    text TEXT NOT NULL,
+    given_label TEXT NOT NULL,
+    right_label TEXT NOT NULL
+)
+"""
+
+
+@contextlib.contextmanager
+def _connection(path: Path) -> Iterator[sqlite3.Connection]:
+    with contextlib.closing(sqlite3.connect(path, timeout=10)) as connection, connection:
+        yield connection
+
+
+def open_feedback(path: Path) -> None:
+    """Create the file if it is not there, readable by its owner alone: it holds people's messages.
+
+    Raises:
+        OSError, sqlite3.Error: the file cannot be created, or is something else.
+    """
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    with _connection(path) as connection:
+        connection.execute(_TABLE)
+
+
+def save_feedback(path: Path, text: str, given_label: str, right_label: str) -> int:
+    """Store one correction and return its id."""
+    with _connection(path) as connection:
+        # A lone surrogate, which a browser can send, is not UTF-8 text.
+        storable = text.encode("utf-8", "replace").decode("utf-8")
+        row = (datetime.now(UTC).isoformat(timespec="seconds"), storable, given_label, right_label)
+        insertion = "INSERT INTO feedback (created_at, text, given_label, right_label) VALUES (?, ?, ?, ?)"
+        return connection.execute(insertion, row).lastrowid
+
+
+def delete_feedback(path: Path, feedback_id: int) -> None:
+    """Take a correction back."""
+    with _connection(path) as connection:
+        connection.execute("DELETE FROM feedback WHERE id = ?", (feedback_id,))
+
+
+def read_feedback(path: Path) -> pd.DataFrame:
+    """Return the corrections as columns `Label` (the right one) and `Text`, the latest of each text.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file holds no feedback.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no feedback file {path}.")
+    try:
+        with _connection(path) as connection:
+            rows = connection.execute("SELECT right_label, text FROM feedback ORDER BY id").fetchall()
+    except sqlite3.DatabaseError as error:
+        raise ValueError(f"{path} is not a feedback file of the chat: {error}") from error
+    return pd.DataFrame(rows, columns=["Label", "Text"], dtype=str).drop_duplicates("Text", keep="last")

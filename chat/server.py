@@ -1,0 +1,43 @@
+"""Chainlit's web server, made stricter: nothing from other servers, nothing for other sites, no giant requests."""
+
+import re
+
+from chainlit.server import app, router, serve, sio
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+from starlette.routing import Mount, Route
+
+# Uploads may have 10 MB (.chainlit/config.toml), with some room for what surrounds them.
+MAX_REQUEST_BYTES = 11 * 2**20
+
+# Chainlit renders custom elements with `eval`, and sets styles inline.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+)
+
+_OUTSIDE_LINK = re.compile(r'<link\b[^>]*\bhref="https?://[^>]*>')
+
+
+async def _page(request: Request) -> HTMLResponse:
+    """Return Chainlit's page without the fonts and styles it would fetch from other servers."""
+    response = await serve(request)
+    html = _OUTSIDE_LINK.sub("", response.body.decode())
+    return HTMLResponse(html, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
+
+
+def harden(api: FastAPI, root_path: str) -> None:
+    """Set Chainlit's server up; call this once, before it starts.
+
+    Args:
+        api: the application to mount under `/api`.
+        root_path: prefix of all addresses, as `chainlit run --root-path` sets it.
+    """
+    app.max_body_size = MAX_REQUEST_BYTES
+    # A pasted megabyte is answered, not cut off; `None` stands for: connections from our own page alone.
+    sio.eio.max_http_buffer_size = MAX_REQUEST_BYTES
+    sio.eio.cors_allowed_origins = None
+    app.router.routes.insert(0, Mount(f"{root_path}/api", api))
+    # Before Chainlit's own last route, which answers every address that no other took.
+    router.routes.insert(len(router.routes) - 1, Route(f"{root_path}/{{path:path}}", _page, methods=["GET"]))

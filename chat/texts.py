@@ -1,0 +1,175 @@
+"""Everything the chat says, in Chinese and English; the page around it has Chainlit's own translations."""
+
+# Names of labels for Chinese readers; a label that is not here is shown as it is.
+CHINESE_LABELS = {"spam": "垃圾信息", "ham": "正常信息", "positive": "正面评论", "negative": "负面评论"}
+
+# Messages to try, by the label that the model detects: title in each language, and the message.
+STARTERS = {
+    "spam": [
+        (
+            {"zh": "典型垃圾信息", "en": "A classic spam"},
+            "WINNER!! You have been selected to receive a £1,000 cash prize! To claim call 09061701461 now. "
+            "Valid 12 hours only.",
+        ),
+        (
+            {"zh": "新式网络钓鱼", "en": "Modern phishing"},
+            "USPS: Your package has been held due to an unpaid fee of $1.99. Pay now at http://usps-redelivery.info",
+        ),
+        (
+            {"zh": "朋友的消息", "en": "From a friend"},
+            "Hey, are you coming home for dinner tonight? Mum is making noodles.",
+        ),
+        (
+            {"zh": "容易误判的通知", "en": "A tricky notice"},
+            "Your order has been delivered and left in the porch. Thanks for shopping with us.",
+        ),
+    ],
+    "positive": [
+        ({"zh": "好评", "en": "Praise"}, "A wonderful film. The acting is superb and I was moved to tears."),
+        (
+            {"zh": "差评", "en": "A bad review"},
+            "Two hours that I will never get back: dull, loud, predictable.",
+        ),
+        (
+            {"zh": "先扬后抑", "en": "Praise that turns"},
+            "The trailer promised a masterpiece and the cast is famous, but the film is a bore.",
+        ),
+        (
+            {"zh": "先抑后扬", "en": "Doubt that turns"},
+            "I expected nothing after the poor first scenes, and ended up loving every minute of it.",
+        ),
+    ],
+}
+
+TEXTS = {
+    "zh": {
+        "welcome": (
+            "**输入一条消息，判断它是{positive}还是{negative}**\n\n"
+            "也可以拖入 .csv、.tsv、.txt 或 .xlsx 文件批量判断（最多 {max_rows} 行，{max_megabytes} MB）\n\n"
+            "{model}\n\n{privacy}"
+        ),
+        "model": "模型：{base} + LoRA",
+        "model_figures": " · 测试集准确率 {accuracy} · F1 {f1}（{dataset}）",
+        "privacy": "消息只在本服务器上处理，不会保存。",
+        "privacy_feedback": "消息只在本服务器上处理；点击“标错了”时，该消息和两个标签会存入服务器上的反馈文件。",
+        "empty": "请输入一段文本以进行分类 · Please enter a text to classify",
+        "too_long": "消息太长：最多 {limit} 个字符。较多的内容请放进文件，一行一条。",
+        "answer": "该文本被分类为: **{chinese}** · {english} · {percent}",
+        "probability_of": "{label}的概率",
+        "threshold": "阈值 {percent}",
+        "truncated": "仅分析了前 {limit} 个词元，其余内容未参与判断。",
+        "explaining": "正在分析哪些词起了作用……",
+        "explanation": "各词对判断的影响：",
+        "explanation_busy": "现在使用的人很多，暂不显示各词的影响。",
+        "too_fast": "消息发得太快了，请等前面的消息处理完再发。",
+        "busy": "现在使用的人很多，请稍后再试。",
+        "error": "错误信息: 处理失败，请重试。如果仍然失败，请告知编号 {error_id}",
+        "wrong": "标错了，应为{label}",
+        "undo": "已记录，谢谢 · 撤销",
+        "threshold_setting": "阈值：{label}的概率达到多少 % 才算",
+        "language_setting": "语言 · Language",
+        "explanations_setting": "显示各词的影响",
+        "file_sent": "请给这个文件里的消息分类",
+        "which_column": "{name} 中哪一列是要分类的文本？",
+        "no_column": "没有选择文本列，已取消。",
+        "progress": "正在分类 {name}",
+        "progress_count": "{done} / {total}",
+        "stop": "停止",
+        "stopped": "已停止。以下是停止前已完成的部分。",
+        "task_stopped": "已停止。",
+        "file_done": "{name}：{total} 条消息，耗时 {seconds} 秒",
+        "table_title": "前 {count} 行",
+        "download": "完整结果",
+        "empty_rows": "空白",
+        "unclassified_rows": "未分类",
+        "histogram": "{label}概率的分布（条数）",
+        "one_file": "请一次上传一个文件。",
+        "file_type": "不支持这种文件。可以使用：{formats}",
+        "file_not_text": "这个文件不是文本，无法读取。",
+        "file_not_table": "这个文件不是表格，无法读取。",
+        "file_not_workbook": "这个文件不是 Excel 工作簿（.xlsx），或已损坏。",
+        "file_unpacks_too_large": "这个工作簿解压后太大，无法读取。",
+        "file_empty": "文件里没有消息。",
+        "file_too_many_rows": "行数太多：最多 {limit} 行。请分成几个文件。",
+    },
+    "en": {
+        "welcome": (
+            "**Type a message to learn whether it is {positive} or {negative}**\n\n"
+            "Or drop a .csv, .tsv, .txt or .xlsx file to classify all of its messages (up to {max_rows} rows, "
+            "{max_megabytes} MB)\n\n"
+            "{model}\n\n{privacy}"
+        ),
+        "model": "Model: {base} + LoRA",
+        "model_figures": " · test accuracy {accuracy} · F1 {f1} ({dataset})",
+        "privacy": "Messages are processed on this server and not stored.",
+        "privacy_feedback": (
+            "Messages are processed on this server. If you click “Wrong”, the message and both labels are stored in "
+            "a feedback file there."
+        ),
+        "empty": "Please enter a text to classify · 请输入一段文本以进行分类",
+        "too_long": "That is too long: {limit} characters at most. Put more into a file, one message a line.",
+        "answer": "Classified as **{english}** · {percent} · 该文本被分类为: {chinese}",
+        "probability_of": "Probability of {label}",
+        "threshold": "threshold {percent}",
+        "truncated": "Only the first {limit} tokens were read; the rest played no part.",
+        "explaining": "Finding the words that mattered …",
+        "explanation": "How much each word mattered:",
+        "explanation_busy": "Many people are asking right now, so the words are not explained.",
+        "too_fast": "That was too fast: please wait for the answers to your earlier messages.",
+        "busy": "Many people are asking right now. Please try again in a moment.",
+        "error": "Something went wrong, please try again. If it stays like this, quote the number {error_id}",
+        "wrong": "Wrong, it is {label}",
+        "undo": "Recorded, thank you · Undo",
+        "threshold_setting": "Threshold: % probability from which it is {label}",
+        "language_setting": "Language · 语言",
+        "explanations_setting": "Show how much each word mattered",
+        "file_sent": "Classify the messages in this file",
+        "which_column": "Which column of {name} has the text to classify?",
+        "no_column": "No text column was chosen; cancelled.",
+        "progress": "Classifying {name}",
+        "progress_count": "{done} of {total}",
+        "stop": "Stop",
+        "stopped": "Stopped. This is what was done until then.",
+        "task_stopped": "Stopped.",
+        "file_done": "{name}: {total} messages in {seconds} s",
+        "table_title": "First {count} rows",
+        "download": "Complete result",
+        "empty_rows": "empty",
+        "unclassified_rows": "not classified",
+        "histogram": "Messages by probability of {label}",
+        "one_file": "Please upload one file at a time.",
+        "file_type": "This kind of file cannot be read. These can: {formats}",
+        "file_not_text": "This file is not text and cannot be read.",
+        "file_not_table": "This file is not a table and cannot be read.",
+        "file_not_workbook": "This file is not an Excel workbook (.xlsx), or it is damaged.",
+        "file_unpacks_too_large": "This workbook unpacks to more than can be read.",
+        "file_empty": "There are no messages in this file.",
+        "file_too_many_rows": "Too many rows: {limit} at most. Please split the file.",
+    },
+}
+
+LANGUAGES = {"zh": "中文", "en": "English"}
+
+
+def closest_language(code: str | None) -> str:
+    """Return the language to answer in for a browser's language code, such as `zh-CN`."""
+    return "zh" if (code or "").lower().startswith("zh") else "en"
+
+
+def chinese_label(label: str) -> str:
+    """Return a label's Chinese name, or the label where none is known."""
+    return CHINESE_LABELS.get(label, label)
+
+
+def label_name(label: str, language: str) -> str:
+    """Return a label's name for readers of `language`."""
+    return chinese_label(label) if language == "zh" else label
+
+
+def say(key: str, language: str, /, **values) -> str:
+    """Return the text `key` in `language` with the values filled in.
+
+    Raises:
+        KeyError: there is no such text, or a value is missing.
+    """
+    return TEXTS[language][key].format(**values)

@@ -1,0 +1,63 @@
+"""Start the chat as a person would, on a free port of this machine."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+APP = REPOSITORY / "chainlit_gpt_classification.py"
+
+
+def app_command(port: int) -> list[str]:
+    return [sys.executable, "-m", "chainlit", "run", str(APP), "--headless", "--port", str(port)]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def copy_of_app(folder: Path) -> Path:
+    """Put what the app finds beside itself, without an adapter, into a folder."""
+    ignore = shutil.ignore_patterns("translations")
+    for name in (".chainlit", "public"):
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=ignore)
+    for page in REPOSITORY.glob("chainlit*.md"):
+        shutil.copy(page, folder)
+    return folder
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Return this process' environment with the app's own variables set as told, and only those."""
+    own = ("ADAPTER_DIR", "FEEDBACK_FILE", "CHAT_USERNAME", "CHAT_PASSWORD", "CHAINLIT_AUTH_SECRET")
+    return {name: value for name, value in os.environ.items() if name not in own} | variables
+
+
+@contextlib.contextmanager
+def running_app(folder: Path, **variables: str) -> Iterator[str]:
+    """Serve from `folder` until the block ends; gives the address. What the app says is in `log.txt` there."""
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    with (folder / "log.txt").open("w") as log:
+        process = subprocess.Popen(app_command(port), cwd=folder, stdout=log, stderr=log, env=environment(**variables))
+        try:
+            for _ in range(240):
+                with contextlib.suppress(httpx.TransportError):
+                    httpx.get(f"{address}/api/health", timeout=2)
+                    break
+                if process.poll() is not None:
+                    raise RuntimeError(f"The app has ended: {(folder / 'log.txt').read_text()}")
+                time.sleep(0.5)
+            yield address
+        finally:
+            process.terminate()
+            process.wait(30)

@@ -1,0 +1,105 @@
+"""The HTTP interface: right answers, clear limits, nothing private in an error."""
+
+import pytest
+from fastapi.testclient import TestClient
+
+from chat import batching
+from chat.api import MAX_CHARACTERS, MAX_TEXTS, create_api
+from chat.batching import BatchingClassifier
+from text_classifier import classify, load_tokenizer_and_model
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_review_adapter):
+    return load_tokenizer_and_model(tiny_review_adapter)
+
+
+@pytest.fixture
+def client(loaded):
+    with TestClient(create_api(BatchingClassifier(*loaded), "tiny", None), raise_server_exceptions=False) as client:
+        yield client
+
+
+def test_one_text_and_many(client, loaded):
+    texts = [f"a film number {number}" for number in range(MAX_TEXTS)]
+    results = client.post("/classify", json={"texts": texts}).json()["results"]
+    for result, answer in zip(results, classify(texts, *loaded), strict=True):
+        assert result["label"] == answer.label and not result["truncated"]
+        assert result["label_zh"] == {"positive": "正面评论", "negative": "负面评论"}[answer.label]
+        spoken_for = answer.positive_probability if answer.label == "positive" else 1 - answer.positive_probability
+        assert result["probability"] == pytest.approx(spoken_for, abs=1e-5)
+    (alone,) = client.post("/classify", json={"texts": texts[0]}).json()["results"]
+    assert alone["label"] == results[0]["label"]
+    (long,) = client.post("/classify", json={"texts": "word " * 2000}).json()["results"]
+    assert long["truncated"]
+
+
+def test_threshold_moves_the_label(client):
+    labels = [
+        client.post("/classify", json={"texts": "so so", "threshold": threshold}).json()["results"][0]["label"]
+        for threshold in (0, 1)
+    ]
+    assert labels == ["positive", "negative"]
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({}, "Field required"),
+        ({"texts": []}, "at least 1"),
+        ({"texts": ["a"] * (MAX_TEXTS + 1)}, f"at most {MAX_TEXTS}"),
+        ({"texts": ["fine", " \t\n"]}, "Text 2 is empty"),
+        ({"texts": "\u200b\x00\u202e"}, "Text 1 is empty"),
+        ({"texts": "x" * (MAX_CHARACTERS + 1)}, "longer than 100,000 characters"),
+        ({"texts": "fine", "threshold": 1.5}, "less than or equal to 1"),
+        ({"texts": [{"secret": "value"}]}, "string"),
+    ],
+)
+def test_bad_requests_are_told_what_is_wrong_and_not_what_they_sent(client, body, reason):
+    response = client.post("/classify", json=body)
+    assert response.status_code == 422 and reason in response.json()["detail"]
+    assert "secret" not in response.text
+
+
+def test_broken_json_is_a_bad_request(client):
+    assert client.post("/classify", content=b"{", headers={"content-type": "application/json"}).status_code == 422
+
+
+def test_errors_show_a_number_and_nothing_else(client, monkeypatch, caplog):
+    def fail(*arguments):
+        raise RuntimeError("/home/somebody/lora_model is broken")
+
+    monkeypatch.setattr(batching, "classify", fail)
+    response = client.post("/classify", json={"texts": "hello"})
+    assert response.status_code == 500 and "somebody" not in response.text
+    error_id = response.json()["detail"].split()[-1].rstrip(")")
+    assert error_id in caplog.text and "somebody" in caplog.text
+
+
+def test_a_full_queue_asks_to_come_back(loaded):
+    with TestClient(create_api(BatchingClassifier(*loaded, max_waiting=3), "tiny", None)) as client:
+        response = client.post("/classify", json={"texts": ["a"] * 4})
+    assert response.status_code == 503 and response.headers["Retry-After"]
+
+
+def test_password_is_asked_for_where_one_is_set(loaded):
+    with TestClient(create_api(BatchingClassifier(*loaded), "tiny", ("anna", "geheim"))) as client:
+        assert client.get("/health").status_code == 200
+        for wrong in (None, ("anna", "falsch"), ("otto", "geheim"), ("ann\u00e4", "")):
+            response = client.post("/classify", json={"texts": "hello"}, auth=wrong)
+            assert response.status_code == 401 and response.headers["WWW-Authenticate"].startswith("Basic")
+        assert client.post("/classify", json={"texts": "hello"}, auth=("anna", "geheim")).status_code == 200
+
+
+def test_health_and_documentation_come_from_this_server_alone(client):
+    assert client.get("/health").json() == {
+        "status": "ok",
+        "base_model": "tiny",
+        "labels": ["negative", "positive"],
+        "max_tokens": 120,
+    }
+    assert "/classify" in client.get("/openapi.json").json()["paths"]
+    page = client.get("/docs").text
+    assert "http://" not in page and "https://" not in page
+    script = page.split('<script src="')[1].split('"')[0]
+    assert client.get(script).status_code == 200

@@ -1,0 +1,81 @@
+"""Corrections are stored, taken back, and learned from without touching what is held out."""
+
+import stat
+
+import pandas as pd
+import pytest
+
+from chat.feedback import delete_feedback, open_feedback, read_feedback, save_feedback
+from gpt_classification_model import ConfigurationError, FreshSampler, add_feedback, main, make_splits
+
+
+@pytest.fixture
+def feedback_file(tmp_path):
+    path = tmp_path / "feedback.sqlite"
+    open_feedback(path)
+    return path
+
+
+def test_corrections_are_kept_until_taken_back(feedback_file):
+    save_feedback(feedback_file, "Your code is 1234", "spam", "ham")
+    mistaken = save_feedback(feedback_file, "free prize 🎁 '); DROP TABLE feedback; --", "spam", "ham")
+    delete_feedback(feedback_file, mistaken)
+    save_feedback(feedback_file, "lone \ud800 surrogate", "ham", "spam")
+    # Opening again keeps what is there.
+    open_feedback(feedback_file)
+    assert read_feedback(feedback_file)["Text"].tolist() == ["Your code is 1234", "lone ? surrogate"]
+
+
+def test_the_last_word_on_a_message_counts(feedback_file):
+    for right in ("ham", "spam"):
+        save_feedback(feedback_file, "Your code is 1234", "spam", right)
+    assert read_feedback(feedback_file).to_dict("records") == [{"Label": "spam", "Text": "Your code is 1234"}]
+
+
+def test_only_the_owner_can_read_the_file(feedback_file):
+    assert stat.S_IMODE(feedback_file.stat().st_mode) == 0o600
+
+
+def test_corrections_never_touch_what_is_held_out_and_replace_what_is_trained_on():
+    messages = pd.DataFrame(
+        [("ham", f"see you at {i}") for i in range(200)] + [("spam", f"win prize {i}") for i in range(60)],
+        columns=["Label", "Text"],
+    )
+    splits = make_splits(messages, ("ham", "spam"))
+    tested, trained = splits["test"]["Text"].iloc[0], splits["train"].iloc[0]
+    right = "spam" if trained["Label"] == 0 else "ham"
+    texts = [f"{tested.upper()}!!", f" {trained['Text']} ", "something new"]
+    feedback = pd.DataFrame({"Label": ["spam", right, "ham"], "Text": texts})
+    after = add_feedback(splits, feedback, ("ham", "spam"))
+    assert after["feedback"]["Text"].tolist() == texts[1:], "the test message in capitals is the test message"
+    assert after["feedback"]["Label"].tolist() == [1 - trained["Label"], 0]
+    assert trained["Text"] not in set(after["train"]["Text"]) and len(after["train"]) == len(splits["train"]) - 1
+    for name in ("validation", "test", "left_out_validation", "left_out_test"):
+        pd.testing.assert_frame_equal(after[name], splits[name])
+    with pytest.raises(ConfigurationError, match="junk"):
+        add_feedback(splits, feedback.assign(Label="junk"), ("ham", "spam"))
+
+
+def test_corrections_are_seen_in_every_epoch():
+    sampler = FreshSampler([1] * 5 + [0] * 50 + [0, 1], [3] * 57, draws={0: 5, 1: 5}, group_size=4, seed=1, always=2)
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        drawn = list(sampler)
+        assert len(drawn) == len(set(drawn)) == len(sampler) == 12 and {55, 56} <= set(drawn)
+
+
+def test_training_takes_feedback_and_says_so(tmp_path, monkeypatch, tiny_gpt2, messages_csv, feedback_file, capsys):
+    monkeypatch.chdir(tmp_path)
+    save_feedback(feedback_file, "Your parcel arrives tomorrow", "spam", "ham")
+    arguments = [
+        *("--model_name_or_path", str(tiny_gpt2), "--data_file", str(messages_csv)),
+        *("--num_train_epochs", "1", "--feedback_file"),
+    ]
+    assert main([*arguments, str(feedback_file)]) == 0
+    assert pd.read_csv("dataset/feedback.csv")["Text"].tolist() == ["Your parcel arrives tomorrow"]
+    assert "1 messages corrected in the chat" in (tmp_path / "lora_model/README.md").read_text()
+    capsys.readouterr()
+    for wrong in (messages_csv, tmp_path / "nothing.sqlite"):
+        assert main([*arguments, str(wrong)]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("Error: ") and wrong.name in error
