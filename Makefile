@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 
-.PHONY: chat train test benchmark clean
+.PHONY: chat train test benchmark screenshots clean
 
 # Open http://localhost:8000 and type a message.
 chat: $(VENV)/runtime
@@ -16,8 +16,14 @@ test: $(VENV)/development
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pytest
 
-benchmark: $(VENV)/runtime
+benchmark: $(VENV)/development
 	$(VENV)/bin/python benchmarks/training_speed.py
+	$(VENV)/bin/python benchmarks/chat_load.py
+	$(VENV)/bin/python benchmarks/explanations.py
+
+# Needs Chromium and a Chinese font: apt-get install chromium fonts-noto-cjk
+screenshots: $(VENV)/development
+	$(VENV)/bin/python docs/make_screenshots.py
 
 $(VENV)/runtime: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \

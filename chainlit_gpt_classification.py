@@ -98,6 +98,10 @@ def describe_model(language: str) -> str:
         return say("model", language, base=base_name)
 
 
+# The model's thread and the server's share one interpreter: handed over after 0.5 ms instead of 5, neither
+# waits long for the other (a sixth more messages a second in `benchmarks/chat_load.py`).
+sys.setswitchinterval(0.0005)
+
 tokenizer, model = get_model_and_tokenizer()
 classifier = BatchingClassifier(tokenizer, model)
 label_names = [model.config.id2label[number] for number in range(2)]
@@ -295,6 +299,8 @@ async def answer_text(text: str) -> None:
     explain = bool(settings()["explanations"])
     element = cl.CustomElement(
         name="Answer",
+        # With an address, Chainlit does not write the element, and the message with it, to a file.
+        url="/public/elements/Answer.jsx",
         props={
             "probability": answer.positive_probability,
             "threshold": threshold(),
@@ -443,7 +449,7 @@ async def classify_with_progress(
 
     stopped = asyncio.Event()
     cl.user_session.set("stop_file", stopped)
-    element = cl.CustomElement(name="Progress", props=progress(0))
+    element = cl.CustomElement(name="Progress", url="/public/elements/Progress.jsx", props=progress(0))
     message = await cl.Message(say("progress", tongue, name=quoted(name)), elements=[element]).send()
     # Texts of like length need almost no padding; within blocks, so that the bar moves evenly.
     order = sorted(range(len(texts)), key=lambda row: (row // 1024, len(texts[row])))
@@ -494,6 +500,7 @@ async def send_result(
     head = result.head(PREVIEW_ROWS).map(lambda cell: visible(cell if len(cell) <= 100 else f"{cell[:99]}…"))
     overview = cl.CustomElement(
         name="FileResult",
+        url="/public/elements/FileResult.jsx",
         props={
             "shares": shares,
             "histogram": np.histogram(probabilities, bins=10, range=(0, 1))[0].tolist(),

@@ -106,8 +106,31 @@ def load_tokenizer_and_model(
     return tokenizer, model.merge_and_unload().to(dtype).eval().requires_grad_(False)
 
 
+# Decoders whose classification head reads the last token: their messages need no padding.
+_PACKABLE = {"gpt2": "transformer", "llama": "model"}
+
+
+def _packed_logits(input_ids: Sequence[Sequence[int]], model: PreTrainedModel) -> torch.Tensor:
+    """Return the logits, shape (n, 2), of n messages laid end to end in one row.
+
+    Positions that start anew tell transformers where a message begins: none sees another.
+    """
+    ids = torch.tensor([[token for message in input_ids for token in message]], device=model.device)
+    positions = torch.tensor([[position for message in input_ids for position in range(len(message))]])
+    last = torch.tensor([len(message) for message in input_ids]).cumsum(0) - 1
+    decoder = getattr(model, _PACKABLE[model.config.model_type])
+    hidden = decoder(input_ids=ids, position_ids=positions.to(model.device), use_cache=False).last_hidden_state
+    return model.score(hidden[0, last.to(model.device)])
+
+
+def _batches(lengths: Sequence[int], packed: bool, batch_size: int) -> Iterator[list[int]]:
+    """Yield the indices of each batch: in order if packed, else neighbours of like length."""
+    order = range(len(lengths)) if packed else sorted(range(len(lengths)), key=lengths.__getitem__)
+    yield from (list(order[start : start + batch_size]) for start in range(0, len(lengths), batch_size))
+
+
 def classify(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, batch_size: int = 16
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, batch_size: int = 8
 ) -> list[Classification]:
     """Classify n messages and return n answers in their order.
 
@@ -120,15 +143,16 @@ def classify(
         raise ValueError("an empty message cannot be classified")
     threshold = getattr(model.config, "decision_threshold", 0.5)
     encoded = encode(texts, tokenizer, tokenizer.model_max_length)
-    # Neighbours of like length need almost no padding.
-    order = sorted(range(len(texts)), key=lambda index: len(encoded["input_ids"][index]))
+    packed = model.config.model_type in _PACKABLE
     answers: list[Classification | None] = [None] * len(texts)
-    for start in range(0, len(texts), batch_size):
-        indices = order[start : start + batch_size]
+    for indices in _batches([len(ids) for ids in encoded["input_ids"]], packed, batch_size):
         rows = {name: [values[index] for index in indices] for name, values in encoded.items()}
-        batch = tokenizer.pad(rows, return_tensors="pt").to(model.device)
         with torch.inference_mode():
-            logits = model(**batch).logits.float()
+            if packed and len(indices) > 1:
+                logits = _packed_logits(rows["input_ids"], model)
+            else:
+                logits = model(**tokenizer.pad(rows, return_tensors="pt").to(model.device)).logits
+        logits = logits.float()
         positive = (logits[:, 1] - logits[:, 0]).sigmoid().tolist()
         for index, probability in zip(indices, positive, strict=True):
             answers[index] = Classification(

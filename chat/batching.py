@@ -47,7 +47,7 @@ class BatchingClassifier:
         self,
         tokenizer: PreTrainedTokenizerBase,
         model: PreTrainedModel,
-        batch_size: int = 16,
+        batch_size: int = 8,
         window: float = 0.004,
         max_waiting: int = 2_000,
         max_explanations: int = 4,
@@ -104,9 +104,10 @@ class BatchingClassifier:
 
     def _classify_when_idle(self, texts: Sequence[str]) -> list[Classification]:
         answers = []
-        for start in range(0, len(texts), self.batch_size):
+        # In small steps: a label that is asked for meanwhile waits for one of them at most.
+        for start in range(0, len(texts), 4):
             self._no_label_waits.wait()
-            answers += self._classify(texts[start : start + self.batch_size])
+            answers += self._classify(texts[start : start + 4])
         return answers
 
     async def _work(self) -> None:
@@ -115,18 +116,22 @@ class BatchingClassifier:
             while self._waiting:
                 if len(self._waiting) < self.batch_size:
                     await asyncio.sleep(self.window)
-                batch = []
-                while self._waiting and len(batch) < self.batch_size:
-                    job = heapq.heappop(self._waiting)
-                    # Whoever asked may be gone.
-                    if not job.answer.done():
-                        batch.append(job)
-                if batch:
-                    await self._answer(batch)
+                await self._answer(self._next_batch())
         finally:
             self._no_label_waits.set()
 
+    def _next_batch(self) -> list[_Job]:
+        batch = []
+        while self._waiting and len(batch) < self.batch_size:
+            job = heapq.heappop(self._waiting)
+            # Whoever asked may be gone.
+            if not job.answer.done():
+                batch.append(job)
+        return batch
+
     async def _answer(self, batch: list[_Job]) -> None:
+        if not batch:
+            return
         try:
             answers = await self._run(self._label_thread, self._classify, [job.text for job in batch])
         except Exception as error:

@@ -19,6 +19,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from text_classifier import quiet_loading
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 SPAM_TEMPLATES = ["WIN a FREE prize now, call {}", "URGENT! claim your £{} cash award", "free entry txt WIN to {}"]
@@ -56,13 +58,14 @@ def tiny_review_adapter(tmp_path_factory, tiny_gpt2):
     tokenizer = AutoTokenizer.from_pretrained(tiny_gpt2, model_max_length=120)
     tokenizer.pad_token = tokenizer.eos_token
     torch.manual_seed(0)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        tiny_gpt2, id2label={0: "negative", 1: "positive"}, label2id={"negative": 0, "positive": 1}, pad_token_id=0
-    )
     lora = LoraConfig(
         task_type=TaskType.SEQ_CLS, target_modules=["c_attn", "c_proj"], fan_in_fan_out=True, modules_to_save=["score"]
     )
-    get_peft_model(model, lora).save_pretrained(folder)
+    with quiet_loading():
+        model = AutoModelForSequenceClassification.from_pretrained(
+            tiny_gpt2, id2label={0: "negative", 1: "positive"}, label2id={"negative": 0, "positive": 1}, pad_token_id=0
+        )
+        get_peft_model(model, lora).save_pretrained(folder)
     model.config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -341,21 +342,23 @@ class ChatClient:
 
 @pytest.mark.registry
 def test_a_burst_of_ten_thousand_messages_leaves_the_chat_alive(served, chinese_page):
-    async def burst() -> list[str]:
+    async def burst() -> None:
         async with ChatClient(served[0]) as client:
             for number in range(10_000):
                 await client.send(f"message {number}")
                 if number % 100 == 0:
                     await asyncio.sleep(0)
             # Somebody else, while the burst is being worked off.
-            answer = await asyncio.to_thread(httpx.post, f"{served[0]}/api/classify", json={"texts": SPAM}, timeout=60)
+            answer = await asyncio.to_thread(httpx.post, f"{served[0]}/api/classify", json={"texts": SPAM}, timeout=10)
             assert answer.json()["results"][0]["label"] == "spam"
-            replies = []
-            while not any("too fast" in reply for reply in replies):
-                replies.append(await asyncio.wait_for(client.answers.get(), 60))
-            return replies
+            missing = {"Classified as", "too fast"}
+            while missing:
+                reply = await asyncio.wait_for(client.answers.get(), 60)
+                missing -= {text for text in missing if text in reply}
 
-    assert any("Classified as" in reply for reply in asyncio.run(burst()))
+    # In a thread of its own: Playwright's loop runs in this one.
+    with ThreadPoolExecutor() as thread:
+        thread.submit(lambda: asyncio.run(burst())).result()
     expect(ask(chinese_page, HAM)).to_contain_text("该文本被分类为: 正常信息")
 
 
@@ -510,7 +513,7 @@ def test_another_adapter_answers_with_its_own_labels_behind_a_password(browser, 
     page.locator("#email").fill("anna")
     page.locator("#password").fill("wrong")
     page.keyboard.press("Enter")
-    expect(page.get_by_text("登录失败")).to_be_visible()
+    expect(page.get_by_text("无法登录")).to_be_visible()
     page.locator("#password").fill("geheim")
     page.keyboard.press("Enter")
     opening = page.locator("#welcome-screen")

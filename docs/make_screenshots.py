@@ -1,0 +1,72 @@
+"""Photograph the chat for the READMEs: `make screenshots`."""
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
+
+from app_server import copy_of_app, running_app  # noqa: E402
+
+from chat.texts import STARTERS  # noqa: E402
+
+SPAM, PHISHING, FRIEND, NOTICE = (message for _, message in STARTERS["spam"])
+
+
+def open_chat(browser: Browser, address: str, locale: str, theme: str, width: int, height: int) -> Page:
+    """Open the chat as a visitor with this language, theme and window."""
+    page = browser.new_context(
+        locale=locale, viewport={"width": width, "height": height}, device_scale_factor=1.5
+    ).new_page()
+    page.add_init_script(f"localStorage.setItem('vite-ui-theme', '{theme}')")
+    page.goto(address)
+    page.locator("#chat-settings-open-modal").wait_for()
+    return page
+
+
+def ask(page: Page, text: str, count: int) -> None:
+    """Send a message and wait until the `count`-th answer is explained."""
+    page.locator("#chat-input").fill(text)
+    page.locator("#chat-submit:enabled").wait_for()
+    page.locator("#chat-input").press("Enter")
+    page.locator(".explained-words").nth(count - 1).wait_for(timeout=60_000)
+
+
+def main() -> None:
+    """Save docs/chat.png, docs/chat_file.png and docs/chat_phone.png."""
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        copy_of_app(Path(folder))
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+        )
+        feedback = str(Path(folder, "feedback.sqlite"))
+        with running_app(Path(folder), ADAPTER_DIR=str(REPOSITORY / "lora_model"), FEEDBACK_FILE=feedback) as address:
+            page = open_chat(browser, address, "zh-CN", "light", 900, 640)
+            ask(page, PHISHING, 1)
+            ask(page, FRIEND, 2)
+            page.wait_for_timeout(1000)
+            page.screenshot(path=REPOSITORY / "docs/chat.png")
+
+            page = open_chat(browser, address, "en-US", "light", 900, 900)
+            messages = Path(folder, "messages.csv")
+            texts = [SPAM, FRIEND, PHISHING, NOTICE, "See you at seven?"] * 8
+            messages.write_text("id,message\n" + "".join(f'{number},"{text}"\n' for number, text in enumerate(texts)))
+            page.locator("#upload-button-input").set_input_files(messages)
+            page.locator("#chat-submit:enabled").wait_for()
+            page.locator("#chat-input").press("Enter")
+            page.get_by_text("Complete result").wait_for(timeout=60_000)
+            page.wait_for_timeout(1000)
+            page.screenshot(path=REPOSITORY / "docs/chat_file.png")
+
+            page = open_chat(browser, address, "en-US", "dark", 390, 760)
+            ask(page, SPAM, 1)
+            page.wait_for_timeout(1000)
+            page.screenshot(path=REPOSITORY / "docs/chat_phone.png")
+
+
+if __name__ == "__main__":
+    main()
