@@ -19,6 +19,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import NoReturn
 
 # Nothing about this machine is told to anyone; read when transformers is imported.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -30,7 +31,7 @@ from chainlit.config import config as chainlit_config
 from huggingface_hub import ModelCard
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from chat.api import MAX_CHARACTERS, create_api, is_blank
+from chat.api import MAX_CHARACTERS, create_api, is_blank, same_credentials
 from chat.batching import BatchingClassifier, BusyError
 from chat.feedback import delete_feedback, open_feedback, save_feedback
 from chat.message_tables import MAX_ROWS, TableError, add_answers, find_text_column, read_messages, to_csv
@@ -55,7 +56,7 @@ PREVIEW_ROWS = 10
 # ---------------------------------------------------------------------------- start
 
 
-def give_up(reason: str) -> None:
+def give_up(reason: str) -> NoReturn:
     """Say in one line why the app cannot start, and end the process with exit code 1."""
     print(reason, file=sys.stderr)
     sys.exit(1)
@@ -122,9 +123,7 @@ if credentials:
     @cl.password_auth_callback
     async def sign_in(name: str, password: str) -> cl.User | None:
         """Let in who knows name and password."""
-        pairs = zip((name, password), credentials, strict=True)
-        right = all([secrets.compare_digest(said.encode(), known.encode()) for said, known in pairs])
-        return cl.User(identifier=name) if right else None
+        return cl.User(identifier=name) if same_credentials((name, password), credentials) else None
 
 
 harden(create_api(classifier, base_name, credentials), chainlit_config.run.root_path)
@@ -497,7 +496,13 @@ async def send_result(
     shares.append({"name": say("empty_rows", tongue), "count": blank})
     shares.append({"name": say("unclassified_rows", tongue), "count": labels.count(None) - blank})
     result = add_answers(table, answers, labels, label_names[1])
-    head = result.head(PREVIEW_ROWS).map(lambda cell: visible(cell if len(cell) <= 100 else f"{cell[:99]}…"))
+    # The answers first: a phone shows two or three columns.
+    answered_first = [*result.columns[len(table.columns) :][:2], *table.columns]
+    head = (
+        result[answered_first]
+        .head(PREVIEW_ROWS)
+        .map(lambda cell: visible(cell if len(cell) <= 100 else f"{cell[:99]}…"))
+    )
     overview = cl.CustomElement(
         name="FileResult",
         url="/public/elements/FileResult.jsx",

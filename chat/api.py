@@ -63,6 +63,11 @@ def is_blank(text: str) -> bool:
     return not any(character.isprintable() and not character.isspace() for character in text)
 
 
+def same_credentials(given: tuple[str, str], known: tuple[str, str]) -> bool:
+    """Compare name and password, both in constant time: how long it takes tells nothing."""
+    return all([secrets.compare_digest(one.encode(), other.encode()) for one, other in zip(given, known, strict=True)])
+
+
 def create_api(classifier: BatchingClassifier, base_model: str, credentials: tuple[str, str] | None) -> FastAPI:
     """Return the application to mount under `/api`.
 
@@ -84,11 +89,7 @@ def create_api(classifier: BatchingClassifier, base_model: str, credentials: tup
     basic = HTTPBasic(auto_error=credentials is not None)
 
     def signed_in(given: Annotated[HTTPBasicCredentials | None, Depends(basic)]) -> None:
-        if credentials is None:
-            return
-        pairs = zip((given.username, given.password), credentials, strict=True)
-        # Both are compared, each in constant time: how long it takes tells nothing.
-        if not all([secrets.compare_digest(said.encode(), right.encode()) for said, right in pairs]):
+        if credentials is not None and not same_credentials((given.username, given.password), credentials):
             raise HTTPException(401, "Wrong name or password", {"WWW-Authenticate": "Basic"})
 
     @api.post("/classify", dependencies=[Depends(signed_in)])

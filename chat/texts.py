@@ -50,8 +50,10 @@ TEXTS = {
         ),
         "model": "模型：{base} + LoRA",
         "model_figures": " · 测试集准确率 {accuracy} · F1 {f1}（{dataset}）",
-        "privacy": "消息只在本服务器上处理，不会保存。",
-        "privacy_feedback": "消息只在本服务器上处理；点击“标错了”时，该消息和两个标签会存入服务器上的反馈文件。",
+        "privacy": "消息只在本服务器上处理，不会保存；上传的文件在访问结束后删除。",
+        "privacy_feedback": (
+            "消息只在本服务器上处理；点击“标错了”时，该消息和两个标签会存入服务器上的反馈文件。上传的文件在访问结束后删除。"
+        ),
         "empty": "请输入一段文本以进行分类 · Please enter a text to classify",
         "too_long": "消息太长：最多 {limit} 个字符。较多的内容请放进文件，一行一条。",
         "answer": "该文本被分类为: **{chinese}** · {english} · {percent}",
@@ -101,10 +103,10 @@ TEXTS = {
         ),
         "model": "Model: {base} + LoRA",
         "model_figures": " · test accuracy {accuracy} · F1 {f1} ({dataset})",
-        "privacy": "Messages are processed on this server and not stored.",
+        "privacy": "Messages are processed on this server and not stored; uploaded files are deleted after the visit.",
         "privacy_feedback": (
             "Messages are processed on this server. If you click “Wrong”, the message and both labels are stored in "
-            "a feedback file there."
+            "a feedback file there. Uploaded files are deleted after the visit."
         ),
         "empty": "Please enter a text to classify · 请输入一段文本以进行分类",
         "too_long": "That is too long: {limit} characters at most. Put more into a file, one message a line.",

@@ -45,13 +45,13 @@ def main() -> None:
         )
         feedback = str(Path(folder, "feedback.sqlite"))
         with running_app(Path(folder), ADAPTER_DIR=str(REPOSITORY / "lora_model"), FEEDBACK_FILE=feedback) as address:
-            page = open_chat(browser, address, "zh-CN", "light", 900, 640)
+            page = open_chat(browser, address, "zh-CN", "light", 900, 780)
             ask(page, PHISHING, 1)
             ask(page, FRIEND, 2)
             page.wait_for_timeout(1000)
             page.screenshot(path=REPOSITORY / "docs/chat.png")
 
-            page = open_chat(browser, address, "en-US", "light", 900, 900)
+            page = open_chat(browser, address, "en-US", "light", 900, 860)
             messages = Path(folder, "messages.csv")
             texts = [SPAM, FRIEND, PHISHING, NOTICE, "See you at seven?"] * 8
             messages.write_text("id,message\n" + "".join(f'{number},"{text}"\n' for number, text in enumerate(texts)))

@@ -410,6 +410,18 @@ def test_five_thousand_messages_can_be_stopped_and_what_is_done_is_kept(page):
 
 
 @pytest.mark.registry
+def test_the_stop_button_of_the_page_works_too_and_speaks_the_language(chinese_page):
+    page = chinese_page
+    ask(page, HAM)
+    upload(page, "many.csv", messages_csv(5000))
+    expect(page.get_by_role("progressbar")).to_be_visible(timeout=30_000)
+    page.locator("#stop-button").click()
+    expect(page.get_by_text("已停止。以下是停止前已完成的部分")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("已停止。", exact=True)).to_be_visible()
+    assert page.get_by_text("Task manually stopped.").count() == 0
+
+
+@pytest.mark.registry
 def test_text_column_is_asked_for_where_it_is_not_clear(page):
     question = "What do you think about this one?"
     workbook = openpyxl.Workbook()

@@ -1,5 +1,6 @@
 // The scale between the two labels, and the words of the message shaded by what they did to the decision.
 // Colours are inline: Chainlit's style sheet has only the classes that its own pages use.
+import { useEffect, useRef } from 'react';
 
 const SHADES = { positive: '234, 88, 12', negative: '37, 99, 235' };
 
@@ -10,10 +11,17 @@ const shade = (strength) => {
 
 export default function Answer() {
   const { probability, threshold, names, explanation, note, texts } = props;
+  const whole = useRef(null);
+  const words = explanation?.words;
+  useEffect(() => {
+    // The words come after the answer was scrolled into view: keep them in sight for who is looking at it.
+    const top = whole.current?.getBoundingClientRect().top;
+    if (words && top > 0 && top < window.innerHeight) whole.current.scrollIntoView({ block: 'nearest', behavior: 'smooth' });
+  }, [Boolean(words)]);
   const percent = `${(100 * probability).toFixed(1)} %`;
   const small = { fontSize: '0.8125rem', color: 'hsl(var(--muted-foreground))' };
   return (
-    <div style={{ display: 'flex', flexDirection: 'column', gap: '0.5rem', maxWidth: '36rem', width: '100%' }}>
+    <div ref={whole} style={{ display: 'flex', flexDirection: 'column', gap: '0.5rem', maxWidth: '36rem', width: '100%' }}>
       <div
         role="meter"
         aria-label={texts.probability}
@@ -58,7 +66,7 @@ export default function Answer() {
       {note ? <div style={small}>{note}</div> : null}
       <div aria-live="polite">
         {explanation?.status ? <div style={small}>{explanation.status}</div> : null}
-        {explanation?.words ? (
+        {words ? (
           <>
             <div style={{ ...small, marginBottom: '0.25rem' }}>
               {texts.explanation}{' '}
@@ -69,7 +77,7 @@ export default function Answer() {
               ))}
             </div>
             <div dir="auto" className="explained-words" style={{ whiteSpace: 'pre-wrap', overflowWrap: 'anywhere', lineHeight: 1.8 }}>
-              {explanation.words.map(({ text, strength, logOdds }, index) => (
+              {words.map(({ text, strength, logOdds }, index) => (
                 <span
                   key={index}
                   title={`${logOdds > 0 ? '+' : ''}${logOdds} · ${logOdds > 0 ? names[1] : names[0]}`}
