@@ -38,6 +38,11 @@ def harden(api: FastAPI, root_path: str) -> None:
     # A pasted megabyte is answered, not cut off; `None` stands for: connections from our own page alone.
     sio.eio.max_http_buffer_size = MAX_REQUEST_BYTES
     sio.eio.cors_allowed_origins = None
+    # Chainlit's own endpoints need no documentation here, and the page about them would load from other servers.
+    documentation = ("/docs", "/redoc", "/openapi.json")
+    app.router.routes[:] = [
+        route for route in app.router.routes if not getattr(route, "path", "").startswith(documentation)
+    ]
     app.router.routes.insert(0, Mount(f"{root_path}/api", api))
     # Before Chainlit's own last route, which answers every address that no other took.
     router.routes.insert(len(router.routes) - 1, Route(f"{root_path}/{{path:path}}", _page, methods=["GET"]))

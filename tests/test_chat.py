@@ -553,7 +553,8 @@ def test_server_refuses_other_sites_and_giant_requests(served):
     answer = httpx.get(f"{address}/api/health", headers={"Origin": "http://evil.example"})
     assert "access-control-allow-origin" not in answer.headers
     assert httpx.post(f"{address}/api/classify", content=b" " * (12 * 2**20), timeout=60).status_code == 413
-    assert "default-src 'self'" in httpx.get(address).headers["content-security-policy"]
+    for path in ("/", "/docs", "/redoc"):
+        assert "default-src 'self'" in httpx.get(address + path).headers["content-security-policy"]
 
 
 @pytest.mark.registry
