@@ -88,15 +88,16 @@ def get_credentials() -> tuple[str, str] | None:
 
 def describe_model(language: str) -> str:
     """Return one line about the model that answers, with the test figures of its model card."""
+    tuning = " + LoRA" if Path(ADAPTER_DIR, "adapter_config.json").is_file() else ""
     try:
         card = ModelCard.load(Path(ADAPTER_DIR, "README.md")).data
-        line = say("model", language, base=card.base_model.split("/")[-1])
+        line = say("model", language, base=card.base_model.split("/")[-1], tuning=tuning)
         figures = {result.metric_type: f"{100 * result.metric_value:.1f} %" for result in card.eval_results}
         dataset = card.eval_results[0].dataset_name
         return line + say("model_figures", language, accuracy=figures["accuracy"], f1=figures["f1"], dataset=dataset)
     # A folder without a card, or with somebody else's, can be served all the same.
     except (OSError, ValueError, AttributeError, KeyError, TypeError, IndexError):
-        return say("model", language, base=base_name)
+        return say("model", language, base=base_name, tuning=tuning)
 
 
 # The model's thread and the server's share one interpreter: handed over after 0.5 ms instead of 5, neither

@@ -159,17 +159,19 @@ def results_table(results: dict[str, dict[str, dict]]) -> str:
 def model_card(report: dict) -> str:
     """Write the README.md of an adapter folder from the report of the run that made it."""
     base, data, training = report["base_model"], report["data"], report["training"]
+    lora = training["tuning"] == "lora"
+    tuned = "LoRA" if lora else training["tuning"].replace("_", " ")
     negative, positive = report["label_names"]
     test = report["results"]["after"]["test"]
     low, high = binomtest(round(test["accuracy"] * test["n"]), test["n"]).proportion_ci(method="wilson")
     card_data = ModelCardData(
         base_model=base["name"],
-        library_name="peft",
+        library_name="peft" if lora else "transformers",
         pipeline_tag="text-classification",
         language="en" if data["is_sms_spam"] else None,
         license=base["license"],
-        tags=["lora", "text-classification"],
-        model_name=f"{base['name'].split('/')[-1]}-lora-{positive}",
+        tags=["text-classification", *(["lora"] if lora else [])],
+        model_name=f"{base['name'].split('/')[-1]}-{training['tuning']}-{positive}",
         eval_results=[
             EvalResult(
                 task_type="text-classification",
@@ -208,16 +210,20 @@ def model_card(report: dict) -> str:
         f"The test split has {test['n']} messages: its accuracy is known to lie between {100 * low:.1f} and "
         f"{100 * high:.1f} % (Wilson's 95 % interval).",
         f"Messages are cut after {data['max_length']} tokens; what follows is not looked at.",
-        "An adapter belongs to the exact base weights it was trained on (source and SHA-256 above); on other "
-        "copies of the same model the probabilities differ a little.",
     ]
+    if lora:
+        limits.append(
+            "An adapter belongs to the exact base weights it was trained on (source and SHA-256 above); on other "
+            "copies of the same model the probabilities differ a little."
+        )
     if data["is_sms_spam"]:
         limits.insert(
             0,
             "The messages are in English and date from before 2012, many from Singapore: other languages and "
             "present-day phishing are not what the model has seen.",
         )
-    licences = f"The adapter follows its base model's licence ({base['license'] or 'see the base model'})."
+    product = "adapter" if lora else "model"
+    licences = f"The {product} follows its base model's licence ({base['license'] or 'see the base model'})."
     if data["is_sms_spam"]:
         licences += (
             " The SMS Spam Collection (Almeida and Gómez Hidalgo, 2011) is published by the UCI Machine Learning "
@@ -226,9 +232,10 @@ def model_card(report: dict) -> str:
     return f"""---
 {card_data.to_yaml()}
 ---
-# {base["name"]} + LoRA: {negative} or {positive}
+# {base["name"]} + {tuned}: {negative} or {positive}
 
-A LoRA adapter (PEFT) that makes `{base["name"]}` tell **{positive}** (1) from **{negative}** (0).{fallback_note}
+{"A LoRA adapter (PEFT) that makes" if lora else f"A whole model, {tuned} trained:"} `{base["name"]}` \
+{"tell" if lora else "tells"} **{positive}** (1) from **{negative}** (0).{fallback_note}
 
 ## Intended use
 

@@ -8,6 +8,7 @@
 A recipe (YAML) sets the defaults, flags override it, `--help` lists them all.
 """
 
+import copy
 import csv
 import dataclasses
 import importlib.metadata
@@ -44,6 +45,7 @@ from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
     HfArgumentParser,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
     TrainerCallback,
@@ -81,6 +83,23 @@ LORA_TARGETS = {
     "bert": {"target_modules": ["query", "key", "value"], "modules_to_save": ["classifier"]},
 }
 
+# Where each architecture keeps its blocks, and what comes after them, for the other kinds of tuning.
+BLOCKS = {
+    "gpt2": ("transformer.h", ["transformer.ln_f", "score"]),
+    "llama": ("model.layers", ["model.norm", "score"]),
+    "distilbert": ("distilbert.transformer.layer", ["pre_classifier", "classifier"]),
+    "bert": ("bert.encoder.layer", ["bert.pooler", "classifier"]),
+}
+
+# What is trained, as titles say it.
+TUNINGS = {
+    "lora": "LoRA",
+    "head": "new head",
+    "last_block": "last block",
+    "last_two_blocks": "last two blocks",
+    "full": "all layers",
+}
+
 LICENCES = {
     "gpt2": "mit",
     "openai-community/gpt2": "mit",
@@ -99,6 +118,10 @@ class ModelArguments:
     model_name_or_path: str = field(default="gpt2", metadata={"help": "Hub id or folder of the base model."})
     fallback_model: str | None = field(
         default=None, metadata={"help": "Base to use where the first cannot be reached; `none` forbids one."}
+    )
+    tuning: Literal["lora", "head", "last_block", "last_two_blocks", "full"] = field(
+        default="lora",
+        metadata={"help": "What is trained: LoRA, or weights of the base; then a whole model is saved."},
     )
     lora_r: int = field(default=8, metadata={"help": "Rank of the LoRA matrices."})
     lora_alpha: int = field(default=32, metadata={"help": "LoRA updates are scaled by lora_alpha / lora_r."})
@@ -148,6 +171,7 @@ class FineTuningArguments(TrainingArguments):
 
     adapter_dir: str = field(default="lora_model", metadata={"help": "Folder the trained adapter is saved to."})
     metrics_pdf: str = field(default="training_metrics.pdf", metadata={"help": "File the charts are saved to."})
+    plot_over: Literal["step", "epoch"] = field(default="step", metadata={"help": "Horizontal axis of the charts."})
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after this many evaluations without improvement."}
     )
@@ -542,12 +566,12 @@ def build_model(
     tokenizer: PreTrainedTokenizerBase,
     label_names: Sequence[str],
     model_args: ModelArguments,
-) -> PeftModel:
-    """Load the base with a new two-class head and wrap it in LoRA.
+) -> PeftModel | PreTrainedModel:
+    """Load the base with a new two-class head, wrap it in LoRA or choose which of its weights are trained.
 
     Raises:
-        ConfigurationError: the architecture is not in `LORA_TARGETS` and no `--target_modules` are given,
-            or the base reads fewer tokens than `max_length`.
+        ConfigurationError: the architecture is not in `LORA_TARGETS` or `BLOCKS` and no `--target_modules`
+            are given, or the base reads fewer tokens than `max_length`.
     """
     config = AutoConfig.from_pretrained(
         base.path,
@@ -556,35 +580,61 @@ def build_model(
         label2id={name: number for number, name in enumerate(label_names)},
         pad_token_id=tokenizer.pad_token_id,
     )
-    targets = dict(LORA_TARGETS.get(config.model_type, {"modules_to_save": ["score", "classifier"]}))
+    # A deep copy: PEFT adds names of its own to the list of modules to save.
+    targets = copy.deepcopy(LORA_TARGETS.get(config.model_type, {"modules_to_save": ["score", "classifier"]}))
     if model_args.target_modules:
         targets["target_modules"] = model_args.target_modules
-    if "target_modules" not in targets:
+    if model_args.tuning == "lora" and "target_modules" not in targets:
         raise ConfigurationError(
             f"No LoRA layers are listed for the architecture {config.model_type!r} "
             f"(only for {', '.join(LORA_TARGETS)}). Name them with --target_modules."
         )
+    if model_args.tuning not in ("lora", "full") and config.model_type not in BLOCKS:
+        raise ConfigurationError(
+            f"The blocks of the architecture {config.model_type!r} are not listed (only those of {', '.join(BLOCKS)}). "
+            "Use --tuning lora or full."
+        )
     if tokenizer.model_max_length > (limit := getattr(config, "max_position_embeddings", float("inf"))):
         raise ConfigurationError(f"{base.name} reads at most {limit} tokens; lower --max_length.")
-    lora = LoraConfig(
-        task_type="SEQ_CLS",
-        r=model_args.lora_r,
-        lora_alpha=model_args.lora_alpha,
-        lora_dropout=model_args.lora_dropout,
-        bias="none",
-        **targets,
-    )
     try:
         with quiet_loading():
             model, loading = AutoModelForSequenceClassification.from_pretrained(
                 base.path, config=config, dtype=torch.float32, output_loading_info=True
             )
-            wrapped = get_peft_model(model, lora)
+            if model_args.tuning == "lora":
+                lora = LoraConfig(
+                    task_type="SEQ_CLS",
+                    r=model_args.lora_r,
+                    lora_alpha=model_args.lora_alpha,
+                    lora_dropout=model_args.lora_dropout,
+                    bias="none",
+                    **targets,
+                )
+                model = get_peft_model(model, lora)
+            elif model_args.tuning != "full":
+                freeze_all_but(model, model_args.tuning, targets["modules_to_save"])
     except (ValueError, RuntimeError) as error:
-        raise ConfigurationError(f"LoRA cannot adapt {base.name}: {error}") from error
+        raise ConfigurationError(f"{base.name} cannot be tuned: {error}") from error
     if missing := [name for name in loading["missing_keys"] if name.split(".")[0] not in targets["modules_to_save"]]:
         raise ConfigurationError(f"{base.name} lacks weights of its architecture: {', '.join(sorted(missing)[:5])} …")
-    return wrapped
+    return model
+
+
+def freeze_all_but(model: PreTrainedModel, tuning: str, head: Sequence[str]) -> None:
+    """Train only the new head, or also what is close to it: the last blocks and what comes after them.
+
+    Args:
+        model: of an architecture in `BLOCKS`.
+        tuning: `head`, `last_block` or `last_two_blocks`.
+        head: names of the new layers.
+    """
+    blocks, after_blocks = BLOCKS[model.config.model_type]
+    trained = [model.get_submodule(name) for name in (head if tuning == "head" else after_blocks)]
+    if tuning != "head":
+        trained += model.get_submodule(blocks)[-2 if tuning == "last_two_blocks" else -1 :]
+    model.requires_grad_(False)
+    for module in trained:
+        module.requires_grad_(True)
 
 
 # ---------------------------------------------------------------------------- training
@@ -633,7 +683,7 @@ class ClassificationTrainer(Trainer):
 
 
 def build_trainer(
-    model: PeftModel,
+    model: PeftModel | PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     datasets: dict[str, SpamDataset],
     data_args: DataArguments,
@@ -741,30 +791,44 @@ def plot_metrics(
     pdf_file: str | Path = "training_metrics.pdf",
     title: str = "",
     best_step: int | None = None,
+    over: Literal["step", "epoch"] = "step",
+    examples_per_step: int | None = None,
 ) -> None:
-    """Draw accuracy and loss over training steps, train solid blue and validation dashed orange.
+    """Draw accuracy and loss over training steps or epochs, train solid blue and validation dashed orange.
 
     Args:
         log_history: `trainer.state.log_history`; may hold one evaluation or none.
         pdf_file: where to save the two charts.
         title: line above them.
         best_step: the checkpoint that was kept, marked in both.
+        over: the horizontal axis.
+        examples_per_step: of one training step; a second axis, above, then counts the examples seen.
     """
+    # Where the run ended, in steps and on the axis that is drawn: they are proportional.
+    last = max(log_history, key=lambda entry: entry["step"], default={"step": 0, "epoch": 0.0})
+    steps_per_unit = last["step"] / last["epoch"] if over == "epoch" and last.get("epoch") else 1
     charts = {"Accuracy": ("train_accuracy", "eval_accuracy"), "Loss": ("loss", "eval_loss")}
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     for axes, (name, keys) in zip(figure.subplots(1, 2), charts.items(), strict=True):
         for key, label, style in zip(
             keys, ("Train", "Validation"), (("tab:blue", "-", "o"), ("tab:orange", "--", "s")), strict=True
         ):
-            points = [(entry["step"], entry[key]) for entry in log_history if key in entry]
+            points = [(entry["step"] / steps_per_unit, entry[key]) for entry in log_history if key in entry]
             colour, line, marker = style
             if points:
                 axes.plot(*zip(*points, strict=True), color=colour, linestyle=line, marker=marker, label=label)
         if not axes.lines:
             axes.text(0.5, 0.5, "nothing was logged", transform=axes.transAxes, ha="center", color="gray")
         elif best_step is not None:
-            axes.axvline(best_step, color="gray", linestyle=":", label=f"Best checkpoint (step {best_step})")
-        axes.set(title=name, xlabel="Training step", ylabel=name)
+            axes.axvline(
+                best_step / steps_per_unit, color="gray", linestyle=":", label=f"Best checkpoint (step {best_step})"
+            )
+        axes.set(title=name, xlabel={"step": "Training step", "epoch": "Epoch"}[over], ylabel=name)
+        if examples_per_step:
+            per_unit = examples_per_step * steps_per_unit
+            # The default arguments keep this chart's own scale.
+            examples = axes.secondary_xaxis("top", functions=(lambda x, k=per_unit: x * k, lambda x, k=per_unit: x / k))
+            examples.set_xlabel("Examples seen")
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()
@@ -781,9 +845,16 @@ def plot_metrics(
 
 
 def save_adapter(
-    model: PeftModel, tokenizer: PreTrainedTokenizerBase, base: BaseModel, card: str, adapter_dir: Path, **settings
+    model: PeftModel | PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    base: BaseModel,
+    card: str,
+    adapter_dir: Path,
+    **settings,
 ) -> None:
     """Save adapter, config, tokenizer and model card as one folder that replaces the previous one whole.
+
+    A model without adapter, whose own weights were trained, is saved as a whole.
 
     `settings` go into config.json, where the loader finds them.
     """
@@ -791,12 +862,15 @@ def save_adapter(
     for name, value in settings.items():
         setattr(model.config, name, value)
     adapter_dir = adapter_dir.resolve()
-    # The Hub's name, not this machine's cache path: with it plain PEFT loads the adapter anywhere.
-    model.peft_config["default"].base_model_name_or_path = base.name
     scratch = adapter_dir.with_name(f".{adapter_dir.name}.new")
     # What a killed run left behind.
     shutil.rmtree(scratch, ignore_errors=True)
-    model.save_pretrained(scratch, save_embedding_layers=False)
+    if isinstance(model, PeftModel):
+        # The Hub's name, not this machine's cache path: with it plain PEFT loads the adapter anywhere.
+        model.peft_config["default"].base_model_name_or_path = base.name
+        model.save_pretrained(scratch, save_embedding_layers=False)
+    else:
+        model.save_pretrained(scratch)
     model.config.save_pretrained(scratch)
     tokenizer.save_pretrained(scratch)
     (scratch / "README.md").write_text(card, encoding="utf-8")
@@ -858,7 +932,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
     tokenizer = load_tokenizer(base, data_args.max_length)
     datasets = {name: SpamDataset(file, tokenizer, data_args.max_length) for name, file in csv_files.items()}
     model = build_model(base, tokenizer, label_names, model_args)
-    trainable_parameters, total_parameters = model.get_nb_trainable_parameters()
+    total_parameters = sum(weights.numel() for weights in model.parameters())
+    trainable_parameters = sum(weights.numel() for weights in model.parameters() if weights.requires_grad)
     logger.info("Trainable parameters: %s of %s", f"{trainable_parameters:,}", f"{total_parameters:,}")
     trainer = build_trainer(model, tokenizer, datasets, data_args, args)
 
@@ -889,6 +964,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
         },
         "data": data,
         "training": {
+            "tuning": model_args.tuning,
             "trainable_parameters": trainable_parameters,
             "total_parameters": total_parameters,
             "epochs": state.epoch,
@@ -906,8 +982,10 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
         report["peak_memory_gib"] = peak_memory_gib()
         card = model_card(report)
         save_adapter(model, tokenizer, base, card, Path(args.adapter_dir), decision_threshold=threshold)
-        title = f"{base.name} + LoRA on {data['name']}"
-        plot_metrics(state.log_history, args.metrics_pdf, title, report["training"]["best_step"])
+        title = f"{base.name} + {TUNINGS[model_args.tuning]} on {data['name']}"
+        examples_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        best_step = report["training"]["best_step"]
+        plot_metrics(state.log_history, args.metrics_pdf, title, best_step, args.plot_over, examples_per_step)
         write_json(report, Path(args.output_dir, "metrics.json"))
         print(f"\n{report['table']}\n")
         print(f"Saved {args.adapter_dir}/, {args.metrics_pdf} and {args.output_dir}/metrics.json")

@@ -84,26 +84,32 @@ def load_tokenizer_and_model(
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """Load an adapter folder and merge it into its base model, ready to classify (eval mode).
 
+    A folder with a whole model, which other kinds of tuning than LoRA save, is loaded as it is.
+
     Args:
         adapter_dir: as the training script saves it.
         dtype: of the merged weights; merging itself is done in float32.
 
     Raises:
-        FileNotFoundError: there is no such folder, or it holds no adapter.
+        FileNotFoundError: there is no such folder, or it holds neither an adapter nor a model.
         ArtifactError: the base model cannot be had.
         ValueError, OSError: the folder's files are damaged.
     """
     adapter_dir = Path(adapter_dir)
-    if not (adapter_dir / CONFIG_NAME).is_file():
-        raise FileNotFoundError(f"{adapter_dir} holds no adapter")
+    is_adapter = (adapter_dir / CONFIG_NAME).is_file()
+    if not is_adapter and not list(adapter_dir.glob("model*.safetensors")):
+        raise FileNotFoundError(f"{adapter_dir} holds neither an adapter nor a model")
     config = AutoConfig.from_pretrained(adapter_dir)
-    base_name = PeftConfig.from_pretrained(adapter_dir).base_model_name_or_path
-    base = resolve_base_model(base_name, trained_on=getattr(config, "base_model_source", None))
+    weights_dir = adapter_dir
+    if is_adapter:
+        base_name = PeftConfig.from_pretrained(adapter_dir).base_model_name_or_path
+        weights_dir = resolve_base_model(base_name, trained_on=getattr(config, "base_model_source", None)).path
     tokenizer = AutoTokenizer.from_pretrained(adapter_dir)
     with quiet_loading():
-        model = AutoModelForSequenceClassification.from_pretrained(base.path, config=config, dtype=torch.float32)
-        model = PeftModel.from_pretrained(model, adapter_dir)
-    return tokenizer, model.merge_and_unload().to(dtype).eval().requires_grad_(False)
+        model = AutoModelForSequenceClassification.from_pretrained(weights_dir, config=config, dtype=torch.float32)
+        if is_adapter:
+            model = PeftModel.from_pretrained(model, adapter_dir).merge_and_unload()
+    return tokenizer, model.to(dtype).eval().requires_grad_(False)
 
 
 # Decoders whose classification head reads the last token: their messages need no padding.

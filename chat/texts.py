@@ -48,7 +48,7 @@ TEXTS = {
             "也可以拖入 .csv、.tsv、.txt 或 .xlsx 文件批量判断（最多 {max_rows} 行，{max_megabytes} MB）\n\n"
             "{model}\n\n{privacy}"
         ),
-        "model": "模型：{base} + LoRA",
+        "model": "模型：{base}{tuning}",
         "model_figures": " · 测试集准确率 {accuracy} · F1 {f1}（{dataset}）",
         "privacy": "消息只在本服务器上处理，不会保存；上传的文件在访问结束后删除。",
         "privacy_feedback": (
@@ -101,7 +101,7 @@ TEXTS = {
             "{max_megabytes} MB)\n\n"
             "{model}\n\n{privacy}"
         ),
-        "model": "Model: {base} + LoRA",
+        "model": "Model: {base}{tuning}",
         "model_figures": " · test accuracy {accuracy} · F1 {f1} ({dataset})",
         "privacy": "Messages are processed on this server and not stored; uploaded files are deleted after the visit.",
         "privacy_feedback": (

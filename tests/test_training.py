@@ -410,6 +410,31 @@ def test_other_architectures_train_lora_and_head_only(tmp_path, tiny_gpt2, messa
     load_tokenizer_and_model(tmp_path / "lora_model")
 
 
+@pytest.mark.parametrize(
+    ("tuning", "trained"),
+    [
+        ("head", ["score."]),
+        ("last_block", ["score.", "transformer.ln_f.", "transformer.h.1."]),
+        ("last_two_blocks", ["score.", "transformer.ln_f.", "transformer.h.0.", "transformer.h.1."]),
+        ("full", [""]),
+    ],
+)
+def test_other_tunings_train_what_they_name_and_save_a_whole_model(tmp_path, tiny_gpt2, messages_csv, tuning, trained):
+    flags = ["--tuning", tuning, "--num_train_epochs", "2", "--plot_over", "epoch", "--learning_rate", "1e-3"]
+    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags)) == 0
+    before = load_file(tiny_gpt2 / "model.safetensors")
+    after = load_file(tmp_path / "lora_model/model.safetensors")
+    changed = {name for name, weights in after.items() if name not in before or not torch.equal(weights, before[name])}
+    assert changed == {name for name in after if name.startswith(tuple(trained))}
+    report = json.loads((tmp_path / "results/metrics.json").read_text())
+    assert report["training"]["trainable_parameters"] == sum(after[name].numel() for name in changed)
+    tokenizer, model = load_tokenizer_and_model(tmp_path / "lora_model")
+    test = pd.read_csv(tmp_path / "dataset/test.csv")
+    spam = [answer.positive_probability for answer in classify(test["Text"].tolist(), tokenizer, model)]
+    assert log_loss(test["Label"], spam) == pytest.approx(report["results"]["after"]["test"]["loss"], abs=1e-5)
+    assert "lora" not in (tmp_path / "lora_model/README.md").read_text().lower().replace("lora_model", "")
+
+
 def test_base_with_missing_weights_is_refused(tmp_path, tiny_gpt2, messages_csv, capsys):
     folder = tmp_path / "base"
     shutil.copytree(tiny_gpt2, folder)
