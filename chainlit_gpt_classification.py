@@ -4,9 +4,12 @@ Environment variables:
     ADAPTER_DIR: folder of the adapter to serve; ./lora_model if not set.
     FEEDBACK_FILE: SQLite file for answers that people mark as wrong; nothing is stored if not set.
     CHAT_USERNAME, CHAT_PASSWORD: ask for this name and password; everyone may come in if not set.
+    CHAT_HOSTS: names the server answers to, separated by commas; this machine's own if not set, or
+        every name if it is started with `--host`.
 """
 
 import asyncio
+import collections
 import contextlib
 import functools
 import logging
@@ -16,6 +19,7 @@ import secrets
 import sqlite3
 import sys
 import time
+import unicodedata
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -27,7 +31,9 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import chainlit as cl
 import numpy as np
 import pandas as pd
+import yaml
 from chainlit.config import config as chainlit_config
+from chainlit.session import WebsocketSession
 from huggingface_hub import ModelCard
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -83,7 +89,18 @@ def get_credentials() -> tuple[str, str] | None:
     name, password = os.environ.get("CHAT_USERNAME"), os.environ.get("CHAT_PASSWORD")
     if bool(name) != bool(password):
         give_up("错误信息: 请同时设置 CHAT_USERNAME 和 CHAT_PASSWORD · set both of them, or neither")
+    if name and not (name + password).isascii():
+        # Browsers and programs disagree on how HTTP Basic writes other characters.
+        give_up("错误信息: CHAT_USERNAME 和 CHAT_PASSWORD 只能用 ASCII 字符 · both must be ASCII")
     return (name, password) if name else None
+
+
+def get_hosts() -> list[str]:
+    """Return the names that the server answers to."""
+    if named := os.environ.get("CHAT_HOSTS"):
+        return [name.strip() for name in named.split(",")]
+    own = ["localhost", "127.0.0.1", "[::1]"]
+    return own if chainlit_config.run.host in own else ["*"]
 
 
 def describe_model(language: str) -> str:
@@ -96,7 +113,7 @@ def describe_model(language: str) -> str:
         dataset = card.eval_results[0].dataset_name
         return line + say("model_figures", language, accuracy=figures["accuracy"], f1=figures["f1"], dataset=dataset)
     # A folder without a card, or with somebody else's, can be served all the same.
-    except (OSError, ValueError, AttributeError, KeyError, TypeError, IndexError):
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, IndexError, yaml.YAMLError):
         return say("model", language, base=base_name, tuning=tuning)
 
 
@@ -127,7 +144,7 @@ if credentials:
         return cl.User(identifier=name) if same_credentials((name, password), credentials) else None
 
 
-harden(create_api(classifier, base_name, credentials), chainlit_config.run.root_path)
+harden(create_api(classifier, base_name, credentials), chainlit_config.run.root_path, get_hosts())
 
 # ---------------------------------------------------------------------------- the visit
 
@@ -232,17 +249,21 @@ async def apologies() -> AsyncIterator[None]:
         await cl.Message(say("error", language(), error_id=error_id)).send()
 
 
+# Messages of each visit that are not answered yet.
+pending: collections.Counter[str] = collections.Counter()
+
+
 @cl.on_message
 async def main(message: cl.Message) -> None:
     """Answer a message, or a file of messages."""
-    pending = cl.user_session.get("pending") or 0
-    if pending >= MAX_PENDING:
+    visit = cl.context.session.id
+    if pending[visit] >= MAX_PENDING:
         # Once for a whole burst.
         if time.monotonic() - (cl.user_session.get("warned_at") or -10) > 5:
             cl.user_session.set("warned_at", time.monotonic())
             await cl.Message(say("too_fast", language())).send()
         return
-    cl.user_session.set("pending", pending + 1)
+    pending[visit] += 1
     try:
         async with apologies():
             if not message.elements:
@@ -256,7 +277,9 @@ async def main(message: cl.Message) -> None:
                     await message.update()
                 await answer_file(Path(message.elements[0].path), message.elements[0].name)
     finally:
-        cl.user_session.set("pending", cl.user_session.get("pending") - 1)
+        pending[visit] -= 1
+        if not pending[visit]:
+            del pending[visit]
 
 
 # ---------------------------------------------------------------------------- one message
@@ -275,8 +298,13 @@ def percent(probability: float) -> str:
 
 
 def visible(text: str) -> str:
-    """Replace what would hide or turn text around: control characters and directional marks."""
-    return "".join(character if character.isprintable() or character in "\n\t " else "\ufffd" for character in text)
+    """Replace what would hide or turn text around: control characters and directional marks.
+
+    Line breaks stay, and the two characters that join letters and emoji.
+    """
+    kept = "\n\r\t\u200c\u200d"
+    hidden = ("Cc", "Cf", "Cs")
+    return "".join("\ufffd" if unicodedata.category(one) in hidden and one not in kept else one for one in text)
 
 
 def decide(answer: Classification) -> str:
@@ -381,11 +409,17 @@ async def mark_as_wrong(action: cl.Action) -> None:
     answer = (cl.user_session.get("answers") or {}).get(action.forId)
     if answer is None or FEEDBACK_FILE is None or "feedback_id" in answer:
         return
+    # Before the first await: another click changes nothing.
+    answer["feedback_id"] = None
     async with apologies():
         right = next(name for name in label_names if name != answer["label"])
-        answer["feedback_id"] = await asyncio.to_thread(
-            save_feedback, FEEDBACK_FILE, answer["text"], answer["label"], right
-        )
+        try:
+            answer["feedback_id"] = await asyncio.to_thread(
+                save_feedback, FEEDBACK_FILE, answer["text"], answer["label"], right
+            )
+        except Exception:
+            del answer["feedback_id"]
+            raise
         await action.remove()
         await cl.Action(name="undo_wrong", payload={}, label=say("undo", language()), icon="undo-2").send(action.forId)
 
@@ -394,10 +428,17 @@ async def mark_as_wrong(action: cl.Action) -> None:
 async def undo_wrong(action: cl.Action) -> None:
     """Delete what `mark_as_wrong` stored."""
     answer = (cl.user_session.get("answers") or {}).get(action.forId)
-    if answer is None or "feedback_id" not in answer:
+    feedback_id = answer and answer.get("feedback_id")
+    if feedback_id is None:
         return
+    answer["feedback_id"] = None
     async with apologies():
-        await asyncio.to_thread(delete_feedback, FEEDBACK_FILE, answer.pop("feedback_id"))
+        try:
+            await asyncio.to_thread(delete_feedback, FEEDBACK_FILE, feedback_id)
+        except Exception:
+            answer["feedback_id"] = feedback_id
+            raise
+        del answer["feedback_id"]
         await action.remove()
         await wrong_action(answer["label"], language()).send(action.forId)
 
@@ -421,7 +462,14 @@ async def answer_file(path: Path, name: str) -> None:
     texts = [text.strip()[:MAX_CHARACTERS] for text in table[column]]
     answers: list[Classification | None] = [None] * len(texts)
     finished = await classify_with_progress(texts, answers, name, tongue)
-    await send_result(table, texts, answers, name, tongue, finished, time.monotonic() - started)
+    if is_over():
+        return
+    await send_result(table, column, texts, answers, name, tongue, finished, time.monotonic() - started)
+
+
+def is_over() -> bool:
+    """Tell whether the visitor has left for good; a result would be written for nobody, and stay."""
+    return WebsocketSession.get_by_id(cl.context.session.id) is None
 
 
 async def ask_for_column(table: pd.DataFrame, name: str, tongue: str) -> str | None:
@@ -457,9 +505,9 @@ async def classify_with_progress(
     try:
         for start in range(0, len(order), ROWS_AT_A_TIME):
             rows = [row for row in order[start : start + ROWS_AT_A_TIME] if not is_blank(texts[row])]
-            for row, answer in zip(rows, await classifier.classify([texts[row] for row in rows]), strict=True):
+            for row, answer in zip(rows, await classify_patiently([texts[row] for row in rows]), strict=True):
                 answers[row] = answer
-            if stopped.is_set():
+            if stopped.is_set() or is_over():
                 break
             if time.monotonic() - shown_at > 0.4:
                 shown_at = time.monotonic()
@@ -473,6 +521,15 @@ async def classify_with_progress(
     return not stopped.is_set()
 
 
+async def classify_patiently(texts: list[str]) -> list[Classification]:
+    """Classify rows of a file, waiting for as long as others keep the model busy."""
+    while True:
+        try:
+            return await classifier.classify(texts)
+        except BusyError:
+            await asyncio.sleep(1)
+
+
 @cl.action_callback("stop_file")
 async def stop_file(action: cl.Action) -> None:
     """Stop the file that is being classified."""
@@ -482,6 +539,7 @@ async def stop_file(action: cl.Action) -> None:
 
 async def send_result(
     table: pd.DataFrame,
+    column: str,
     texts: list[str],
     answers: list[Classification | None],
     name: str,
@@ -497,13 +555,13 @@ async def send_result(
     shares.append({"name": say("empty_rows", tongue), "count": blank})
     shares.append({"name": say("unclassified_rows", tongue), "count": labels.count(None) - blank})
     result = add_answers(table, answers, labels, label_names[1])
-    # The answers first: a phone shows two or three columns.
-    answered_first = [*result.columns[len(table.columns) :][:2], *table.columns]
-    head = (
-        result[answered_first]
-        .head(PREVIEW_ROWS)
-        .map(lambda cell: visible(cell if len(cell) <= 100 else f"{cell[:99]}…"))
-    )
+    label_column, probability_column, _ = result.columns[len(table.columns) :]
+    # The label and the message first: a phone shows two or three columns.
+    shown = [label_column, column, probability_column, *(other for other in table.columns if other != column)]
+    head = result[shown].head(PREVIEW_ROWS)
+    first_answers = answers[: len(head)]
+    head[probability_column] = [percent(answer.positive_probability) if answer else "" for answer in first_answers]
+    head = head.map(lambda cell: visible(cell if len(cell) <= 100 else f"{cell[:99]}…"))
     overview = cl.CustomElement(
         name="FileResult",
         url="/public/elements/FileResult.jsx",

@@ -360,6 +360,7 @@ def add_feedback(
     if unknown := sorted(set(feedback["Label"]) - set(label_names)):
         raise ConfigurationError(f"The feedback has labels that the data has not: {', '.join(map(repr, unknown))}.")
     held_out = text_key(pd.concat([splits[name]["Text"] for name in HELD_OUT]))
+    feedback = feedback[~text_key(feedback["Text"]).duplicated(keep="last")]
     feedback = feedback[~text_key(feedback["Text"]).isin(held_out)]
     keys = text_key(feedback["Text"])
     ids = {name: number for number, name in enumerate(label_names)}

@@ -39,7 +39,7 @@ class BatchingClassifier:
         tokenizer, model: see `text_classifier.load_tokenizer_and_model`.
         batch_size: messages in a batch, at most; 1 classifies one at a time.
         window: seconds that an idle model waits for messages sent at the same moment.
-        max_waiting: messages that may wait before `BusyError` is raised.
+        max_waiting: messages that may wait before `BusyError` is raised; single ones and bulk each have so many.
         max_explanations: explanations that may wait or be under way.
     """
 
@@ -71,10 +71,11 @@ class BatchingClassifier:
         Raises:
             BusyError: too many messages are waiting.
         """
-        if len(self._waiting) + len(texts) > self.max_waiting:
+        bulk = len(texts) > 1
+        if sum(job.bulk == bulk for job in self._waiting) + len(texts) > self.max_waiting:
             raise BusyError
         loop = asyncio.get_running_loop()
-        jobs = [_Job(len(texts) > 1, next(self._numbers), text, loop.create_future()) for text in texts]
+        jobs = [_Job(bulk, next(self._numbers), text, loop.create_future()) for text in texts]
         for job in jobs:
             heapq.heappush(self._waiting, job)
         if self._worker is None or self._worker.done():
@@ -111,12 +112,15 @@ class BatchingClassifier:
         return answers
 
     async def _work(self) -> None:
-        self._no_label_waits.clear()
         try:
             while self._waiting:
+                # Somebody waits for a label; a file is in no such hurry, and explanations go on beside it.
+                if not self._waiting[0].bulk:
+                    self._no_label_waits.clear()
                 if len(self._waiting) < self.batch_size:
                     await asyncio.sleep(self.window)
                 await self._answer(self._next_batch())
+                self._no_label_waits.set()
         finally:
             self._no_label_waits.set()
 

@@ -4,7 +4,7 @@ import csv
 import io
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import ParseError
 
@@ -15,6 +15,7 @@ from charset_normalizer import from_bytes
 from text_classifier import Classification
 
 MAX_ROWS = 10_000
+MAX_COLUMNS = 100
 # An .xlsx is a zip archive: a small one can unpack to gigabytes.
 MAX_UNPACKED_BYTES = 50 * 2**20
 
@@ -26,7 +27,7 @@ _TEXT_COLUMN_NAMES = {
 }
 
 # What a spreadsheet takes for the beginning of a formula (OWASP, "CSV Injection"), unless it is a number.
-_FORMULA = re.compile(r"[=+\-@\t\r＝＋－＠]")
+_FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
 _NUMBER = re.compile(r"[+-]?[\d\s.,]*\d%?")
 
 
@@ -40,26 +41,43 @@ class TableError(ValueError):
 
 def _decode(content: bytes) -> str:
     """Decode what Excel, editors and phones write: UTF-8, UTF-16 with its mark, or an older encoding."""
-    for encoding, marks in (("utf-16", (b"\xff\xfe", b"\xfe\xff")), ("utf-8-sig", (b"",))):
-        if content.startswith(marks):
-            try:
-                return content.decode(encoding)
-            except UnicodeDecodeError:
-                continue
-    # Every byte is a character somewhere, also in an image: text has no zero bytes and few control characters.
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        try:
+            return content.decode("utf-16")
+        except UnicodeDecodeError as error:
+            raise TableError("file_not_text") from error
+    # Every byte is a character in some encoding, also those of an image; but text has no zero bytes.
     if b"\x00" in content:
         raise TableError("file_not_text")
-    # The encodings of Excel on Chinese and Western Windows first: short texts do not tell them from rarer ones.
-    guess = from_bytes(content, cp_isolation=["gb18030", "cp1252", "big5"]).best()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        # The encodings of Excel on Chinese and Western Windows: short texts do not tell them from rarer ones.
+        guess = from_bytes(content, cp_isolation=["gb18030", "cp1252", "big5"]).best()
     if guess is None:
         raise TableError("file_not_text")
     return str(guess)
 
 
-def _delimiter(text: str) -> str:
-    first_line = text.split("\n", 1)[0]
-    # Spreadsheets write semicolons where the comma is the decimal mark.
-    return max(",;\t", key=first_line.count)
+def _keep(rows: Iterable[Sequence[str]]) -> list[list[str]]:
+    """Return the rows that are not blank, without blank cells at their ends.
+
+    Raises:
+        TableError: there are too many rows or columns; it is raised before they are all in memory.
+    """
+    kept = []
+    for row in rows:
+        row = list(row)
+        while row and not row[-1]:
+            row.pop()
+        if not row:
+            continue
+        if len(row) > MAX_COLUMNS:
+            raise TableError("file_too_many_columns", limit=MAX_COLUMNS)
+        kept.append(row)
+        if len(kept) > MAX_ROWS + 1:
+            raise TableError("file_too_many_rows", limit=f"{MAX_ROWS:,}")
+    return kept
 
 
 def _read_workbook(content: bytes) -> list[list[str]]:
@@ -68,14 +86,12 @@ def _read_workbook(content: bytes) -> list[list[str]]:
             if sum(entry.file_size for entry in archive.infolist()) > MAX_UNPACKED_BYTES:
                 raise TableError("file_unpacks_too_large")
         workbook = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
-        rows = []
-        for values in workbook.worksheets[0].iter_rows(values_only=True):
-            row = ["" if value is None else str(value) for value in values]
-            if any(row):
-                rows.append(row)
-            if len(rows) > MAX_ROWS + 1:
-                raise TableError("file_too_many_rows", limit=f"{MAX_ROWS:,}")
-        return rows
+        sheet = workbook.worksheets[0]
+        # What the file says of its own size may be wrong, or a trap.
+        sheet.reset_dimensions()
+        # One more of each than allowed, to notice that there is more; openpyxl makes up rows that are left out.
+        cells = sheet.iter_rows(max_row=2 * MAX_ROWS, max_col=MAX_COLUMNS + 1, values_only=True)
+        return _keep(["" if value is None else str(value) for value in row] for row in cells)
     # Whatever openpyxl meets in a file that is no workbook.
     except (zipfile.BadZipFile, KeyError, ValueError, IndexError, OSError, ParseError, TypeError) as error:
         if isinstance(error, TableError):
@@ -83,8 +99,36 @@ def _read_workbook(content: bytes) -> list[list[str]]:
         raise TableError("file_not_workbook") from error
 
 
-def _looks_like_a_message(name: str) -> bool:
-    return len(name) > 60 or len(name.split()) > 6
+def _read_separated(text: str, tab_separated: bool) -> list[list[str]]:
+    if tab_separated:
+        # As the format is defined: one line a row, quotes are text.
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
+    else:
+        first_line, _, rest = text.partition("\n")
+        if first_line.startswith("sep="):
+            # Excel's own way to name the delimiter.
+            delimiter, text = first_line[4:5].strip() or ",", rest
+        else:
+            # Spreadsheets write semicolons where the comma is the decimal mark.
+            delimiter = max(",;\t", key=first_line.count)
+        # Strict: an unclosed quotation mark would swallow all rows up to the next one.
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        return _keep(reader)
+    except csv.Error as error:
+        raise TableError("file_not_table", line=f"{reader.line_num:,}") from error
+
+
+def _is_header(first: Sequence[str], body: Sequence[Sequence[str]]) -> bool:
+    """Tell names of columns from a first message in a file that has no header."""
+    for column, cell in enumerate(first):
+        chinese = sum("\u3400" <= character <= "\u9fff" for character in cell)
+        if len(cell) > 80 or len(cell.split()) > 10 or chinese > 20:
+            return False
+        # A label: names of columns do not come back below.
+        if cell and any(row[column] == cell for row in body if len(row) > column):
+            return False
+    return True
 
 
 def read_messages(path: Path, name: str) -> pd.DataFrame:
@@ -106,20 +150,11 @@ def read_messages(path: Path, name: str) -> pd.DataFrame:
     content = path.read_bytes()
     if suffix == ".xlsx":
         rows = _read_workbook(content)
+    elif suffix == ".txt":
+        rows = _keep([["text"], *([line] for line in _decode(content).splitlines() if line.strip())])
     else:
-        text = _decode(content)
-        if suffix == ".txt":
-            rows = [["text"], *([line] for line in text.splitlines() if line.strip())]
-        else:
-            # A .tsv is read as the format is defined: one line a row, quotes are text.
-            dialect = (
-                {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if suffix == ".tsv" else {"delimiter": _delimiter(text)}
-            )
-            try:
-                rows = [row for row in csv.reader(io.StringIO(text, newline=""), **dialect) if any(row)]
-            except csv.Error as error:
-                raise TableError("file_not_table") from error
-    if rows and any(map(_looks_like_a_message, rows[0])):
+        rows = _read_separated(_decode(content), suffix == ".tsv")
+    if rows and suffix != ".txt" and not _is_header(rows[0], rows[1:]):
         rows.insert(0, [])
     if len(rows) < 2:
         raise TableError("file_empty")

@@ -4,6 +4,7 @@ import re
 
 from chainlit.server import app, router, serve, sio
 from fastapi import FastAPI
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
@@ -27,13 +28,16 @@ async def _page(request: Request) -> HTMLResponse:
     return HTMLResponse(html, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
 
 
-def harden(api: FastAPI, root_path: str) -> None:
+def harden(api: FastAPI, root_path: str, hosts: list[str]) -> None:
     """Set Chainlit's server up; call this once, before it starts.
 
     Args:
         api: the application to mount under `/api`.
         root_path: prefix of all addresses, as `chainlit run --root-path` sets it.
+        hosts: names that the server answers to. Others are refused: a site could point its own name at
+            this machine and read our answers as its own (DNS rebinding).
     """
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     app.max_body_size = MAX_REQUEST_BYTES
     # A pasted megabyte is answered, not cut off; `None` stands for: connections from our own page alone.
     sio.eio.max_http_buffer_size = MAX_REQUEST_BYTES

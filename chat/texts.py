@@ -50,9 +50,9 @@ TEXTS = {
         ),
         "model": "模型：{base}{tuning}",
         "model_figures": " · 测试集准确率 {accuracy} · F1 {f1}（{dataset}）",
-        "privacy": "消息只在本服务器上处理，不会保存；上传的文件在访问结束后删除。",
+        "privacy": "消息只在本服务器上处理，不会保存；上传的文件在访问结束五分钟后删除。",
         "privacy_feedback": (
-            "消息只在本服务器上处理；点击“标错了”时，该消息和两个标签会存入服务器上的反馈文件。上传的文件在访问结束后删除。"
+            "消息只在本服务器上处理；点击“标错了”时，该消息和两个标签会存入服务器上的反馈文件。上传的文件在访问结束五分钟后删除。"
         ),
         "empty": "请输入一段文本以进行分类 · Please enter a text to classify",
         "too_long": "消息太长：最多 {limit} 个字符。较多的内容请放进文件，一行一条。",
@@ -88,7 +88,8 @@ TEXTS = {
         "one_file": "请一次上传一个文件。",
         "file_type": "不支持这种文件。可以使用：{formats}",
         "file_not_text": "这个文件不是文本，无法读取。",
-        "file_not_table": "这个文件不是表格，无法读取。",
+        "file_not_table": "无法把这个文件读成表格：第 {line} 行附近的引号不成对，或单元格过长。",
+        "file_too_many_columns": "列数太多：最多 {limit} 列。",
         "file_not_workbook": "这个文件不是 Excel 工作簿（.xlsx），或已损坏。",
         "file_unpacks_too_large": "这个工作簿解压后太大，无法读取。",
         "file_empty": "文件里没有消息。",
@@ -103,10 +104,13 @@ TEXTS = {
         ),
         "model": "Model: {base}{tuning}",
         "model_figures": " · test accuracy {accuracy} · F1 {f1} ({dataset})",
-        "privacy": "Messages are processed on this server and not stored; uploaded files are deleted after the visit.",
+        "privacy": (
+            "Messages are processed on this server and not stored; uploaded files are deleted five minutes after the "
+            "visit."
+        ),
         "privacy_feedback": (
             "Messages are processed on this server. If you click “Wrong”, the message and both labels are stored in "
-            "a feedback file there. Uploaded files are deleted after the visit."
+            "a feedback file there. Uploaded files are deleted five minutes after the visit."
         ),
         "empty": "Please enter a text to classify · 请输入一段文本以进行分类",
         "too_long": "That is too long: {limit} characters at most. Put more into a file, one message a line.",
@@ -142,7 +146,8 @@ TEXTS = {
         "one_file": "Please upload one file at a time.",
         "file_type": "This kind of file cannot be read. These can: {formats}",
         "file_not_text": "This file is not text and cannot be read.",
-        "file_not_table": "This file is not a table and cannot be read.",
+        "file_not_table": "This table cannot be read: look for quotation marks or a giant cell near line {line}.",
+        "file_too_many_columns": "Too many columns: {limit} at most.",
         "file_not_workbook": "This file is not an Excel workbook (.xlsx), or it is damaged.",
         "file_unpacks_too_large": "This workbook unpacks to more than can be read.",
         "file_empty": "There are no messages in this file.",

@@ -38,7 +38,7 @@ def copy_of_app(folder: Path) -> Path:
 
 def environment(**variables: str) -> dict[str, str]:
     """Return this process' environment with the app's own variables set as told, and only those."""
-    own = ("ADAPTER_DIR", "FEEDBACK_FILE", "CHAT_USERNAME", "CHAT_PASSWORD", "CHAINLIT_AUTH_SECRET")
+    own = ("ADAPTER_DIR", "FEEDBACK_FILE", "CHAT_USERNAME", "CHAT_PASSWORD", "CHAT_HOSTS", "CHAINLIT_AUTH_SECRET")
     return {name: value for name, value in os.environ.items() if name not in own} | variables
 
 

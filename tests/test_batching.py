@@ -133,6 +133,37 @@ def test_a_full_queue_says_so_at_once(monkeypatch):
     assert labels(asyncio.run(ask())) == ["later"]
 
 
+def test_bulk_does_not_use_up_the_room_of_single_messages(monkeypatch):
+    StubModel(monkeypatch, seconds=0.01)
+
+    async def ask():
+        classifier = BatchingClassifier(None, None, max_waiting=10)
+        file = asyncio.create_task(classifier.classify([str(row) for row in range(10)]))
+        await asyncio.sleep(0)
+        with pytest.raises(BusyError):
+            await classifier.classify(["more", "bulk"])
+        single = await classifier.classify(["hello"])
+        await file
+        return single
+
+    assert labels(asyncio.run(ask())) == ["hello"]
+
+
+def test_explanations_go_on_beside_a_file(monkeypatch):
+    StubModel(monkeypatch, seconds=0.02)
+
+    async def ask():
+        classifier = BatchingClassifier(None, None)
+        file = asyncio.create_task(classifier.classify([str(row) for row in range(800)]))
+        await asyncio.sleep(0)
+        await classifier.explain("two words")
+        explained_first = not file.done()
+        file.cancel()
+        return explained_first
+
+    assert asyncio.run(ask())
+
+
 def test_labels_do_not_wait_for_explanations(monkeypatch):
     StubModel(monkeypatch, seconds=0.05)
 

@@ -43,9 +43,9 @@ def test_csv_keeps_order_columns_and_text(tmp_path, encoding, delimiter):
 
 
 def test_older_encodings_are_recognised(tmp_path):
-    chinese = "编号,内容\n1,恭喜您获得大奖，请点击链接领取\n2,晚上一起吃饭吗？我在公司门口等你\n" * 20
+    chinese = "编号,内容\n" + "1,恭喜您获得大奖，请点击链接领取\n2,晚上一起吃饭吗？我在公司门口等你\n" * 20
     assert read(tmp_path, "m.csv", chinese.encode("gb18030"))["内容"][0] == "恭喜您获得大奖，请点击链接领取"
-    western = "id,text\n1,Win £1000 – don’t miss it\n2,See you at the café\n" * 20
+    western = "id,text\n" + "1,Win £1000 – don’t miss it\n2,See you at the café\n" * 20
     assert read(tmp_path, "m.csv", western.encode("cp1252"))["text"][0] == "Win £1000 – don’t miss it"
 
 
@@ -61,6 +61,12 @@ def test_a_file_without_header_loses_no_message(tmp_path):
     table = read(tmp_path, "sms.tsv", f"ham\t{first}\nspam\tFree entry in 2 a wkly comp\n".encode())
     assert table.iloc[:, 1].tolist() == [first, "Free entry in 2 a wkly comp"]
     assert find_text_column(table) == "column 2"
+    assert len(read(tmp_path, "short.csv", b"ham,Ok lar\nspam,win a prize\nham,see you\n")) == 3
+    assert len(read(tmp_path, "zh.csv", "恭喜您获得本公司周年庆典一等奖，请速点击链接领取\n晚上吃饭吗\n".encode())) == 2
+
+
+def test_a_line_that_names_the_delimiter_is_no_row(tmp_path):
+    assert read(tmp_path, "m.csv", b"sep=;\r\nid;text\r\n1;a,b\r\n").to_numpy().tolist() == [["1", "a,b"]]
 
 
 def test_uneven_rows_and_repeated_names_are_kept(tmp_path):
@@ -77,6 +83,43 @@ def test_workbook_is_read_with_values_not_formulas(tmp_path):
     workbook.save(tmp_path / "upload")
     table = read_messages(tmp_path / "upload", "book.xlsx")
     assert table.to_numpy().tolist() == [["1", "hello"], ["2.5", "=1+1 is text"], ["3", ""]]
+
+
+def workbook_saying(replacements: dict[str, str]) -> bytes:
+    """Return a small workbook whose sheet lies about itself."""
+    workbook = openpyxl.Workbook()
+    workbook.active.append(["text"])
+    workbook.active.append(["hello"])
+    honest, lying = io.BytesIO(), io.BytesIO()
+    workbook.save(honest)
+    with zipfile.ZipFile(honest) as source, zipfile.ZipFile(lying, "w", zipfile.ZIP_DEFLATED) as target:
+        for entry in source.namelist():
+            content = source.read(entry).decode()
+            if entry.endswith("sheet1.xml"):
+                for old, new in replacements.items():
+                    assert old in content
+                    content = content.replace(old, new)
+            target.writestr(entry, content)
+    return lying.getvalue()
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("replacements", "rows"),
+    [
+        ({'<row r="2"': '<row r="1000000000000"', 'r="A2"': 'r="A1000000000000"'}, None),
+        ({'ref="A1:A2"': 'ref="A1:XFD1048576"'}, [["hello"]]),
+        ({'r="A2"': 'r="XFD2"'}, None),
+    ],
+    ids=["far row", "huge size", "far column"],
+)
+def test_traps_in_workbooks_cost_nothing(tmp_path, replacements, rows):
+    content = workbook_saying(replacements)
+    if rows:
+        assert read(tmp_path, "trap.xlsx", content).to_numpy().tolist() == rows
+    else:
+        with pytest.raises(TableError):
+            read(tmp_path, "trap.xlsx", content)
 
 
 def zipped(size: int) -> bytes:
@@ -97,6 +140,9 @@ def zipped(size: int) -> bytes:
         ("m.csv", b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(range(256)), "file_not_text"),
         ("m.csv", zipped(1000), "file_not_text"),
         ("m.csv", b'text\n"' + b"x" * 200_000, "file_not_table"),
+        ("m.csv", b'id,text\n1,hello\n2,"Great deal\n3,more\n4,"and more"\n', "file_not_table"),
+        ("m.csv", b"text\n" + b"," * 500_000 + b"x\n", "file_too_many_columns"),
+        ("m.csv", "id\ttext".encode("utf-16-le"), "file_not_text"),
         ("m.xlsx", b"text\nhello\n", "file_not_workbook"),
         ("m.xlsx", zipped(1000), "file_not_workbook"),
         ("m.xlsx", zipped(60 * 2**20), "file_unpacks_too_large"),
@@ -120,7 +166,7 @@ def test_text_column_is_found_or_asked_for():
     assert find_text_column(pd.DataFrame({"text": long, "message": long})) is None
 
 
-@pytest.mark.parametrize("cell", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "＝1+1"])
+@pytest.mark.parametrize("cell", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1+1"])
 def test_formulas_are_neutralised(cell):
     assert neutralise_formula(cell) == f"'{cell}"
 
