@@ -368,6 +368,8 @@ def test_nothing_is_kept_of_who_starts_a_new_chat(browser, served):
         files = (file for file in (served[1] / ".files").rglob("*") if file.is_file())
         return [file for file in files if b"dinner" in file.read_bytes()]
 
+    # Visits that have only lost their connection are kept for five minutes.
+    others = left_behind()
     page = visit(browser, served[0])
     upload(page, "private.csv", messages_csv(500))
     expect(page.get_by_role("progressbar")).to_be_visible(timeout=30_000)
@@ -377,7 +379,7 @@ def test_nothing_is_kept_of_who_starts_a_new_chat(browser, served):
     # Longer than the rest of the file would take if it went on.
     page.wait_for_timeout(15_000)
     expect(ask(page, HAM)).to_contain_text("该文本被分类为: 正常信息")
-    assert left_behind() == []
+    assert set(left_behind()) <= set(others)
     page.context.close()
     assert "Traceback" not in (served[1] / "log.txt").read_text()
 
