@@ -51,7 +51,7 @@ def main() -> None:
             page.wait_for_timeout(1000)
             page.screenshot(path=REPOSITORY / "docs/chat.png")
 
-            page = open_chat(browser, address, "en-US", "light", 900, 860)
+            page = open_chat(browser, address, "en-US", "light", 900, 980)
             messages = Path(folder, "messages.csv")
             texts = [SPAM, FRIEND, PHISHING, NOTICE, "See you at seven?"] * 8
             messages.write_text("id,message\n" + "".join(f'{number},"{text}"\n' for number, text in enumerate(texts)))

@@ -49,7 +49,7 @@ export default function FileResult() {
       </figure>
       <div>
         <div style={{ ...small, marginBottom: '0.25rem' }}>{tableTitle}</div>
-        <div tabIndex={0} style={{ overflow: 'auto', maxHeight: '24rem', border: '1px solid hsl(var(--border))', borderRadius: '0.375rem' }}>
+        <div tabIndex={0} style={{ overflow: 'auto', maxHeight: '15rem', border: '1px solid hsl(var(--border))', borderRadius: '0.375rem' }}>
           <Table>
             <TableHeader>
               <TableRow>
