@@ -110,7 +110,7 @@ def test_flags_override_a_recipe(tmp_path, capsys):
         (["--resume_from_checkpoint", "last"], "no checkpoint in ./results"),
         (["--resume_from_checkpoint", "nowhere"], "not a checkpoint"),
         (["--max_length", "500"], "at most 128 tokens"),
-        (["--target_modules", "q_proj"], "LoRA cannot adapt"),
+        (["--target_modules", "q_proj"], "cannot be tuned"),
         (["--model_name_or_path", "no-such-folder/x", "--fallback_model", "none"], "Could not find the base model"),
         (["--adapter_dir", "."], "is no adapter"),
         (["--dataset_dir", "/proc/nowhere"], "Error:"),
