@@ -324,7 +324,9 @@ async def answer_text(text: str) -> None:
     (answer,) = await classifier.classify([text])
     label = decide(answer)
     probability = answer.positive_probability if label == label_names[1] else 1 - answer.positive_probability
-    explain = bool(settings()["explanations"])
+    wanted = bool(settings()["explanations"])
+    explain = wanted and classifier.can_explain
+    status = say("explaining" if explain else "explanation_busy", tongue)
     element = cl.CustomElement(
         name="Answer",
         # With an address, Chainlit does not write the element, and the message with it, to a file.
@@ -334,7 +336,7 @@ async def answer_text(text: str) -> None:
             "threshold": threshold(),
             "names": [label_name(name, tongue) for name in label_names],
             "note": say("truncated", tongue, limit=tokenizer.model_max_length) if answer.truncated else None,
-            "explanation": {"status": say("explaining", tongue)} if explain else None,
+            "explanation": {"status": status} if wanted else None,
             "texts": {
                 "probability": say("probability_of", tongue, label=label_name(label_names[1], tongue)),
                 "threshold": say("threshold", tongue, percent=f"{100 * threshold():g} %"),

@@ -47,7 +47,7 @@ class BatchingClassifier:
         self,
         tokenizer: PreTrainedTokenizerBase,
         model: PreTrainedModel,
-        batch_size: int = 8,
+        batch_size: int = 16,
         window: float = 0.004,
         max_waiting: int = 2_000,
         max_explanations: int = 4,
@@ -82,13 +82,18 @@ class BatchingClassifier:
             self._worker = asyncio.create_task(self._work())
         return await asyncio.gather(*(job.answer for job in jobs))
 
+    @property
+    def can_explain(self) -> bool:
+        """Whether another explanation may be asked for now."""
+        return self._explanations < self.max_explanations
+
     async def explain(self, text: str) -> list[tuple[str, float]]:
         """Say how much each word of a message contributed; see `chat.explanation.word_contributions`.
 
         Raises:
             BusyError: too many explanations are under way.
         """
-        if self._explanations >= self.max_explanations:
+        if not self.can_explain:
             raise BusyError
         self._explanations += 1
         try:
@@ -112,17 +117,16 @@ class BatchingClassifier:
         return answers
 
     async def _work(self) -> None:
-        try:
-            while self._waiting:
-                # Somebody waits for a label; a file is in no such hurry, and explanations go on beside it.
-                if not self._waiting[0].bulk:
-                    self._no_label_waits.clear()
-                if len(self._waiting) < self.batch_size:
-                    await asyncio.sleep(self.window)
-                await self._answer(self._next_batch())
+        while self._waiting:
+            # A file is in no such hurry as somebody who waits for a label: explanations go on beside it.
+            if self._waiting[0].bulk:
                 self._no_label_waits.set()
-        finally:
-            self._no_label_waits.set()
+            else:
+                self._no_label_waits.clear()
+            if len(self._waiting) < self.batch_size:
+                await asyncio.sleep(self.window)
+            await self._answer(self._next_batch())
+        self._no_label_waits.set()
 
     def _next_batch(self) -> list[_Job]:
         batch = []
