@@ -12,7 +12,6 @@ import asyncio
 import collections
 import contextlib
 import functools
-import logging
 import os
 import re
 import secrets
@@ -20,7 +19,6 @@ import sqlite3
 import sys
 import time
 import unicodedata
-import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NoReturn
@@ -37,15 +35,29 @@ from chainlit.session import WebsocketSession
 from huggingface_hub import ModelCard
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from chat.api import MAX_CHARACTERS, create_api, is_blank, same_credentials
+from chat.api import MAX_CHARACTERS, create_api, is_blank, log_failure, same_credentials
 from chat.batching import BatchingClassifier, BusyError
 from chat.feedback import delete_feedback, open_feedback, save_feedback
-from chat.message_tables import MAX_ROWS, TableError, add_answers, find_text_column, read_messages, to_csv
+from chat.message_tables import (
+    MAX_ROWS,
+    TableError,
+    add_answers,
+    find_text_column,
+    mean_lengths,
+    read_messages,
+    to_csv,
+)
 from chat.server import harden
 from chat.texts import LANGUAGES, STARTERS, chinese_label, closest_language, label_name, say
-from text_classifier import Classification, classify, encode, fast_dtype, load_tokenizer_and_model
-
-logger = logging.getLogger(__name__)
+from text_classifier import (
+    Classification,
+    classify,
+    decide,
+    decision_threshold,
+    encode,
+    fast_dtype,
+    load_tokenizer_and_model,
+)
 
 ADAPTER_DIR = os.environ.get("ADAPTER_DIR", "./lora_model")
 FEEDBACK_FILE = Path(os.environ["FEEDBACK_FILE"]) if os.environ.get("FEEDBACK_FILE") else None
@@ -103,6 +115,7 @@ def get_hosts() -> list[str]:
     return own if chainlit_config.run.host in own else ["*"]
 
 
+@functools.cache
 def describe_model(language: str) -> str:
     """Return one line about the model that answers, with the test figures of its model card."""
     tuning = " + LoRA" if Path(ADAPTER_DIR, "adapter_config.json").is_file() else ""
@@ -118,14 +131,13 @@ def describe_model(language: str) -> str:
 
 
 # The model's thread and the server's share one interpreter: handed over after 0.5 ms instead of 5, neither
-# waits long for the other (a sixth more messages a second in `benchmarks/chat_load.py`).
+# waits long for the other.
 sys.setswitchinterval(0.0005)
 
 tokenizer, model = get_model_and_tokenizer()
 classifier = BatchingClassifier(tokenizer, model)
 label_names = [model.config.id2label[number] for number in range(2)]
 base_name = (getattr(model.config, "base_model_source", None) or {}).get("name") or model.config.model_type
-default_threshold = getattr(model.config, "decision_threshold", 0.5)
 credentials = get_credentials()
 
 if FEEDBACK_FILE:
@@ -178,7 +190,7 @@ async def start() -> None:
 def default_settings() -> dict:
     """Return the settings a visit begins with."""
     language = closest_language(cl.context.session.language)
-    return {"threshold": 100 * default_threshold, "language": language, "explanations": True}
+    return {"threshold": 100 * decision_threshold(model), "language": language, "explanations": True}
 
 
 def settings() -> dict:
@@ -244,9 +256,7 @@ async def apologies() -> AsyncIterator[None]:
     except BusyError:
         await cl.Message(say("busy", language())).send()
     except Exception:
-        error_id = uuid.uuid4().hex[:8]
-        logger.exception("A request failed (error %s)", error_id)
-        await cl.Message(say("error", language(), error_id=error_id)).send()
+        await cl.Message(say("error", language(), error_id=log_failure("A request"))).send()
 
 
 # Messages of each visit that are not answered yet.
@@ -307,11 +317,6 @@ def visible(text: str) -> str:
     return "".join("\ufffd" if unicodedata.category(one) in hidden and one not in kept else one for one in text)
 
 
-def decide(answer: Classification) -> str:
-    """Return the label at the visitor's threshold."""
-    return label_names[int(answer.positive_probability >= threshold())]
-
-
 async def answer_text(text: str) -> None:
     """Send label and probability at once, and the words that mattered when they are known."""
     text, tongue = text.strip(), language()
@@ -322,8 +327,8 @@ async def answer_text(text: str) -> None:
         await cl.Message(say("too_long", tongue, limit=f"{MAX_CHARACTERS:,}")).send()
         return
     (answer,) = await classifier.classify([text])
-    label = decide(answer)
-    probability = answer.positive_probability if label == label_names[1] else 1 - answer.positive_probability
+    limit = threshold()
+    label, probability = decide(answer.positive_probability, limit, model.config.id2label)
     wanted = bool(settings()["explanations"])
     explain = wanted and classifier.can_explain
     status = say("explaining" if explain else "explanation_busy", tongue)
@@ -333,13 +338,13 @@ async def answer_text(text: str) -> None:
         url="/public/elements/Answer.jsx",
         props={
             "probability": answer.positive_probability,
-            "threshold": threshold(),
+            "threshold": limit,
             "names": [label_name(name, tongue) for name in label_names],
             "note": say("truncated", tongue, limit=tokenizer.model_max_length) if answer.truncated else None,
             "explanation": {"status": status} if wanted else None,
             "texts": {
                 "probability": say("probability_of", tongue, label=label_name(label_names[1], tongue)),
-                "threshold": say("threshold", tongue, percent=f"{100 * threshold():g} %"),
+                "threshold": say("threshold", tongue, percent=f"{100 * limit:g} %"),
                 "explanation": say("explanation", tongue),
             },
         },
@@ -354,12 +359,16 @@ async def answer_text(text: str) -> None:
         in_background(show_explanation(element, text, tongue))
 
 
+def part_read(text: str) -> str:
+    """Return the beginning of a message that the model reads."""
+    (encoding,) = encode([text], tokenizer, tokenizer.model_max_length).encodings
+    return text[: max((end for _, end in encoding.offsets), default=len(text))]
+
+
 async def show_explanation(element: cl.CustomElement, text: str, tongue: str) -> None:
     """Add to an answer how much each word mattered."""
-    (encoding,) = encode([text], tokenizer, tokenizer.model_max_length).encodings
-    part_read = text[: max((end for _, end in encoding.offsets), default=len(text))]
     try:
-        words = await classifier.explain(part_read)
+        words = await classifier.explain(await asyncio.to_thread(part_read, text))
         strongest = max(abs(contribution) for _, contribution in words) or 1.0
         explanation = {
             "words": [
@@ -370,9 +379,7 @@ async def show_explanation(element: cl.CustomElement, text: str, tongue: str) ->
     except BusyError:
         explanation = {"status": say("explanation_busy", tongue)}
     except Exception:
-        error_id = uuid.uuid4().hex[:8]
-        logger.exception("An explanation failed (error %s)", error_id)
-        explanation = {"status": say("error", tongue, error_id=error_id)}
+        explanation = {"status": say("error", tongue, error_id=log_failure("An explanation"))}
     element.props = element.props | {"explanation": explanation}
     await element.update()
 
@@ -476,7 +483,7 @@ def is_over() -> bool:
 
 async def ask_for_column(table: pd.DataFrame, name: str, tongue: str) -> str | None:
     """Let the person choose the text column; None if nobody does within five minutes."""
-    longest_first = table.map(len).mean().sort_values(ascending=False).index[:12]
+    longest_first = mean_lengths(table).index[:12]
     actions = [
         cl.Action(name="column", payload={"number": number}, label=visible(column)[:60])
         for number, column in enumerate(longest_first)
@@ -550,7 +557,8 @@ async def send_result(
     seconds: float,
 ) -> None:
     """Send what a file's messages are: charts, the first rows, and everything as a CSV."""
-    labels = [decide(answer) if answer else None for answer in answers]
+    limit, id2label = threshold(), model.config.id2label
+    labels = [decide(answer.positive_probability, limit, id2label)[0] if answer else None for answer in answers]
     probabilities = [answer.positive_probability for answer in answers if answer]
     blank = sum(map(is_blank, texts))
     shares = [{"name": label_name(label, tongue), "count": labels.count(label)} for label in label_names]
@@ -571,7 +579,7 @@ async def send_result(
             "shares": shares,
             "histogram": np.histogram(probabilities, bins=10, range=(0, 1))[0].tolist(),
             "histogramTitle": say("histogram", tongue, label=label_name(label_names[1], tongue)),
-            "threshold": threshold(),
+            "threshold": limit,
             "tableTitle": say("table_title", tongue, count=len(head)),
             "columns": [visible(column) for column in head.columns],
             "rows": head.to_numpy().tolist(),

@@ -159,8 +159,7 @@ def results_table(results: dict[str, dict[str, dict]]) -> str:
 def model_card(report: dict) -> str:
     """Write the README.md of an adapter folder from the report of the run that made it."""
     base, data, training = report["base_model"], report["data"], report["training"]
-    lora = training["tuning"] == "lora"
-    tuned = "LoRA" if lora else training["tuning"].replace("_", " ")
+    lora, trained_part = training["tuning"] == "lora", training["trained_part"]
     negative, positive = report["label_names"]
     test = report["results"]["after"]["test"]
     low, high = binomtest(round(test["accuracy"] * test["n"]), test["n"]).proportion_ci(method="wilson")
@@ -232,9 +231,9 @@ def model_card(report: dict) -> str:
     return f"""---
 {card_data.to_yaml()}
 ---
-# {base["name"]} + {tuned}: {negative} or {positive}
+# {base["name"]} + {trained_part}: {negative} or {positive}
 
-{"A LoRA adapter (PEFT) that makes" if lora else f"A whole model, {tuned} trained:"} `{base["name"]}` \
+{"A LoRA adapter (PEFT) that makes" if lora else f"A whole model, {trained_part} trained:"} `{base["name"]}` \
 {"tell" if lora else "tells"} **{positive}** (1) from **{negative}** (0).{fallback_note}
 
 ## Intended use

@@ -83,12 +83,12 @@ LORA_TARGETS = {
     "bert": {"target_modules": ["query", "key", "value"], "modules_to_save": ["classifier"]},
 }
 
-# Where each architecture keeps its blocks, and what comes after them, for the other kinds of tuning.
+# Where each architecture keeps its blocks, and what stands between the last one and the new layers.
 BLOCKS = {
-    "gpt2": ("transformer.h", ["transformer.ln_f", "score"]),
-    "llama": ("model.layers", ["model.norm", "score"]),
-    "distilbert": ("distilbert.transformer.layer", ["pre_classifier", "classifier"]),
-    "bert": ("bert.encoder.layer", ["bert.pooler", "classifier"]),
+    "gpt2": ("transformer.h", ["transformer.ln_f"]),
+    "llama": ("model.layers", ["model.norm"]),
+    "distilbert": ("distilbert.transformer.layer", []),
+    "bert": ("bert.encoder.layer", ["bert.pooler"]),
 }
 
 # What is trained, as titles say it.
@@ -284,12 +284,12 @@ def label_names_of(labels: pd.Series, positive_label: str | None = None) -> tupl
     return tuple(reversed(names)) if positive_label == names[0] else tuple(names)
 
 
-def drop_duplicates(df: pd.DataFrame) -> pd.DataFrame:
-    """Keep the first of the messages that differ only in case, white space and punctuation.
+def drop_duplicates(df: pd.DataFrame, keep: Literal["first", "last"] = "first") -> pd.DataFrame:
+    """Keep the first (or last) of the messages that differ only in case, white space and punctuation.
 
     Otherwise copies of a training message stand in the test split and are counted as successes.
     """
-    return df[~text_key(df["Text"]).duplicated()]
+    return df[~text_key(df["Text"]).duplicated(keep=keep)]
 
 
 def text_key(texts: pd.Series) -> pd.Series:
@@ -360,7 +360,6 @@ def add_feedback(
     if unknown := sorted(set(feedback["Label"]) - set(label_names)):
         raise ConfigurationError(f"The feedback has labels that the data has not: {', '.join(map(repr, unknown))}.")
     held_out = text_key(pd.concat([splits[name]["Text"] for name in HELD_OUT]))
-    feedback = feedback[~text_key(feedback["Text"]).duplicated(keep="last")]
     feedback = feedback[~text_key(feedback["Text"]).isin(held_out)]
     keys = text_key(feedback["Text"])
     ids = {name: number for number, name in enumerate(label_names)}
@@ -406,7 +405,7 @@ def load_splits(data_args: DataArguments) -> tuple[dict[str, pd.DataFrame], tupl
         )
     if data_args.feedback_file:
         try:
-            feedback = read_feedback(Path(data_args.feedback_file))
+            feedback = drop_duplicates(read_feedback(Path(data_args.feedback_file)), keep="last")
         except ValueError as error:
             raise ConfigurationError(str(error)) from error
         splits = add_feedback(splits, feedback, label_names)
@@ -629,9 +628,10 @@ def freeze_all_but(model: PreTrainedModel, tuning: str, head: Sequence[str]) -> 
         tuning: `head`, `last_block` or `last_two_blocks`.
         head: names of the new layers.
     """
-    blocks, after_blocks = BLOCKS[model.config.model_type]
-    trained = [model.get_submodule(name) for name in (head if tuning == "head" else after_blocks)]
+    trained = [model.get_submodule(name) for name in head]
     if tuning != "head":
+        blocks, after_blocks = BLOCKS[model.config.model_type]
+        trained += [model.get_submodule(name) for name in after_blocks]
         trained += model.get_submodule(blocks)[-2 if tuning == "last_two_blocks" else -1 :]
     model.requires_grad_(False)
     for module in trained:
@@ -966,6 +966,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
         "data": data,
         "training": {
             "tuning": model_args.tuning,
+            "trained_part": TUNINGS[model_args.tuning],
             "trainable_parameters": trainable_parameters,
             "total_parameters": total_parameters,
             "epochs": state.epoch,

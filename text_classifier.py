@@ -129,10 +129,16 @@ def _packed_logits(input_ids: Sequence[Sequence[int]], model: PreTrainedModel) -
     return model.score(hidden[0, last.to(model.device)])
 
 
-def _batches(lengths: Sequence[int], packed: bool, batch_size: int) -> Iterator[list[int]]:
-    """Yield the indices of each batch: in order if packed, else neighbours of like length."""
-    order = range(len(lengths)) if packed else sorted(range(len(lengths)), key=lengths.__getitem__)
-    yield from (list(order[start : start + batch_size]) for start in range(0, len(lengths), batch_size))
+def decision_threshold(model: PreTrainedModel) -> float:
+    """Return the probability of class 1 from which the adapter calls a message class 1; 0.5 if it has none."""
+    return getattr(model.config, "decision_threshold", 0.5)
+
+
+def decide(positive_probability: float, threshold: float, id2label: dict[int, str]) -> tuple[str, float]:
+    """Return the label at a threshold, and the probability of that label."""
+    if positive_probability >= threshold:
+        return id2label[1], positive_probability
+    return id2label[0], 1 - positive_probability
 
 
 def classify(
@@ -140,18 +146,21 @@ def classify(
 ) -> list[Classification]:
     """Classify n messages and return n answers in their order.
 
-    A message is class 1 when its probability reaches the adapter's `decision_threshold` (0.5 if it has none).
+    A message is class 1 when its probability reaches the adapter's `decision_threshold`.
 
     Raises:
         ValueError: a message is empty.
     """
     if not all(texts):
         raise ValueError("an empty message cannot be classified")
-    threshold = getattr(model.config, "decision_threshold", 0.5)
+    threshold = decision_threshold(model)
     encoded = encode(texts, tokenizer, tokenizer.model_max_length)
     packed = model.config.model_type in _PACKABLE
     answers: list[Classification | None] = [None] * len(texts)
-    for indices in _batches([len(ids) for ids in encoded["input_ids"]], packed, batch_size):
+    # Neighbours of like length need almost no padding.
+    order = sorted(range(len(texts)), key=lambda index: len(encoded["input_ids"][index]))
+    for start in range(0, len(texts), batch_size):
+        indices = order[start : start + batch_size]
         rows = {name: [values[index] for index in indices] for name, values in encoded.items()}
         with torch.inference_mode():
             if packed and len(indices) > 1:
@@ -162,7 +171,7 @@ def classify(
         positive = (logits[:, 1] - logits[:, 0]).sigmoid().tolist()
         for index, probability in zip(indices, positive, strict=True):
             answers[index] = Classification(
-                label=model.config.id2label[int(probability >= threshold)],
+                label=decide(probability, threshold, model.config.id2label)[0],
                 positive_probability=probability,
                 truncated=bool(encoded.encodings[index].overflowing),
             )

@@ -13,18 +13,16 @@ import asyncio
 import sys
 import tempfile
 import time
-import uuid
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import socketio
 import torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
-from app_server import copy_of_app, running_app  # noqa: E402
+from app_server import ChatClient, copy_of_app, running_app  # noqa: E402
 
 from gpt_classification_model import DataArguments, load_splits  # noqa: E402
 from text_classifier import classify, fast_dtype, load_tokenizer_and_model  # noqa: E402
@@ -44,28 +42,16 @@ async def visitor(address: str, messages: list[str], pause: float = 0.0) -> list
     Args:
         pause: seconds between an answer and the next message.
     """
-    answered: asyncio.Queue = asyncio.Queue()
-    connection = socketio.AsyncClient()
-
-    async def receive(step: dict) -> None:
-        if step["type"] == "assistant_message":
-            await answered.put(step["output"])
-
-    connection.on("new_message", receive)
-    auth = {"sessionId": str(uuid.uuid4()), "clientType": "webapp", "userEnv": "{}"}
-    await connection.connect(address, auth=auth, socketio_path="/ws/socket.io", transports=["websocket"])
-    await connection.emit("connection_successful")
     seconds = []
-    for text in messages:
-        started = time.perf_counter()
-        message = {"id": str(uuid.uuid4()), "name": "user", "type": "user_message", "output": text, "createdAt": ""}
-        await connection.emit("client_message", {"message": message, "fileReferences": []})
-        reply = await asyncio.wait_for(answered.get(), 120)
-        if "该文本被分类为" not in reply:
-            raise RuntimeError(f"no label but: {reply}")
-        seconds.append(time.perf_counter() - started)
-        await asyncio.sleep(pause)
-    await connection.disconnect()
+    async with ChatClient(address) as client:
+        for text in messages:
+            started = time.perf_counter()
+            await client.send(text)
+            reply = await asyncio.wait_for(client.answers.get(), 120)
+            if "该文本被分类为" not in reply:
+                raise RuntimeError(f"no label but: {reply}")
+            seconds.append(time.perf_counter() - started)
+            await asyncio.sleep(pause)
     return seconds
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 
 from chat.batching import BatchingClassifier, BusyError
 from chat.texts import chinese_label
+from text_classifier import decide, decision_threshold
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,13 @@ class Health(BaseModel):
     base_model: str
     labels: list[str]
     max_tokens: int = Field(description="Texts are cut after this many tokens.")
+
+
+def log_failure(what: str) -> str:
+    """Log the exception that is being handled, and return a number that a person can quote for it."""
+    error_id = uuid.uuid4().hex[:8]
+    logger.exception("%s failed (error %s)", what, error_id)
+    return error_id
 
 
 def is_blank(text: str) -> bool:
@@ -106,22 +114,13 @@ def create_api(classifier: BatchingClassifier, base_model: str, credentials: tup
         except BusyError:
             raise HTTPException(503, "Too many requests are waiting", {"Retry-After": "10"}) from None
         except Exception:
-            error_id = uuid.uuid4().hex[:8]
-            logger.exception("Classification failed (error %s)", error_id)
-            raise HTTPException(500, f"Classification failed (error {error_id})") from None
+            raise HTTPException(500, f"Classification failed (error {log_failure('Classification')})") from None
+        threshold = decision_threshold(classifier.model) if request.threshold is None else request.threshold
         results = []
         for answer in answers:
-            probability, label = answer.positive_probability, answer.label
-            if request.threshold is not None:
-                label = config.id2label[int(probability >= request.threshold)]
-            results.append(
-                Answer(
-                    label=label,
-                    label_zh=chinese_label(label),
-                    probability=probability if label == config.id2label[1] else 1 - probability,
-                    truncated=answer.truncated,
-                )
-            )
+            label, probability = decide(answer.positive_probability, threshold, config.id2label)
+            chinese = chinese_label(label)
+            results.append(Answer(label=label, label_zh=chinese, probability=probability, truncated=answer.truncated))
         return ClassificationResponse(results=results)
 
     @api.get("/health")

@@ -92,10 +92,10 @@ def _read_workbook(content: bytes) -> list[list[str]]:
         # One more of each than allowed, to notice that there is more; openpyxl makes up rows that are left out.
         cells = sheet.iter_rows(max_row=2 * MAX_ROWS, max_col=MAX_COLUMNS + 1, values_only=True)
         return _keep(["" if value is None else str(value) for value in row] for row in cells)
+    except TableError:
+        raise
     # Whatever openpyxl meets in a file that is no workbook.
     except (zipfile.BadZipFile, KeyError, ValueError, IndexError, OSError, ParseError, TypeError) as error:
-        if isinstance(error, TableError):
-            raise
         raise TableError("file_not_workbook") from error
 
 
@@ -169,12 +169,17 @@ def read_messages(path: Path, name: str) -> pd.DataFrame:
     return pd.DataFrame(body, columns=columns, dtype=str)
 
 
+def mean_lengths(table: pd.DataFrame) -> pd.Series:
+    """Return the mean number of characters in each column, the longest first."""
+    return table.map(len).mean().sort_values(ascending=False)
+
+
 def find_text_column(table: pd.DataFrame) -> str | None:
     """Return the column that holds the messages, or None where a person has to say."""
     named = [column for column in table.columns if column.strip().casefold() in _TEXT_COLUMN_NAMES]
     if len(named) == 1:
         return named[0]
-    lengths = table.map(len).mean().sort_values(ascending=False)
+    lengths = mean_lengths(table)
     # Messages are several times longer than labels, dates and names.
     if len(lengths) == 1 or lengths.iloc[0] >= max(20, 3 * lengths.iloc[1]):
         return lengths.index[0]

@@ -1,5 +1,6 @@
-"""Start the chat as a person would, on a free port of this machine."""
+"""Start the chat as a person would, on a free port of this machine, and visit it."""
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -7,10 +8,12 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import socketio
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 APP = REPOSITORY / "chainlit_gpt_classification.py"
@@ -40,6 +43,31 @@ def environment(**variables: str) -> dict[str, str]:
     """Return this process' environment with the app's own variables set as told, and only those."""
     own = ("ADAPTER_DIR", "FEEDBACK_FILE", "CHAT_USERNAME", "CHAT_PASSWORD", "CHAT_HOSTS", "CHAINLIT_AUTH_SECRET")
     return {name: value for name, value in os.environ.items() if name not in own} | variables
+
+
+class ChatClient:
+    """A visitor without a browser: Chainlit's WebSocket protocol."""
+
+    def __init__(self, address: str):
+        self.address, self.connection, self.answers = address, socketio.AsyncClient(), asyncio.Queue()
+        self.connection.on("new_message", self.receive)
+
+    async def receive(self, step: dict) -> None:
+        if step["type"] == "assistant_message":
+            await self.answers.put(step["output"])
+
+    async def __aenter__(self):
+        auth = {"sessionId": str(uuid.uuid4()), "clientType": "webapp", "userEnv": "{}"}
+        await self.connection.connect(self.address, auth=auth, socketio_path="/ws/socket.io", transports=["websocket"])
+        await self.connection.emit("connection_successful")
+        return self
+
+    async def __aexit__(self, *_):
+        await self.connection.disconnect()
+
+    async def send(self, text: str) -> None:
+        message = {"id": str(uuid.uuid4()), "name": "user", "type": "user_message", "output": text, "createdAt": ""}
+        await self.connection.emit("client_message", {"message": message, "fileReferences": []})
 
 
 @contextlib.contextmanager

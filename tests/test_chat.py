@@ -8,15 +8,13 @@ import re
 import shutil
 import sqlite3
 import subprocess
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import openpyxl
 import pytest
-import socketio
-from app_server import app_command, copy_of_app, environment, free_port, running_app
+from app_server import ChatClient, app_command, copy_of_app, environment, free_port, running_app
 from huggingface_hub import ModelCard
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
@@ -313,31 +311,6 @@ def test_markup_is_shown_as_text(chinese_page):
     upload(page, "<img src=x onerror=alert(1)> **b**.csv", messages_csv(3))
     expect(page.get_by_text("完整结果")).to_be_visible(timeout=30_000)
     assert "hacked" not in page.title() and page.locator('img[src="x"]').count() == 0
-
-
-class ChatClient:
-    """A visitor without a browser: Chainlit's WebSocket protocol."""
-
-    def __init__(self, address: str):
-        self.address, self.connection, self.answers = address, socketio.AsyncClient(), asyncio.Queue()
-        self.connection.on("new_message", self.receive)
-
-    async def receive(self, step: dict) -> None:
-        if step["type"] == "assistant_message":
-            await self.answers.put(step["output"])
-
-    async def __aenter__(self):
-        auth = {"sessionId": str(uuid.uuid4()), "clientType": "webapp", "userEnv": "{}"}
-        await self.connection.connect(self.address, auth=auth, socketio_path="/ws/socket.io", transports=["websocket"])
-        await self.connection.emit("connection_successful")
-        return self
-
-    async def __aexit__(self, *_):
-        await self.connection.disconnect()
-
-    async def send(self, text: str) -> None:
-        message = {"id": str(uuid.uuid4()), "name": "user", "type": "user_message", "output": text, "createdAt": ""}
-        await self.connection.emit("client_message", {"message": message, "fileReferences": []})
 
 
 @pytest.mark.registry
