@@ -14,6 +14,28 @@ from sklearn.pipeline import make_pipeline, make_union
 # Splits that training never sees; thresholds are chosen on the two validation splits.
 HELD_OUT = ("validation", "test", "left_out_validation", "left_out_test")
 
+# What a model card says of the data sets that are known.
+SEEN = {
+    "sms_spam": (
+        "The messages are in English and date from before 2012, many from Singapore: other languages and "
+        "present-day phishing are not what the model has seen."
+    ),
+    "imdb": (
+        "The reviews are in English, from before 2011, and clearly for or against a film: lukewarm ones are not in "
+        "the data. Reviews of one film stand in several splits."
+    ),
+}
+DATA_LICENCES = {
+    "sms_spam": (
+        " The SMS Spam Collection (Almeida and Gómez Hidalgo, 2011) is published by the UCI Machine Learning "
+        "Repository under CC BY 4.0."
+    ),
+    "imdb": (
+        " The IMDB reviews (Maas et al., 2011) are published by Stanford for research, without a licence; their "
+        "authors' rights remain."
+    ),
+}
+
 
 def classification_metrics(labels: Sequence[int], probabilities: Sequence[float], threshold: float = 0.5) -> dict:
     """Score the probabilities of class 1 against the true labels.
@@ -167,7 +189,7 @@ def model_card(report: dict) -> str:
         base_model=base["name"],
         library_name="peft" if lora else "transformers",
         pipeline_tag="text-classification",
-        language="en" if data["is_sms_spam"] else None,
+        language=None if data["dataset"] == "custom" else "en",
         license=base["license"],
         tags=["text-classification", *(["lora"] if lora else [])],
         model_name=f"{base['name'].split('/')[-1]}-{training['tuning']}-{positive}",
@@ -175,7 +197,7 @@ def model_card(report: dict) -> str:
             EvalResult(
                 task_type="text-classification",
                 dataset_name=data["name"],
-                dataset_type="sms_spam" if data["is_sms_spam"] else "custom",
+                dataset_type=data["dataset"],
                 dataset_split="test",
                 metric_type=metric,
                 metric_value=round(test[metric], 4),
@@ -190,6 +212,7 @@ def model_card(report: dict) -> str:
         if base["fallback_used"]
         else ""
     )
+    layers_note = f"; its first {base['layers']} layers" if base["layers"] else ""
     explanation = (
         "*left out* are messages of the larger class that balancing set aside; FPR is the false-positive rate. "
         "TF-IDF rows are a logistic regression on TF-IDF features, trained on the messages named in the row. "
@@ -215,19 +238,16 @@ def model_card(report: dict) -> str:
             "An adapter belongs to the exact base weights it was trained on (source and SHA-256 above); on other "
             "copies of the same model the probabilities differ a little."
         )
-    if data["is_sms_spam"]:
-        limits.insert(
-            0,
-            "The messages are in English and date from before 2012, many from Singapore: other languages and "
-            "present-day phishing are not what the model has seen.",
-        )
+    if data["dataset"] in SEEN:
+        limits.insert(0, SEEN[data["dataset"]])
+        if base["layers"]:
+            limits.append(
+                f"It uses only the first {base['layers']} layers of its base. Plain PEFT has to be told so "
+                "(`config=AutoConfig.from_pretrained(...)` of this folder), or it answers with all of them."
+            )
     product = "adapter" if lora else "model"
     licences = f"The {product} follows its base model's licence ({base['license'] or 'see the base model'})."
-    if data["is_sms_spam"]:
-        licences += (
-            " The SMS Spam Collection (Almeida and Gómez Hidalgo, 2011) is published by the UCI Machine Learning "
-            "Repository under CC BY 4.0."
-        )
+    licences += DATA_LICENCES.get(data["dataset"], "")
     return f"""---
 {card_data.to_yaml()}
 ---
@@ -255,7 +275,7 @@ about a person, and not the only guard against fraud.
 
 `{report["command"]}`
 
-- Base weights: `{base["name"]}` from {base["source"]}, SHA-256 `{base["sha256"]}`
+- Base weights: `{base["name"]}` from {base["source"]}, SHA-256 `{base["sha256"]}`{layers_note}
 - Trainable parameters: {training["trainable_parameters"]:,} of {training["total_parameters"]:,}
 - {training["epochs"]:g} epochs, {training["steps"]} steps, best checkpoint at step {training["best_step"]}, seed \
 {report["seed"]}

@@ -36,7 +36,7 @@ from accelerate.utils import broadcast_object_list
 from matplotlib.figure import Figure
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import CONFIG_NAME
-from torch.utils.data import ConcatDataset, Dataset, Sampler
+from torch.utils.data import ConcatDataset, Dataset, Sampler, Subset
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -63,11 +63,12 @@ from artifact_sources import (
     file_sha256,
     read_sms_spam,
     resolve_base_model_or_fallback,
+    resolve_imdb,
     resolve_sms_spam,
 )
 from chat.feedback import read_feedback
 from evaluation_report import HELD_OUT, model_card, results_table, score, tfidf_predictions
-from text_classifier import encode, quiet_loading
+from text_classifier import encode, fast_dtype, quiet_loading
 
 logger = logging.getLogger(__name__)
 
@@ -103,10 +104,17 @@ TUNINGS = {
 LICENCES = {
     "gpt2": "mit",
     "openai-community/gpt2": "mit",
+    "distilbert-base-uncased": "apache-2.0",
+    "distilbert/distilbert-base-uncased": "apache-2.0",
+    "sentence-transformers/all-MiniLM-L6-v2": "apache-2.0",
     "HuggingFaceTB/SmolLM2-135M-Instruct": "apache-2.0",
 }
 
 SPLITS = ("train", "validation", "test")
+
+# Accuracy on training messages is measured on so many at most: predicting all 35,000 reviews at every
+# evaluation would take longer than training on them.
+TRAIN_ACCURACY_MESSAGES = 2_000
 
 # ---------------------------------------------------------------------------- configuration
 
@@ -118,6 +126,9 @@ class ModelArguments:
     model_name_or_path: str = field(default="gpt2", metadata={"help": "Hub id or folder of the base model."})
     fallback_model: str | None = field(
         default=None, metadata={"help": "Base to use where the first cannot be reached; `none` forbids one."}
+    )
+    num_hidden_layers: int | None = field(
+        default=None, metadata={"help": "Use only the first so many layers of the base; by default all."}
     )
     tuning: Literal["lora", "head", "last_block", "last_two_blocks", "full"] = field(
         default="lora",
@@ -135,11 +146,12 @@ class ModelArguments:
 class DataArguments:
     """What is learned from."""
 
-    data_file: str | None = field(
-        default=None, metadata={"help": "Your own .csv or .tsv; by default the SMS Spam Collection."}
+    dataset: Literal["sms_spam", "imdb"] = field(
+        default="sms_spam", metadata={"help": "The SMS Spam Collection, or 50,000 film reviews."}
     )
-    text_column: str = field(default="Text", metadata={"help": "Column of data_file with the message."})
-    label_column: str = field(default="Label", metadata={"help": "Column of data_file with its label."})
+    data_file: str | None = field(default=None, metadata={"help": "Your own .csv or .tsv instead."})
+    text_column: str = field(default="Text", metadata={"help": "Column with the message, in all data files."})
+    label_column: str = field(default="Label", metadata={"help": "Column with its label."})
     positive_label: str | None = field(
         default=None, metadata={"help": "Label to detect (class 1); by default the later one in the alphabet."}
     )
@@ -154,9 +166,12 @@ class DataArguments:
         default="deduplicated",
         metadata={"help": "`original` parses and splits like the published figures: duplicates stay in."},
     )
-    fresh_majority: bool = field(
-        default=False,
-        metadata={"help": "Draw other messages of the larger class every epoch, so that more of them are seen."},
+    majority: Literal["same", "fresh", "all"] = field(
+        default="same",
+        metadata={
+            "help": "What an epoch takes of the larger class: the `same` messages as every other epoch and as many as "
+            "of the smaller class, as many `fresh` ones, or `all`."
+        },
     )
     token_dropout: float = field(
         default=0.0, metadata={"help": "Leave out this share of a training message's tokens, others every epoch."}
@@ -185,23 +200,29 @@ class ConfigurationError(ValueError):
     """The data or the arguments do not allow a training run; the message says what to change."""
 
 
-def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments, FineTuningArguments]:
-    """Read a recipe (first argument if it ends in .yaml, else the default one) and the flags over it."""
+def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Path, bf16_on_cpu: bool = False) -> tuple:
+    """Read a recipe (first argument if it ends in .yaml, else the default one) and the flags over it.
+
+    Args:
+        kinds: the dataclasses that hold the options; one instance of each is returned.
+        bf16_on_cpu: train in mixed precision by default not only on a GPU that has bfloat16, but also on a CPU.
+    """
     argv = list(argv)
-    recipe = Path(argv.pop(0)) if argv and argv[0].endswith((".yaml", ".yml")) else DEFAULT_RECIPE
-    parser = HfArgumentParser((ModelArguments, DataArguments, FineTuningArguments))
+    recipe = Path(argv.pop(0)) if argv and argv[0].endswith((".yaml", ".yml")) else default_recipe
+    parser = HfArgumentParser(kinds)
     try:
         defaults = yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}
     except (OSError, yaml.YAMLError) as error:
         parser.error(f"cannot read the recipe {recipe}: {error}")
     if not isinstance(defaults, dict):
         parser.error(f"{recipe} is not a list of `option: value` lines")
-    known = {entry.name for kind in parser.dataclass_types for entry in dataclasses.fields(kind)}
+    known = {entry.name for kind in kinds for entry in dataclasses.fields(kind)}
     if unknown := sorted(set(defaults) - known):
         parser.error(f"{recipe} sets unknown options: {', '.join(unknown)}")
     # Without `use_cpu`, several processes on a machine without accelerator would not form a group.
     accelerator = torch.accelerator.is_available()
     bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    bf16 = bf16 or (bf16_on_cpu and not accelerator and fast_dtype() is torch.bfloat16)
     parser.set_defaults(use_cpu=not accelerator, dataloader_pin_memory=accelerator, bf16=bf16)
     # A recipe is so many flags in front of the others: checked alike, and the last one counts.
     recipe_argv = []
@@ -215,9 +236,15 @@ def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments,
         parser.error(str(error))
     if rest:
         parser.error(f"unknown arguments: {' '.join(rest)}")
+    return tuple(parsed)
+
+
+def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments, FineTuningArguments]:
+    """Read the recipe and the flags of a fine-tuning run."""
+    parsed = parse_recipe(argv, (ModelArguments, DataArguments, FineTuningArguments), DEFAULT_RECIPE)
     if str(parsed[0].fallback_model).lower() == "none":
         parsed[0].fallback_model = None
-    return tuple(parsed)
+    return parsed
 
 
 # ---------------------------------------------------------------------------- data
@@ -383,6 +410,10 @@ def load_splits(data_args: DataArguments) -> tuple[dict[str, pd.DataFrame], tupl
         path = Path(data_args.data_file)
         messages = read_messages(path, data_args.text_column, data_args.label_column)
         name, source, sha256 = path.name, "local file", file_sha256(path)
+    elif data_args.dataset == "imdb":
+        file = resolve_imdb(Path(data_args.dataset_dir))
+        messages = read_messages(file.path, "text", "label")
+        name, source, sha256 = "IMDB reviews", file.source, file.sha256
     else:
         file = resolve_sms_spam(Path(data_args.dataset_dir), data_args.data_source)
         # The published figures were made with pandas' default quoting.
@@ -398,11 +429,13 @@ def load_splits(data_args: DataArguments) -> tuple[dict[str, pd.DataFrame], tupl
         f"{len(messages):,} messages, {len(messages) - len(different):,} duplicates dropped before splitting; "
         f"of the rest {classes}, balanced 1:1 and split into {sizes}"
     )
-    if data_args.fresh_majority and len(splits["left_out_train"]):
+    left_out = len(splits["left_out_train"])
+    if data_args.majority == "fresh" and left_out:
         description += (
-            f"; every epoch draws its messages of the larger class anew from {len(splits['left_out_train']):,} "
-            "more that balancing left out"
+            f"; every epoch draws its messages of the larger class anew from {left_out:,} more that balancing left out"
         )
+    if data_args.majority == "all" and left_out:
+        description += f"; every epoch also takes {left_out:,} messages of the larger class that balancing left out"
     if data_args.feedback_file:
         try:
             feedback = drop_duplicates(read_feedback(Path(data_args.feedback_file)), keep="last")
@@ -419,7 +452,7 @@ def load_splits(data_args: DataArguments) -> tuple[dict[str, pd.DataFrame], tupl
         label_names,
         {
             "name": name,
-            "is_sms_spam": not data_args.data_file,
+            "dataset": "custom" if data_args.data_file else data_args.dataset,
             "source": source,
             "sha256": sha256,
             "protocol": data_args.protocol,
@@ -433,22 +466,30 @@ def load_splits(data_args: DataArguments) -> tuple[dict[str, pd.DataFrame], tupl
 
 
 class SpamDataset(Dataset):
-    """A split's CSV (`Label` 0/1, `Text`), tokenised once; padding is left to the batch.
+    """A split's CSV, tokenised once; padding is left to the batch.
 
     Args:
         csv_file: the split.
         tokenizer: of the base model.
         max_length: cut messages after this many tokens; None keeps them whole.
+        text_column, label_column: of the file; labels are 0 or 1.
 
     Attributes:
         lengths: number of tokens of each message.
         max_length: the longest of them.
     """
 
-    def __init__(self, csv_file: str | Path, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None):
-        table = pd.read_csv(csv_file, keep_default_na=False, dtype={"Label": int, "Text": str})
-        self.labels = table["Label"].tolist()
-        self.encoded = encode(table["Text"].tolist(), tokenizer, max_length)
+    def __init__(
+        self,
+        csv_file: str | Path,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int | None = None,
+        text_column: str = "Text",
+        label_column: str = "Label",
+    ):
+        table = pd.read_csv(csv_file, keep_default_na=False, dtype={label_column: int, text_column: str})
+        self.labels = table[label_column].tolist()
+        self.encoded = encode(table[text_column].tolist(), tokenizer, max_length)
         self.lengths = [len(tokens) for tokens in self.encoded["input_ids"]]
         self.max_length = max(self.lengths, default=0)
 
@@ -571,7 +612,7 @@ def build_model(
 
     Raises:
         ConfigurationError: the architecture is not in `LORA_TARGETS` or `BLOCKS` and no `--target_modules`
-            are given, or the base reads fewer tokens than `max_length`.
+            are given, or the base has fewer layers or reads fewer tokens than asked for.
     """
     config = AutoConfig.from_pretrained(
         base.path,
@@ -594,6 +635,12 @@ def build_model(
             f"The blocks of the architecture {config.model_type!r} are not listed (only those of {', '.join(BLOCKS)}). "
             "Use --tuning lora or full."
         )
+    if (layers := model_args.num_hidden_layers) is not None:
+        if not 1 <= layers <= config.num_hidden_layers:
+            raise ConfigurationError(
+                f"{base.name} has {config.num_hidden_layers} layers; --num_hidden_layers {layers}?"
+            )
+        config.num_hidden_layers = layers
     if tokenizer.model_max_length > (limit := getattr(config, "max_position_embeddings", float("inf"))):
         raise ConfigurationError(f"{base.name} reads at most {limit} tokens; lower --max_length.")
     try:
@@ -692,13 +739,14 @@ def build_trainer(
 ) -> Trainer:
     """Put model, data and arguments into a `Trainer` with the accuracy callback."""
     train = datasets["train"]
-    parts = [train, datasets["left_out_train"]] if data_args.fresh_majority else [train]
-    if feedback := datasets.get("feedback"):
-        parts.append(feedback)
+    drawn_from = [train] if data_args.majority == "same" else [train, datasets["left_out_train"]]
+    feedback = datasets.get("feedback")
+    parts = [*drawn_from, feedback] if feedback else drawn_from
+    counted = [label for part in (drawn_from if data_args.majority == "all" else [train]) for label in part.labels]
     sampler = FreshSampler(
         labels=[label for part in parts for label in part.labels],
         lengths=[length for part in parts for length in part.lengths],
-        draws={label: train.labels.count(label) for label in sorted(set(train.labels))},
+        draws={label: counted.count(label) for label in sorted(set(counted))},
         group_size=args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         seed=args.seed,
         always=len(feedback or ()),
@@ -713,7 +761,9 @@ def build_trainer(
         compute_metrics=compute_metrics,
     )
     trainer.train_sampler = sampler
-    trainer.add_callback(AccuracyCallback(trainer, train))
+    # The split is shuffled: its beginning is a fair sample.
+    measured = Subset(train, range(min(len(train), TRAIN_ACCURACY_MESSAGES)))
+    trainer.add_callback(AccuracyCallback(trainer, measured))
     if args.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
     return trainer
@@ -735,22 +785,36 @@ def checkpoint_to_resume(args: TrainingArguments) -> str | None:
     return wanted
 
 
-def check_outputs(args: FineTuningArguments) -> None:
+def check_outputs(folder: str, files: Sequence[str | Path], args: TrainingArguments) -> None:
     """See to it before training that its result can be saved, and that old checkpoints do not mix with new.
 
+    Args:
+        folder: of the model to be saved; only an earlier result of this project may stand there.
+        files: what else will be written.
+
     Raises:
-        ConfigurationError: `adapter_dir` is something else than an adapter; saving would replace it.
+        ConfigurationError: `folder` is something else; saving would replace it.
     """
-    target = Path(args.adapter_dir).resolve()
-    ours = not target.exists() or (target.is_dir() and (not any(target.iterdir()) or (target / CONFIG_NAME).is_file()))
+    target = Path(folder).resolve()
+    ours = not target.exists() or (target.is_dir() and (not any(target.iterdir()) or is_saved_by_us(target)))
     if not ours:
-        raise ConfigurationError(f"--adapter_dir {args.adapter_dir} exists and is no adapter; saving would replace it.")
-    for file in (target, Path(args.metrics_pdf), Path(args.output_dir, "metrics.json")):
+        raise ConfigurationError(f"{folder} exists and is no adapter or model trained here; saving would replace it.")
+    for file in (target, *map(Path, files)):
         file.parent.mkdir(parents=True, exist_ok=True)
     if args.resume_from_checkpoint is None:
         # `last` must never mean the checkpoint of another run.
         for state in Path(args.output_dir).glob("checkpoint-*/trainer_state.json"):
             shutil.rmtree(state.parent)
+
+
+def is_saved_by_us(folder: Path) -> bool:
+    """Tell whether a folder is a PEFT adapter, or a whole model whose config says that it was trained here."""
+    if (folder / CONFIG_NAME).is_file():
+        return True
+    try:
+        return "base_model_source" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
 
 
 # ---------------------------------------------------------------------------- evaluation
@@ -770,12 +834,12 @@ def predict(trainer: Trainer, datasets: dict[str, SpamDataset]) -> dict[str, tup
 
 
 def evaluate_tfidf(
-    splits: dict[str, pd.DataFrame], fresh_majority: bool, false_positive_rate: float | None
+    splits: dict[str, pd.DataFrame], majority: str, false_positive_rate: float | None
 ) -> dict[str, dict[str, dict]]:
     """Score the TF-IDF baseline like the model, once per set of messages the model could learn from."""
     train = pd.concat([splits["train"], *(part for name, part in splits.items() if name == "feedback")])
     training_sets = {"TF-IDF, train": train}
-    if fresh_majority and len(splits["left_out_train"]):
+    if majority != "same" and len(splits["left_out_train"]):
         training_sets["TF-IDF, train + left out"] = pd.concat([train, splits["left_out_train"]])
     rows = {}
     for name, messages in training_sets.items():
@@ -793,29 +857,29 @@ def plot_metrics(
     title: str = "",
     best_step: int | None = None,
     over: Literal["step", "epoch"] = "step",
-    examples_per_step: int | None = None,
+    per_step: tuple[str, int] | None = None,
+    charts: dict[str, tuple[str, str]] | None = None,
 ) -> None:
     """Draw accuracy and loss over training steps or epochs, train solid blue and validation dashed orange.
 
     Args:
         log_history: `trainer.state.log_history`; may hold one evaluation or none.
-        pdf_file: where to save the two charts.
+        pdf_file: where to save the charts.
         title: line above them.
-        best_step: the checkpoint that was kept, marked in both.
+        best_step: the checkpoint that was kept, marked in all.
         over: the horizontal axis.
-        examples_per_step: of one training step; a second axis, above, then counts the examples seen.
+        per_step: what a second axis, above, counts, and how many a step takes: `("Examples seen", 16)`.
+        charts: name of each chart -> keys of its train and validation curves in the log.
     """
     # Where the run ended, in steps and on the axis that is drawn: they are proportional.
     last = max(log_history, key=lambda entry: entry["step"], default={"step": 0, "epoch": 0.0})
     steps_per_unit = last["step"] / last["epoch"] if over == "epoch" and last.get("epoch") else 1
-    charts = {"Accuracy": ("train_accuracy", "eval_accuracy"), "Loss": ("loss", "eval_loss")}
+    charts = charts or {"Accuracy": ("train_accuracy", "eval_accuracy"), "Loss": ("loss", "eval_loss")}
+    styles = {"Train": ("tab:blue", "-", "o"), "Validation": ("tab:orange", "--", "s")}
     figure = Figure(figsize=(11, 4.6), layout="constrained")
-    for axes, (name, keys) in zip(figure.subplots(1, 2), charts.items(), strict=True):
-        for key, label, style in zip(
-            keys, ("Train", "Validation"), (("tab:blue", "-", "o"), ("tab:orange", "--", "s")), strict=True
-        ):
+    for axes, (name, keys) in zip(figure.subplots(1, len(charts)), charts.items(), strict=True):
+        for key, (label, (colour, line, marker)) in zip(keys, styles.items(), strict=True):
             points = [(entry["step"] / steps_per_unit, entry[key]) for entry in log_history if key in entry]
-            colour, line, marker = style
             if points:
                 axes.plot(*zip(*points, strict=True), color=colour, linestyle=line, marker=marker, label=label)
         if not axes.lines:
@@ -825,17 +889,23 @@ def plot_metrics(
                 best_step / steps_per_unit, color="gray", linestyle=":", label=f"Best checkpoint (step {best_step})"
             )
         axes.set(title=name, xlabel={"step": "Training step", "epoch": "Epoch"}[over], ylabel=name)
-        if examples_per_step:
-            per_unit = examples_per_step * steps_per_unit
+        if per_step:
+            counted, number = per_step
+            per_unit = number * steps_per_unit
             # The default arguments keep this chart's own scale.
-            examples = axes.secondary_xaxis("top", functions=(lambda x, k=per_unit: x * k, lambda x, k=per_unit: x / k))
-            examples.set_xlabel("Examples seen")
+            above = axes.secondary_xaxis("top", functions=(lambda x, k=per_unit: x * k, lambda x, k=per_unit: x / k))
+            above.set_xlabel(counted)
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()
             axes.set_xlim(left=0)
-    figure.axes[0].set_ylim(0, 1.03)
-    figure.axes[1].set_ylim(bottom=0)
+        if name == "Accuracy":
+            axes.set_ylim(0, 1.03)
+        elif name == "Perplexity" and axes.lines:
+            # It falls by orders of magnitude.
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(bottom=0)
     figure.suptitle(title)
     # Type 42 embeds fonts as outlines that stay text: searchable, sharp at any size.
     with matplotlib.rc_context({"pdf.fonttype": 42}), atomic_path(Path(pdf_file)) as scratch:
@@ -859,6 +929,7 @@ def save_adapter(
 
     `settings` go into config.json, where the loader finds them.
     """
+    # Also the mark by which `check_outputs` knows what it may replace.
     model.config.base_model_source = {"name": base.name, "source": base.source, "sha256": base.sha256}
     for name, value in settings.items():
         setattr(model.config, name, value)
@@ -916,13 +987,16 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
     with args.main_process_first(desc="data and base model"):
         splits, label_names, data = load_splits(data_args)
         csv_files = {name: Path(data_args.dataset_dir, f"{name}.csv") for name in splits}
+        columns = {"Text": data_args.text_column, "Label": data_args.label_column}
         if args.local_process_index == 0:
-            check_outputs(args)
+            check_outputs(args.adapter_dir, (args.metrics_pdf, Path(args.output_dir, "metrics.json")), args)
             for name, csv_file in csv_files.items():
                 with atomic_path(csv_file) as scratch:
                     # Every text is quoted: a lone carriage return would end the row otherwise.
-                    splits[name].to_csv(scratch, index=False, quoting=csv.QUOTE_NONNUMERIC)
+                    splits[name].rename(columns=columns).to_csv(scratch, index=False, quoting=csv.QUOTE_NONNUMERIC)
         base = resolve_base_model_or_fallback(model_args.model_name_or_path, model_args.fallback_model)
+    if Path(args.adapter_dir).resolve() == base.path.resolve():
+        raise ConfigurationError(f"--adapter_dir {args.adapter_dir} is the base model's own folder.")
     if broadcast_object_list([base.sha256])[0] != base.sha256:
         raise ConfigurationError("The processes found different base weights; start again with a local folder.")
     logger.info("Data: %s (%s). %s", data["name"], data["source"], data["description"])
@@ -931,7 +1005,10 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
 
     set_seed(args.seed)
     tokenizer = load_tokenizer(base, data_args.max_length)
-    datasets = {name: SpamDataset(file, tokenizer, data_args.max_length) for name, file in csv_files.items()}
+    datasets = {
+        name: SpamDataset(file, tokenizer, data_args.max_length, data_args.text_column, data_args.label_column)
+        for name, file in csv_files.items()
+    }
     model = build_model(base, tokenizer, label_names, model_args)
     total_parameters = sum(weights.numel() for weights in model.parameters())
     trainable_parameters = sum(weights.numel() for weights in model.parameters() if weights.requires_grad)
@@ -941,7 +1018,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
     # The rival first: whatever is wrong with the data shows before hours of training.
     rival = {}
     if args.process_index == 0:
-        rival = evaluate_tfidf(splits, data_args.fresh_majority, args.target_false_positive_rate)
+        rival = evaluate_tfidf(splits, data_args.majority, args.target_false_positive_rate)
     logger.info("Evaluating before fine-tuning")
     results, _ = score("before", predict(trainer, datasets))
     outcome = trainer.train(resume_from_checkpoint=checkpoint)
@@ -962,6 +1039,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
             "sha256": base.sha256,
             "fallback_used": base.name not in (requested, str(Path(requested).expanduser().resolve())),
             "license": LICENCES.get(base.name),
+            "layers": model_args.num_hidden_layers,
         },
         "data": data,
         "training": {
@@ -985,9 +1063,9 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
         card = model_card(report)
         save_adapter(model, tokenizer, base, card, Path(args.adapter_dir), decision_threshold=threshold)
         title = f"{base.name} + {TUNINGS[model_args.tuning]} on {data['name']}"
-        examples_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        seen = ("Examples seen", args.train_batch_size * args.gradient_accumulation_steps * args.world_size)
         best_step = report["training"]["best_step"]
-        plot_metrics(state.log_history, args.metrics_pdf, title, best_step, args.plot_over, examples_per_step)
+        plot_metrics(state.log_history, args.metrics_pdf, title, best_step, args.plot_over, seen)
         write_json(report, Path(args.output_dir, "metrics.json"))
         print(f"\n{report['table']}\n")
         print(f"Saved {args.adapter_dir}/, {args.metrics_pdf} and {args.output_dir}/metrics.json")

@@ -14,6 +14,7 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BertTokenizerFast,
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedTokenizerFast,
@@ -49,6 +50,16 @@ def tiny_gpt2(tmp_path_factory):
     )
     GPT2LMHeadModel(config).save_pretrained(folder)
     return folder
+
+
+def save_wordpiece_tokenizer(folder: Path) -> int:
+    """Save a tokenizer of BERT's kind that spells words out; return the size of its vocabulary."""
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz0123456789£!?,."]
+    pieces += [f"##{character}" for character in pieces[5:]]
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(pieces))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    return len(pieces)
 
 
 @pytest.fixture(scope="session")

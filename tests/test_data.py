@@ -1,11 +1,13 @@
 """What a user relies on about data: right parsing, no leakage, clear errors for their own files."""
 
 import csv
+from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import make_messages
-from transformers import AutoTokenizer
+from conftest import REPOSITORY, make_messages
+from torch.utils.data import DataLoader
+from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from artifact_sources import DataFile, read_sms_spam
 from gpt_classification_model import (
@@ -72,6 +74,37 @@ def test_original_protocol_parses_and_keeps_duplicates_as_published(tmp_path):
         assert names == ("ham", "spam")
         sizes[protocol] = (data["messages"], data["duplicates"], sum(map(len, splits.values())))
     assert sizes == {"original": (121, 0, 121), "deduplicated": (122, 60, 62)}
+
+
+def uci_stand_in(folder: Path) -> Path:
+    """A file with the published counts of UCI's, two pairs of stray quotes among them."""
+    quoted = ['ham\t"a quote opens', 'ham\tand closes"'] * 2
+    ham = [f"ham\tsee you at {number}" for number in range(4827 - len(quoted))]
+    path = folder / "SMSSpamCollection.tsv"
+    path.write_text("\n".join([*ham, *quoted, *(f"spam\tWIN {number}" for number in range(747)), ""]))
+    return path
+
+
+@pytest.mark.parametrize("whose", ["stand-in", "UCI's"])
+def test_original_protocol_gives_the_published_loaders(tmp_path, tiny_gpt2, monkeypatch, whose):
+    """130 / 19 / 38 batches of 8, the last training batch dropped, from 1,045 / 149 / 300 messages."""
+    path = REPOSITORY / "dataset/SMSSpamCollection.tsv" if whose == "UCI's" else uci_stand_in(tmp_path)
+    if not path.is_file():
+        pytest.skip("UCI's file was not downloaded")
+    monkeypatch.setattr("gpt_classification_model.resolve_sms_spam", lambda *_: DataFile(path, "test", "0"))
+    splits, _, data = load_splits(DataArguments(protocol="original"))
+    assert data["messages"] == 5572
+    tokenizer = AutoTokenizer.from_pretrained(tiny_gpt2)
+    tokenizer.pad_token = tokenizer.eos_token
+    collator = DataCollatorWithPadding(tokenizer, padding="max_length", max_length=120)
+    batches = {}
+    for name in ("train", "validation", "test"):
+        splits[name].to_csv(tmp_path / f"{name}.csv", index=False)
+        dataset = SpamDataset(tmp_path / f"{name}.csv", tokenizer, 120)
+        loader = DataLoader(dataset, 8, drop_last=name == "train", collate_fn=collator)
+        assert all(batch["input_ids"].shape[1] == 120 for batch in loader)
+        batches[name] = len(loader)
+    assert batches == {"train": 130, "validation": 19, "test": 38}
 
 
 def test_too_few_messages_are_refused():

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import REPOSITORY
+from conftest import REPOSITORY, save_wordpiece_tokenizer
 from hub_stand_in import hub_handler
 from peft import AutoPeftModelForSequenceClassification
 from safetensors.torch import load_file, save_file
@@ -22,12 +22,12 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
-    BertTokenizerFast,
     DistilBertConfig,
     LlamaConfig,
 )
 
 import gpt_classification_model
+import gpt_pretraining
 from gpt_classification_model import main, parse_arguments, plot_metrics
 from text_classifier import classify, encode, load_tokenizer_and_model
 
@@ -76,8 +76,9 @@ def test_default_recipe_has_the_documented_values(capsys):
 
 @pytest.mark.parametrize("recipe", sorted((REPOSITORY / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_in_the_repository_is_valid(recipe):
-    _, _, training = parse_arguments([str(recipe)])
-    assert training.load_best_model_at_end and training.greater_is_better
+    pretraining = recipe.stem.startswith("gpt_pretraining")
+    *_, training = (gpt_pretraining if pretraining else gpt_classification_model).parse_arguments([str(recipe)])
+    assert training.load_best_model_at_end and training.greater_is_better != pretraining
 
 
 def test_flags_override_a_recipe(tmp_path, capsys):
@@ -373,19 +374,104 @@ def test_charts_are_drawn_for_any_history(tmp_path, history):
 
 def test_encoder_keeps_its_own_pad_token_and_trains_only_lora_and_head(tmp_path, messages_csv):
     folder = tmp_path / "tiny-bert"
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz0123456789£!?,."]
-    words += [f"##{character}" for character in words[5:]]
-    folder.mkdir()
-    (folder / "vocab.txt").write_text("\n".join(words))
-    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    vocab_size = save_wordpiece_tokenizer(folder)
     size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    BertForSequenceClassification(BertConfig(vocab_size=len(words), **size)).save_pretrained(folder)
+    BertForSequenceClassification(BertConfig(vocab_size=vocab_size, **size)).save_pretrained(folder)
     assert run_here(tmp_path, arguments(folder, messages_csv, "--num_train_epochs", "1")) == 0
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "lora_model")
     assert tokenizer.pad_token == "[PAD]"
     weights = load_file(tmp_path / "lora_model/adapter_model.safetensors")
     assert all(".lora_" in name or ".classifier." in name for name in weights)
     load_tokenizer_and_model(tmp_path / "lora_model")
+
+
+POSITIVE = ["A joy from start to end, number {}.", "Beautiful and moving. I saw it {} times!", "Great fun; {} of ten."]
+NEGATIVE = ["Dull, and {} minutes too long.", "Awful. I left after {} minutes.", "A waste of {} pounds and of time."]
+
+
+@pytest.fixture
+def imdb_csv(tmp_path):
+    """Reviews where the archive of the IMDB reviews would have put them."""
+    rows = [(text.format(n), "positive") for text in POSITIVE for n in range(30)]
+    rows += [(text.format(n), "negative") for text in NEGATIVE for n in range(30)]
+    file = tmp_path / "dataset/imdb/imdb.csv"
+    file.parent.mkdir(parents=True)
+    pd.DataFrame(rows, columns=["text", "label"]).to_csv(file, index=False)
+    return file
+
+
+def test_imdb_recipe_on_distilberts_architecture(tmp_path, imdb_csv):
+    """LoRA on q_lin and v_lin, both new layers in full, all else frozen; its own pad token; reloads the same."""
+    folder = tmp_path / "tiny-distilbert"
+    size = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32}
+    config = DistilBertConfig(vocab_size=save_wordpiece_tokenizer(folder), **size)
+    AutoModel.from_config(config).save_pretrained(folder)
+    recipe = str(REPOSITORY / "recipes/imdb_distilbert.yaml")
+    assert run_here(tmp_path, [recipe, "--model_name_or_path", str(folder), "--disable_tqdm", "true"]) == 0
+
+    for name in ("train", "validation", "test"):
+        table = pd.read_csv(tmp_path / f"dataset/imdb/{name}.csv")
+        assert set(table.columns) == {"text", "label"} and set(table["label"]) == {0, 1}
+    weights = load_file(tmp_path / "imdb_lora_model/adapter_model.safetensors")
+    lora = {name.split(".lora_")[0].split(".")[-1] for name in weights if ".lora_" in name}
+    full = {name.split(".")[2] for name in weights if ".lora_" not in name}
+    assert (lora, full) == ({"q_lin", "v_lin"}, {"pre_classifier", "classifier"})
+    report = json.loads((tmp_path / "results_imdb/metrics.json").read_text())
+    assert report["training"]["trainable_parameters"] == sum(weight.numel() for weight in weights.values())
+    assert (report["data"]["name"], report["label_names"]) == ("IMDB reviews", ["negative", "positive"])
+
+    tokenizer, model = load_tokenizer_and_model(tmp_path / "imdb_lora_model")
+    assert (tokenizer.pad_token, tokenizer.model_max_length) == ("[PAD]", 512)
+    test = pd.read_csv(tmp_path / "dataset/imdb/test.csv")
+    answers = classify(test["text"].tolist(), tokenizer, model)
+    positive = [answer.positive_probability for answer in answers]
+    assert log_loss(test["label"], positive) == pytest.approx(report["results"]["after"]["test"]["loss"], abs=1e-5)
+    card = (tmp_path / "imdb_lora_model/README.md").read_text()
+    assert "IMDB" in card and "reviews are in English" in card and "SMS" not in card
+
+
+@pytest.mark.registry
+def test_imdb_recipe_learns_reviews_on_the_fallback_encoder(tmp_path, imdb_csv):
+    """Real weights, from the Hub or the package registry, and sentences unlike those trained on."""
+    recipe, base = str(REPOSITORY / "recipes/imdb_distilbert.yaml"), "sentence-transformers/all-MiniLM-L6-v2"
+    flags = ["--model_name_or_path", base, "--learning_rate", "5e-4", "--disable_tqdm", "true"]
+    assert run_here(tmp_path, [recipe, *flags]) == 0
+    classifier = load_tokenizer_and_model(tmp_path / "imdb_lora_model")
+    texts = ["What a wonderful film, I loved every scene.", "Terrible acting and a boring story; I want my money back."]
+    assert [answer.label for answer in classify(texts, *classifier)] == ["positive", "negative"]
+    assert all(".pooler." not in name for name in load_file(tmp_path / "imdb_lora_model/adapter_model.safetensors"))
+
+
+def test_only_the_first_layers_of_a_base_are_used_when_asked_for(tmp_path, tiny_gpt2, messages_csv, capsys):
+    flags = ["--num_hidden_layers", "1", "--num_train_epochs", "1"]
+    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags)) == 0
+    adapter = tmp_path / "lora_model"
+    report = json.loads((tmp_path / "results/metrics.json").read_text())
+    assert not [name for name in load_file(adapter / "adapter_model.safetensors") if ".h.1." in name]
+    tokenizer, model = load_tokenizer_and_model(adapter)
+    assert len(model.transformer.h) == 1
+    test = pd.read_csv(tmp_path / "dataset/test.csv")
+    answers = classify(test["Text"].tolist(), tokenizer, model)
+    spam = [answer.positive_probability for answer in answers]
+    assert log_loss(test["Label"], spam) == pytest.approx(report["results"]["after"]["test"]["loss"], abs=1e-5)
+    # As the model card tells users of plain PEFT.
+    plain = AutoPeftModelForSequenceClassification.from_pretrained(adapter, config=AutoConfig.from_pretrained(adapter))
+    batch = tokenizer.pad(encode(["WIN a FREE prize now"], tokenizer, 120), return_tensors="pt")
+    with torch.inference_mode():
+        torch.testing.assert_close(plain.eval()(**batch).logits, model(**batch).logits, atol=1e-5, rtol=1e-4)
+    assert "first 1 layers" in (adapter / "README.md").read_text()
+    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, "--num_hidden_layers", "3")) == 1
+    assert "has 2 layers" in capsys.readouterr().err
+
+
+def test_all_messages_of_the_larger_class_can_be_taken_every_epoch(tmp_path, tiny_gpt2, messages_csv):
+    """Of 120 ham and 60 spam, training holds 42 and 42 balanced, and 42 ham that balancing left out."""
+    steps = {}
+    for majority in ("same", "fresh", "all"):
+        flags = ["--majority", majority, "--num_train_epochs", "1", "--per_device_train_batch_size", "6"]
+        assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags)) == 0
+        steps[majority] = json.loads((tmp_path / "results/metrics.json").read_text())["training"]["steps"]
+    assert steps == {"same": 14, "fresh": 14, "all": 21}
 
 
 @pytest.mark.parametrize(
@@ -433,6 +519,8 @@ def test_other_tunings_train_what_they_name_and_save_a_whole_model(tmp_path, tin
     spam = [answer.positive_probability for answer in classify(test["Text"].tolist(), tokenizer, model)]
     assert log_loss(test["Label"], spam) == pytest.approx(report["results"]["after"]["test"]["loss"], abs=1e-5)
     assert "lora" not in (tmp_path / "lora_model/README.md").read_text().lower().replace("lora_model", "")
+    # A second run may replace what the first one saved.
+    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags, "--num_train_epochs", "1")) == 0
 
 
 def test_base_with_missing_weights_is_refused(tmp_path, tiny_gpt2, messages_csv, capsys):

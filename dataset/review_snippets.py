@@ -1,0 +1,66 @@
+"""Make a small set of film reviews where the IMDB archive cannot be reached: `python dataset/review_snippets.py`.
+
+The source package vaderSentiment 0.5 on the Python package registry (MIT) carries 10,605 sentences from film
+reviews, each rated by some 20 people from -4 to +4 (Hutto and Gilbert, "VADER", ICWSM 2014). Written is
+review_snippets.csv with `text` and `label`: positive from a mean of +0.5, negative up to -0.5; what lies between is
+left out. Then: python gpt_classification_model.py recipes/imdb_distilbert.yaml --data_file dataset/review_snippets.csv
+"""
+
+import csv
+import hashlib
+import io
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+import pandas as pd
+
+REQUIREMENT = "vaderSentiment==0.5"
+SHA256 = "5d97c37f3ef6e24eef331122e055dbedafeb6a56abfce0608b326701116ea49a"
+ARCHIVE = "vaderSentiment-0.5/additional_resources/hutto_ICWSM_2014.tar.gz"
+MEMBER = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
+TARGET = Path(__file__).with_name("review_snippets.csv")
+
+
+def read_snippets(package: Path) -> pd.DataFrame:
+    """Read `text` and `label` from the package.
+
+    Raises:
+        ValueError: it is not the pinned one.
+    """
+    content = package.read_bytes()
+    if (found := hashlib.sha256(content).hexdigest()) != SHA256:
+        raise ValueError(f"{REQUIREMENT} has SHA-256 {found}, expected {SHA256}")
+    with zipfile.ZipFile(io.BytesIO(content)) as outer, tarfile.open(fileobj=io.BytesIO(outer.read(ARCHIVE))) as tar:
+        rated = pd.read_csv(
+            tar.extractfile(MEMBER),
+            sep="\t",
+            names=["number", "rating", "text"],
+            quoting=csv.QUOTE_NONE,
+            encoding_errors="replace",
+        )
+    rated = rated[rated["rating"].abs() >= 0.5]
+    return pd.DataFrame(
+        {"text": rated["text"], "label": rated["rating"].gt(0).map({True: "positive", False: "negative"})}
+    )
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        # For a source package pip asks its setup.py for the metadata; nothing is installed.
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", folder, REQUIREMENT]
+        if subprocess.run(command, stdout=sys.stderr).returncode:
+            print(f"Error: pip could not download {REQUIREMENT}", file=sys.stderr)
+            return 1
+        snippets = read_snippets(Path(folder, "vaderSentiment-0.5.zip"))
+    snippets.to_csv(TARGET, index=False, quoting=csv.QUOTE_ALL)
+    counts = snippets["label"].value_counts()
+    print(f"{TARGET}: {counts['positive']:,} positive and {counts['negative']:,} negative")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

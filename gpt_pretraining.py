@@ -1,0 +1,496 @@
+"""Pretrain a small GPT from scratch on raw text, and watch it learn to write.
+
+    python gpt_pretraining.py                                          # a short story, in a minute or two
+    python gpt_pretraining.py recipes/gpt_pretraining_chitchat.yaml    # conversations, 15 minutes on two cores
+    python gpt_pretraining.py --text_file my_texts/ --n_layer 8        # your own text, another size
+
+GPT-2's architecture with random weights learns to predict the next token. What comes out is a standard
+Hugging Face folder, a base for the classifier: gpt_classification_model.py --model_name_or_path ./gpt_pretrained
+"""
+
+import json
+import logging
+import math
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoTokenizer,
+    GenerationConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    default_data_collator,
+    set_seed,
+)
+
+from artifact_sources import (
+    ArtifactError,
+    DataFile,
+    UnreachableError,
+    exchange_folder,
+    file_sha256,
+    resolve_chitchat,
+    resolve_the_verdict,
+    resolve_tokenizer,
+)
+from gpt_classification_model import (
+    ConfigurationError,
+    check_outputs,
+    checkpoint_to_resume,
+    parse_recipe,
+    peak_memory_gib,
+    plot_metrics,
+    run_facts,
+    write_json,
+)
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "gpt_pretraining.yaml"
+
+END_OF_TEXT = "<|endoftext|>"
+
+# ---------------------------------------------------------------------------- configuration
+
+
+@dataclass
+class GPTArguments:
+    """Size and tokenizer of the model."""
+
+    n_layer: int = field(default=6, metadata={"help": "Number of transformer blocks."})
+    n_head: int = field(default=8, metadata={"help": "Attention heads of a block; divides n_embd."})
+    n_embd: int = field(default=256, metadata={"help": "Width of the embeddings."})
+    context_length: int = field(default=256, metadata={"help": "Tokens the model reads at once."})
+    dropout: float = field(default=0.1, metadata={"help": "Dropout everywhere."})
+    tokenizer_name: str = field(
+        default="gpt2",
+        metadata={
+            "help": "Hub id or folder of the tokenizer; `none` trains a byte-level BPE on the text, as does a Hub "
+            "that cannot be reached."
+        },
+    )
+    vocab_size: int = field(default=8192, metadata={"help": "Tokens of a tokenizer trained here, at most."})
+
+
+@dataclass
+class CorpusArguments:
+    """What is read, and what the model is asked to go on with."""
+
+    corpus: Literal["the_verdict", "chitchat"] = field(
+        default="the_verdict", metadata={"help": "A short story of 1908, or 258,000 utterances of conversations."}
+    )
+    fallback_recipe: str | None = field(
+        default=None, metadata={"help": "Recipe to follow where the corpus cannot be reached; `none` forbids one."}
+    )
+    text_file: str | None = field(
+        default=None, metadata={"help": "Your own text instead: a UTF-8 file, or a folder of .txt files."}
+    )
+    validation_frac: float = field(default=0.1, metadata={"help": "Share of the text, its end, that is held out."})
+    prompt: str = field(default="Every effort moves you", metadata={"help": "Beginning of the sample texts."})
+    sample_tokens: int = field(default=50, metadata={"help": "Tokens of a sample text."})
+
+
+@dataclass
+class PretrainingArguments(TrainingArguments):
+    """transformers' TrainingArguments, and what this script adds to them."""
+
+    model_dir: str = field(default="gpt_pretrained", metadata={"help": "Folder the trained model is saved to."})
+    loss_pdf: str = field(default="pretraining_loss.pdf", metadata={"help": "File the charts are saved to."})
+
+
+def parse_arguments(argv: Sequence[str]) -> tuple[GPTArguments, CorpusArguments, PretrainingArguments]:
+    """Read the recipe and the flags of a pretraining run."""
+    return parse_recipe(argv, (GPTArguments, CorpusArguments, PretrainingArguments), DEFAULT_RECIPE, bf16_on_cpu=True)
+
+
+# ---------------------------------------------------------------------------- text
+
+
+def read_documents(path: Path) -> list[str]:
+    """Read a UTF-8 text file, or every .txt file of a folder in the order of their names, one document each.
+
+    Raises:
+        ConfigurationError: there is no such file, no .txt file, no text in them, or one is not UTF-8.
+    """
+    files = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
+    if not files:
+        raise ConfigurationError(f"There is no .txt file in {path}.")
+    documents = []
+    for file in files:
+        try:
+            documents.append(file.read_text(encoding="utf-8-sig").strip())
+        except UnicodeDecodeError as error:
+            raise ConfigurationError(f"{file} is not UTF-8 text (byte {error.start}); convert it first.") from error
+        except OSError as error:
+            raise ConfigurationError(f"Cannot read {file}: {error.strerror}") from error
+    documents = [document for document in documents if document]
+    if not documents:
+        raise ConfigurationError(f"There is no text in {path}.")
+    return documents
+
+
+def read_conversations(path: Path) -> list[str]:
+    """Read the chitchat data set: one document a conversation, one line an utterance."""
+    conversations = json.loads(path.read_text(encoding="utf-8")).values()
+    documents = (
+        "\n".join(" ".join(utterance["text"].split()) for turn in conversation["messages"] for utterance in turn)
+        for conversation in conversations
+    )
+    return [document for document in documents if document.strip()]
+
+
+def load_documents(corpus_args: CorpusArguments) -> tuple[list[str], DataFile, str]:
+    """Find the corpus and return its documents, the file, and the corpus' name.
+
+    Raises:
+        ArtifactError, ConfigurationError: the text cannot be had, or cannot be used.
+    """
+    if corpus_args.text_file:
+        path = Path(corpus_args.text_file)
+        documents = read_documents(path)
+        files = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
+        return documents, DataFile(path, "local text", file_sha256(*files)), path.name
+    if corpus_args.corpus == "chitchat":
+        file = resolve_chitchat()
+        return read_conversations(file.path), file, "chitchat"
+    file = resolve_the_verdict()
+    return read_documents(file.path), file, "The Verdict"
+
+
+def split_documents(documents: Sequence[str], validation_frac: float) -> tuple[list[str], list[str]]:
+    """Cut off the end of a text for validation: whole documents, or the end of the only one.
+
+    Raises:
+        ConfigurationError: the share is not between 0 and 1.
+    """
+    if not 0 < validation_frac < 1:
+        raise ConfigurationError(f"--validation_frac {validation_frac}: a share between 0 and 1 is needed.")
+    if len(documents) == 1:
+        cut = round(len(documents[0]) * (1 - validation_frac))
+        return [documents[0][:cut]], [documents[0][cut:]]
+    wanted = validation_frac * sum(map(len, documents))
+    taken = cut = 0
+    # At least one document stays for training.
+    while taken < wanted and cut < len(documents) - 1:
+        cut += 1
+        taken += len(documents[-cut])
+    return list(documents[:-cut]), list(documents[-cut:])
+
+
+def train_tokenizer(documents: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer of GPT-2's kind: every text can be written, none is unknown."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(documents, trainer)
+    ends = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **ends)
+
+
+def load_tokenizer(gpt_args: GPTArguments, documents: Sequence[str]) -> PreTrainedTokenizerBase:
+    """Load the tokenizer asked for, or train one on the text.
+
+    Raises:
+        ArtifactError: there is no tokenizer of that name.
+    """
+    tokenizer = None
+    if gpt_args.tokenizer_name.lower() != "none":
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(resolve_tokenizer(gpt_args.tokenizer_name))
+        except UnreachableError as error:
+            logger.warning("%s\nTRAINING A TOKENIZER ON THE TEXT INSTEAD.", error)
+    if tokenizer is None:
+        tokenizer = train_tokenizer(documents, gpt_args.vocab_size)
+    tokenizer.model_max_length = gpt_args.context_length
+    return tokenizer
+
+
+def to_windows(documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int) -> list[dict]:
+    """Tokenise documents, an end-of-text token after each, and cut the stream into training examples.
+
+    Returns:
+        `input_ids` and `labels`, the same `length` token ids: the model shifts the labels itself. What
+        is left at the end is not used.
+
+    Raises:
+        ConfigurationError: the text is shorter than one window.
+    """
+    # The tokenizer warns of texts longer than the model reads; here they are cut right after.
+    encoded = tokenizer(list(documents), add_special_tokens=False, split_special_tokens=True, verbose=False)
+    stream = [token for ids in encoded["input_ids"] for token in (*ids, tokenizer.eos_token_id)]
+    windows = torch.tensor(stream[: len(stream) // length * length]).view(-1, length)
+    if not len(windows):
+        raise ConfigurationError(
+            f"{len(stream)} tokens of text are fewer than one window of {length}: give more text, lower "
+            "--context_length, or change --validation_frac."
+        )
+    return [{"input_ids": window, "labels": window} for window in windows]
+
+
+# ---------------------------------------------------------------------------- model and training
+
+
+def build_model(gpt_args: GPTArguments, tokenizer: PreTrainedTokenizerBase) -> GPT2LMHeadModel:
+    """Return GPT-2's architecture in the size asked for, with random weights.
+
+    Raises:
+        ConfigurationError: the size is impossible.
+    """
+    if gpt_args.n_embd % gpt_args.n_head:
+        raise ConfigurationError(f"--n_head {gpt_args.n_head} does not divide --n_embd {gpt_args.n_embd}.")
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=gpt_args.context_length,
+        n_embd=gpt_args.n_embd,
+        n_layer=gpt_args.n_layer,
+        n_head=gpt_args.n_head,
+        **dict.fromkeys(("embd_pdrop", "resid_pdrop", "attn_pdrop"), gpt_args.dropout),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    model = GPT2LMHeadModel(config)
+    # transformers cannot tell the loss from this class's name and would warn.
+    model.loss_type = "ForCausalLM"
+    # The output layer is the embedding: `Trainer` would report it as missing from the checkpoint.
+    model._keys_to_ignore_on_save = ["lm_head.weight"]
+    return model
+
+
+def sample_text(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerBase, prompt: str, tokens: int, seed: int) -> str:
+    """Let the model go on with a prompt: sampled at temperature 0.8 from the 40 most likely tokens.
+
+    The random state of the training run is left as it is.
+    """
+    context = model.config.n_positions
+    ids = tokenizer(prompt or END_OF_TEXT, return_tensors="pt")["input_ids"][:, -context // 2 :].to(model.device)
+    sampling = GenerationConfig(
+        max_new_tokens=min(tokens, context - ids.shape[1]),
+        do_sample=True,
+        temperature=0.8,
+        top_k=40,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.eos_token_id,
+    )
+    was_training = model.training
+    with torch.random.fork_rng(), torch.inference_mode():
+        torch.manual_seed(seed)
+        written = model.eval().generate(ids, attention_mask=torch.ones_like(ids), generation_config=sampling)[0]
+    model.train(was_training)
+    return tokenizer.decode(written, skip_special_tokens=True)
+
+
+class SampleCallback(TrainerCallback):
+    """After every evaluation, print losses, perplexity and a sample text; keep the texts in `samples`."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, corpus_args: CorpusArguments):
+        self.tokenizer, self.corpus_args, self.samples = tokenizer, corpus_args, {}
+
+    def on_evaluate(self, args, state, control, model, metrics, **kwargs):
+        if not state.is_world_process_zero:
+            return
+        text = sample_text(
+            model, self.tokenizer, self.corpus_args.prompt, self.corpus_args.sample_tokens, seed=args.seed
+        )
+        self.samples[state.global_step] = text
+        losses = [f"train loss {entry['loss']:.3f}, " for entry in state.log_history if "loss" in entry]
+        print(
+            f"\nStep {state.global_step}: {losses[-1] if losses else ''}validation loss {metrics['eval_loss']:.3f}, "
+            f"perplexity {math.exp(metrics['eval_loss']):,.1f}\n  {' '.join(text.split())}",
+            flush=True,
+        )
+
+
+def with_perplexity(log_history: Sequence[dict]) -> list[dict]:
+    """Return the log with the exponentials of its losses."""
+    return [
+        entry
+        | {key.replace("loss", "perplexity"): math.exp(entry[key]) for key in ("loss", "eval_loss") if key in entry}
+        for entry in log_history
+    ]
+
+
+# ---------------------------------------------------------------------------- saving
+
+
+def model_card(report: dict) -> str:
+    """Write the README.md of the saved model from the report of the run that made it."""
+    untrained = f" (untrained {report['untrained_loss']:.3f})" if report["untrained_loss"] else ""
+    samples = "\n".join(f"- step {step}: {' '.join(text.split())}" for step, text in report["samples"].items())
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+---
+# A GPT of {report["parameters"]:,} parameters, pretrained on {report["corpus"]["name"]}
+
+GPT-2's architecture, trained from random weights to predict the next token. To learn from, and as a base for
+classifiers; what it writes is not to be relied on.
+
+`{report["command"]}`
+
+- Text: {report["corpus"]["name"]}, from {report["corpus"]["source"]} (SHA-256 `{report["corpus"]["sha256"]}`),
+  {report["train_tokens"]:,} tokens to train on and {report["validation_tokens"]:,} held out
+- Validation loss {report["validation_loss"]:.3f} nats per token{untrained}, perplexity {report["perplexity"]:,.1f}, at
+  step {report["best_step"]} of {report["steps"]}
+- {report["train_seconds"]:.0f} s of training, {report["tokens_per_second"]:,.0f} tokens/s with evaluations, on \
+{report["hardware"]}
+
+Samples, with the same random numbers each time:
+
+{samples}
+"""
+
+
+def save_model(
+    model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerBase, file: DataFile, card: str, folder: Path
+) -> None:
+    """Save model, tokenizer and model card as one folder that replaces the previous one whole."""
+    # Also the mark by which `check_outputs` knows what it may replace.
+    model.config.base_model_source = {"name": "random weights", "source": file.source, "sha256": file.sha256}
+    folder = folder.resolve()
+    scratch = folder.with_name(f".{folder.name}.new")
+    # What a killed run left behind.
+    shutil.rmtree(scratch, ignore_errors=True)
+    model.save_pretrained(scratch)
+    tokenizer.save_pretrained(scratch)
+    (scratch / "README.md").write_text(card, encoding="utf-8")
+    exchange_folder(scratch, folder)
+
+
+# ---------------------------------------------------------------------------- the run
+
+
+def pretrain(
+    gpt_args: GPTArguments,
+    corpus_args: CorpusArguments,
+    args: PretrainingArguments,
+    documents: list[str],
+    file: DataFile,
+    corpus_name: str,
+) -> dict:
+    """Train on the documents, save the model, and return the report that is saved as metrics.json."""
+    started = time.perf_counter()
+    checkpoint = checkpoint_to_resume(args)
+    with args.main_process_first(desc="outputs and tokenizer"):
+        if args.local_process_index == 0:
+            check_outputs(args.model_dir, (args.loss_pdf, Path(args.output_dir, "metrics.json")), args)
+        parts = dict(zip(("train", "validation"), split_documents(documents, corpus_args.validation_frac), strict=True))
+        tokenizer = load_tokenizer(gpt_args, parts["train"])
+    windows = {name: to_windows(part, tokenizer, gpt_args.context_length) for name, part in parts.items()}
+    tokens = {name: len(part) * gpt_args.context_length for name, part in windows.items()}
+    set_seed(args.seed)
+    model = build_model(gpt_args, tokenizer)
+    logger.info("Text: %s (%s)", corpus_name, file.source)
+    logger.info("Tokens: %s to train on, %s held out", f"{tokens['train']:,}", f"{tokens['validation']:,}")
+    logger.info("Parameters: %s, vocabulary: %s", f"{model.num_parameters():,}", f"{len(tokenizer):,}")
+
+    trainer = Trainer(
+        model=model,
+        args=args,
+        train_dataset=windows["train"],
+        eval_dataset=windows["validation"],
+        data_collator=default_data_collator,
+        processing_class=tokenizer,
+    )
+    samples = SampleCallback(tokenizer, corpus_args)
+    trainer.add_callback(samples)
+    outcome = trainer.train(resume_from_checkpoint=checkpoint)
+
+    state = trainer.state
+    seen_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size * gpt_args.context_length
+    evaluations = {entry["step"]: entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry}
+    best_step = state.best_global_step or state.global_step
+    report = {
+        **run_facts(),
+        "seed": args.seed,
+        "corpus": {"name": corpus_name, "source": file.source, "sha256": file.sha256},
+        "parameters": model.num_parameters(),
+        "vocabulary": len(tokenizer),
+        "train_tokens": tokens["train"],
+        "validation_tokens": tokens["validation"],
+        "epochs": state.epoch,
+        "steps": state.global_step,
+        "best_step": best_step,
+        "untrained_loss": evaluations.get(0),
+        "validation_loss": evaluations[best_step],
+        "perplexity": math.exp(evaluations[best_step]),
+        "train_seconds": outcome.metrics["train_runtime"],
+        "tokens_per_second": seen_per_step * state.global_step / outcome.metrics["train_runtime"],
+        "samples": samples.samples,
+    }
+    if args.process_index == 0:
+        report["total_seconds"] = time.perf_counter() - started
+        report["peak_memory_gib"] = peak_memory_gib()
+        save_model(
+            trainer.accelerator.unwrap_model(trainer.model), tokenizer, file, model_card(report), Path(args.model_dir)
+        )
+        plot_metrics(
+            with_perplexity(state.log_history),
+            args.loss_pdf,
+            f"GPT, {report['parameters']:,} parameters, on {corpus_name}",
+            best_step,
+            per_step=("Tokens seen", seen_per_step),
+            charts={"Loss": ("loss", "eval_loss"), "Perplexity": ("perplexity", "eval_perplexity")},
+        )
+        write_json(report, Path(args.output_dir, "metrics.json"))
+        print(
+            f"\nValidation loss {report['validation_loss']:.3f} at step {best_step}, perplexity "
+            f"{report['perplexity']:,.1f}, {report['tokens_per_second']:,.0f} tokens/s"
+        )
+        print(f"Saved {args.model_dir}/, {args.loss_pdf} and {args.output_dir}/metrics.json")
+    return report
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Pretrain as the command line says; return the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    gpt_args, corpus_args, args = parse_arguments(argv)
+    logging.basicConfig(format="%(message)s")
+    for name in (__name__, "artifact_sources"):
+        logging.getLogger(name).setLevel(logging.INFO if args.process_index == 0 else logging.ERROR)
+    try:
+        try:
+            documents = load_documents(corpus_args)
+        except ArtifactError as error:
+            fallback = corpus_args.fallback_recipe
+            if not fallback or fallback.lower() == "none":
+                raise
+            recipe = Path(__file__).parent / fallback
+            logger.warning("%s\n%s\nFOLLOWING %s INSTEAD.\n%s", error, "!" * 80, fallback, "!" * 80)
+            flags = argv[1:] if argv and argv[0].endswith((".yaml", ".yml")) else argv
+            gpt_args, corpus_args, args = parse_arguments([str(recipe), *flags])
+            documents = load_documents(corpus_args)
+        pretrain(gpt_args, corpus_args, args, *documents)
+    except (ArtifactError, ConfigurationError, OSError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\nInterrupted; {args.model_dir} and {args.loss_pdf} are as they were.", file=sys.stderr)
+        if list(Path(args.output_dir).glob("checkpoint-*/trainer_state.json")):
+            print("Go on with the same command and --resume_from_checkpoint last", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,262 @@
+"""Pretraining at small size: it learns, it writes, and what it saves is a base like any other."""
+
+import json
+import math
+import shutil
+
+import pytest
+import torch
+import yaml
+from conftest import REPOSITORY, make_messages
+from hub_stand_in import hub_handler
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import artifact_sources
+import gpt_classification_model
+from artifact_sources import RemoteFile
+from gpt_pretraining import (
+    END_OF_TEXT,
+    main,
+    parse_arguments,
+    read_conversations,
+    sample_text,
+    split_documents,
+    to_windows,
+    train_tokenizer,
+)
+
+STORY = " ".join(f"The cat number {number % 7} sat on the mat and saw the dog run away." for number in range(300))
+SMALL = (
+    "--tokenizer_name none --vocab_size 400 --n_layer 2 --n_head 2 --n_embd 32 --context_length 32 --max_steps 20 "
+    "--per_device_train_batch_size 8 --eval_steps 10 --save_steps 10 --learning_rate 1e-2 --sample_tokens 8 "
+    "--prompt The --disable_tqdm true --save_total_limit 9"
+)
+
+
+def run_here(folder, *argv: str) -> int:
+    """Run the script's main in `folder`; its outputs are relative to it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return main(list(argv))
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """The folder of a finished run."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    (folder / "story.txt").write_text(STORY)
+    assert run_here(folder, "--text_file", "story.txt", *SMALL.split()) == 0
+    return folder
+
+
+def test_default_recipe_is_the_story_with_gpt2s_tokenizer():
+    gpt, corpus, training = parse_arguments([])
+    assert (gpt.tokenizer_name, corpus.corpus, corpus.text_file) == ("gpt2", "the_verdict", None)
+    assert training.load_best_model_at_end and not training.greater_is_better and training.eval_on_start
+    assert (REPOSITORY / corpus.fallback_recipe).is_file()
+
+
+def test_it_learns_far_beyond_the_untrained_model(pretrained):
+    report = json.loads((pretrained / "results_pretraining/metrics.json").read_text())
+    assert report["untrained_loss"] == pytest.approx(math.log(report["vocabulary"]), rel=0.1)
+    assert report["validation_loss"] < report["untrained_loss"] / 2
+    assert report["perplexity"] == pytest.approx(math.exp(report["validation_loss"]))
+    assert report["tokens_per_second"] == pytest.approx(20 * 8 * 32 / report["train_seconds"])
+    assert list(report["samples"]) == ["0", "10", "20"] and len(set(report["samples"].values())) > 1
+    assert all(text.startswith("The") for text in report["samples"].values())
+
+
+def test_it_shows_losses_and_samples_while_it_learns(tmp_path, capsys):
+    (tmp_path / "story.txt").write_text(STORY)
+    assert run_here(tmp_path, "--text_file", "story.txt", *SMALL.split(), "--prompt", "The cat number") == 0
+    out = capsys.readouterr().out
+    for step in ("Step 0: validation loss", "Step 10: train loss", "Step 20: train loss"):
+        assert step in out
+    assert out.count("perplexity") == 4 and out.count("\n  The cat number") == 3
+    assert "nan" not in out
+
+
+def test_what_is_saved_is_a_standard_folder(pretrained):
+    folder = pretrained / "gpt_pretrained"
+    names = {path.name for path in folder.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= names
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    # The head is the embedding, as in GPT-2, also after the best checkpoint was loaded.
+    assert model.lm_head.weight.data_ptr() == model.transformer.wte.weight.data_ptr()
+    report = json.loads((pretrained / "results_pretraining/metrics.json").read_text())
+    assert model.num_parameters() == report["parameters"]
+    (validation,) = split_documents([STORY], 0.1)[1:]
+    windows = to_windows(validation, tokenizer, 32)
+    batch = {name: torch.stack([window[name] for window in windows]) for name in ("input_ids", "labels")}
+    with torch.inference_mode():
+        # Training may have evaluated in bfloat16.
+        assert model(**batch).loss.item() == pytest.approx(report["validation_loss"], abs=2e-3)
+    card = (folder / "README.md").read_text()
+    assert f"{report['validation_loss']:.3f}" in card and report["corpus"]["sha256"] in card
+    pdf = (pretrained / "pretraining_loss.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF") and b"/Count 1 " in pdf
+    assert not [path for path in pretrained.iterdir() if path.name.startswith(".")], "no scratch files are left"
+
+
+def test_the_classifier_takes_it_as_its_base(pretrained, tmp_path, messages_csv):
+    argv = ["--model_name_or_path", str(pretrained / "gpt_pretrained"), "--data_file", str(messages_csv)]
+    argv += ["--max_length", "32", "--num_train_epochs", "1", "--disable_tqdm", "true"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        assert gpt_classification_model.main(argv) == 0
+        # It never replaces the base it stands on.
+        assert gpt_classification_model.main([*argv, "--adapter_dir", argv[1]]) == 1
+    assert (pretrained / "gpt_pretrained/model.safetensors").is_file()
+    report = json.loads((tmp_path / "results/metrics.json").read_text())
+    assert report["base_model"]["name"] == str(pretrained / "gpt_pretrained")
+
+
+def test_same_seed_same_model_and_resuming_changes_nothing(pretrained, tmp_path):
+    """Sample texts, drawn at every evaluation, must not disturb the training's random numbers."""
+    shutil.copytree(pretrained / "results_pretraining", tmp_path / "results_pretraining")
+    shutil.rmtree(tmp_path / "results_pretraining/checkpoint-20")
+    (tmp_path / "story.txt").write_text(STORY)
+    flags = ["--text_file", "story.txt", *SMALL.split()]
+    assert run_here(tmp_path, *flags, "--resume_from_checkpoint", "last") == 0
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "story.txt").write_text(STORY)
+    assert run_here(other, *flags, "--sample_tokens", "1") == 0
+    models = [AutoModelForCausalLM.from_pretrained(path / "gpt_pretrained") for path in (pretrained, tmp_path, other)]
+    for name, weight in models[0].state_dict().items():
+        torch.testing.assert_close(models[1].state_dict()[name], weight, msg=name)
+        torch.testing.assert_close(models[2].state_dict()[name], weight, msg=name)
+
+
+def test_sampling_leaves_the_random_state_and_the_mode(pretrained):
+    folder = pretrained / "gpt_pretrained"
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    model.train()
+    state = torch.random.get_rng_state()
+    first = sample_text(model, tokenizer, "The cat", 8, seed=1)
+    assert first == sample_text(model, tokenizer, "The cat", 8, seed=1) != sample_text(model, tokenizer, "", 8, seed=1)
+    assert torch.equal(torch.random.get_rng_state(), state) and model.training
+    # A prompt longer than the model reads is cut, and text after it still fits.
+    assert sample_text(model, tokenizer, "The cat sat. " * 50, 99, seed=1)
+
+
+# ---------------------------------------------------------------------------- text
+
+
+def test_a_tokenizer_trained_here_writes_every_text_back():
+    tokenizer = train_tokenizer(make_messages()["Text"].tolist(), 400)
+    for text in ("free entry txt WIN to 85555", "  spaces\n\tand tabs ", "免费领奖 🎁 é", "<|endoftext|> as text"):
+        assert tokenizer.decode(tokenizer(text, split_special_tokens=True)["input_ids"]) == text
+    assert len(tokenizer) <= 400 and tokenizer.eos_token == tokenizer.bos_token == END_OF_TEXT
+
+
+def test_windows_hold_the_whole_stream_with_an_end_after_each_document():
+    tokenizer = train_tokenizer([STORY], 300)
+    windows = to_windows(["The cat", "sat on <|endoftext|> the mat"], tokenizer, 4)
+    stream = torch.cat([window["input_ids"] for window in windows]).tolist()
+    ids = [
+        tokenizer(text, split_special_tokens=True)["input_ids"] for text in ("The cat", "sat on <|endoftext|> the mat")
+    ]
+    expected = [*ids[0], tokenizer.eos_token_id, *ids[1], tokenizer.eos_token_id]
+    assert stream == expected[: len(stream)] and len(expected) - len(stream) < 4
+    # What a text spells out is text, no end of a document.
+    assert stream.count(tokenizer.eos_token_id) <= 2
+
+
+def test_validation_text_is_the_end_and_never_trained_on():
+    assert split_documents(["abcdefghij"], 0.2) == (["abcdefgh"], ["ij"])
+    documents = ["a" * 50, "b" * 30, "c" * 15, "d" * 5]
+    assert split_documents(documents, 0.1) == (documents[:2], ["c" * 15, "d" * 5])
+    assert split_documents(["a", "b"], 0.99) == (["a"], ["b"])
+
+
+def test_a_folder_of_texts_is_read_in_the_order_of_names(tmp_path):
+    texts = tmp_path / "texts"
+    (texts / "more").mkdir(parents=True)
+    for name, text in {"b.txt": STORY[:9000], "a.txt": STORY, "more/c.txt": STORY[:3000], "notes.md": "no"}.items():
+        (texts / name).write_text(text)
+    (texts / "empty.txt").write_text(" \n")
+    assert run_here(tmp_path, "--text_file", "texts", *SMALL.split()) == 0
+    report = json.loads((tmp_path / "results_pretraining/metrics.json").read_text())
+    assert report["corpus"]["name"] == "texts" and report["validation_tokens"] < report["train_tokens"] / 4
+
+
+def test_conversations_are_documents_of_one_utterance_a_line(tmp_path):
+    turns = [[{"text": "hi  there"}, {"text": "how are\nyou?"}], [{"text": "fine"}]]
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps({"1": {"messages": turns}, "2": {"messages": []}}))
+    assert read_conversations(path) == ["hi there\nhow are you?\nfine"]
+
+
+# ---------------------------------------------------------------------------- sources and mistakes
+
+
+def test_hubs_tokenizer_is_used_where_it_can_be_reached(tmp_path, tiny_gpt2, serve, monkeypatch):
+    """In a new process, since huggingface_hub reads its settings when it is imported."""
+    import os
+    import subprocess
+    import sys
+
+    (tmp_path / "story.txt").write_text(STORY)
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": serve(hub_handler({"gpt2": tiny_gpt2})),
+        "HF_HOME": str(tmp_path / "hf"),
+    }
+    flags = [*SMALL.split(), "--tokenizer_name", "gpt2", "--text_file", "story.txt"]
+    command = [sys.executable, str(REPOSITORY / "gpt_pretraining.py"), *flags]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0 and "TRAINING A TOKENIZER" not in result.stderr, result.stderr
+    ours, theirs = (AutoTokenizer.from_pretrained(path) for path in (tmp_path / "gpt_pretrained", tiny_gpt2))
+    assert ours.get_vocab() == theirs.get_vocab()
+    environment["HF_ENDPOINT"], environment["HF_HOME"] = "http://127.0.0.1:9", str(tmp_path / "empty")
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0 and "TRAINING A TOKENIZER" in result.stderr
+    for noise in ("Warning", "missing keys", "loss_type"):
+        assert noise not in result.stderr
+
+
+def test_an_unreachable_story_is_replaced_by_the_fallback_recipe_or_ends_the_run(tmp_path, monkeypatch, capsys, caplog):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(artifact_sources, "THE_VERDICT", RemoteFile("http://127.0.0.1:9/verdict.txt", "0" * 64))
+    (tmp_path / "story.txt").write_text(STORY)
+    defaults = yaml.safe_load((REPOSITORY / "recipes/gpt_pretraining.yaml").read_text())
+    fallback = tmp_path / "fallback.yaml"
+    fallback.write_text(yaml.safe_dump(defaults | {"text_file": str(tmp_path / "story.txt")}))
+    assert run_here(tmp_path, *SMALL.split(), "--fallback_recipe", str(fallback)) == 0
+    assert f"FOLLOWING {fallback} INSTEAD" in caplog.text
+    assert json.loads((tmp_path / "results_pretraining/metrics.json").read_text())["corpus"]["name"] == "story.txt"
+    shutil.rmtree(tmp_path / "gpt_pretrained")
+    assert run_here(tmp_path, *SMALL.split(), "--fallback_recipe", "none") == 1
+    assert "127.0.0.1:9/verdict.txt" in capsys.readouterr().err and not (tmp_path / "gpt_pretrained").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--text_file", "missing.txt"], "missing.txt"),
+        (["--text_file", "latin.txt"], "latin.txt is not UTF-8"),
+        (["--text_file", "empty"], "no .txt file"),
+        (["--text_file", "blank.txt"], "no text"),
+        (["--text_file", "short.txt"], "fewer than one window"),
+        (["--n_head", "3"], "does not divide"),
+        (["--validation_frac", "1.5"], "between 0 and 1"),
+        (["--model_dir", "."], "is no adapter or model trained here"),
+        (["--resume_from_checkpoint", "last"], "no checkpoint"),
+        (["--tokenizer_name", "./nowhere"], "no such folder"),
+    ],
+)
+def test_mistakes_end_in_one_clear_error(tmp_path, capsys, more, message):
+    (tmp_path / "empty").mkdir()
+    for name, content in {
+        "story.txt": STORY.encode(),
+        "latin.txt": "café".encode("latin-1"),
+        "blank.txt": b" \n",
+        "short.txt": b"few words",
+    }.items():
+        (tmp_path / name).write_bytes(content)
+    assert run_here(tmp_path, "--text_file", "story.txt", *SMALL.split(), *more) == 1
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+    assert not (tmp_path / "gpt_pretrained").exists() and (tmp_path / "story.txt").exists()
