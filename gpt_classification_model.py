@@ -34,6 +34,7 @@ import torch
 import yaml
 from accelerate.utils import broadcast_object_list
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import CONFIG_NAME
 from torch.utils.data import ConcatDataset, Dataset, Sampler, Subset
@@ -895,6 +896,7 @@ def plot_metrics(
             # The default arguments keep this chart's own scale.
             above = axes.secondary_xaxis("top", functions=(lambda x, k=per_unit: x * k, lambda x, k=per_unit: x / k))
             above.set_xlabel(counted)
+            above.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()

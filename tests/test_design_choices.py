@@ -1,0 +1,99 @@
+"""The table of design choices: every row is a command that runs, and the table says what the runs say."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import REPOSITORY
+from test_training import arguments, run_here
+from transformers import AutoTokenizer
+
+from gpt_classification_model import parse_arguments
+
+SCRIPT = REPOSITORY / "benchmarks/design_choices.py"
+
+
+@pytest.fixture(scope="module")
+def design_choices():
+    """The benchmark as a module; benchmarks/ is no package."""
+    specification = importlib.util.spec_from_file_location("design_choices", SCRIPT)
+    module = importlib.util.module_from_spec(specification)
+    sys.modules["design_choices"] = module
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_every_row_is_a_valid_command_of_its_own(design_choices):
+    rows = design_choices.make_rows()
+    assert len({row.name for row in rows}) == len({tuple(row.command(1)) for row in rows}) == len(rows)
+    for row in rows:
+        flags = [word for word in row.command(7)[2:] if word != "--read_after_padding"]
+        model, data, training = parse_arguments(flags)
+        assert (data.split_seed, training.seed, model.fallback_model) == (7, 7, None)
+
+
+def test_table_shows_mean_and_spread_and_what_was_not_run(design_choices):
+    rows = design_choices.make_rows()
+    tfidf = {"validation": 0.9, "test": 0.95, "left_out_false_positives": 0.01}
+    run = {
+        "row": "smollm2",
+        "validation": 1.0,
+        "left_out_false_positives": 0.0,
+        "trainable_parameters": 1234,
+        "cpu_seconds": 90,
+        "peak_memory_gib": 2.0,
+        "tfidf": {"TF-IDF, train": tfidf, "TF-IDF, train + left out": tfidf},
+        "hardware": "2 CPU cores",
+        "versions": {"torch": "9"},
+        "data": "UCI",
+    }
+    table = design_choices.make_table(rows, [run | {"seed": 1, "test": 0.97}, run | {"seed": 2, "test": 0.99}])
+    (row,) = [line for line in table.splitlines() if line.startswith("| SmolLM2-135M, the fallback")]
+    assert row.split(" | ")[1:] == [
+        "1,234",
+        "100.00 ± 0.00",
+        "98.00 ± 1.41",
+        "0.00 ± 0.00",
+        "1.5 ± 0.0",
+        "2.0 ± 0.0",
+        "2 |",
+    ]
+    assert "| Trained on the balanced messages | – | 90.00 ± 0.00 | 95.00 ± 0.00 |" in table
+    commands, not_run = table.split("## Commands")[1].split("## Not run here")
+    assert "- smollm2:" in commands and "- smollm2:" not in not_run and "- gpt2: `python gpt_class" in not_run
+
+
+def test_a_finished_run_is_not_run_again(design_choices, tmp_path, monkeypatch, capsys):
+    finished = {"row": "minilm", "seed": design_choices.SEEDS[0], "test": 1.0}
+    monkeypatch.setattr(design_choices, "RUNS", tmp_path / "runs.jsonl")
+    monkeypatch.setattr(design_choices, "TABLE", tmp_path / "table.md")
+    monkeypatch.setattr(design_choices, "make_table", lambda rows, runs: str(len(runs)))
+    monkeypatch.setattr(design_choices, "fetch", lambda base: base.weights != "gpt2")
+    monkeypatch.setattr(design_choices, "run", lambda row, seed, jobs: {"row": row.name, "seed": seed, "test": 0.5})
+    design_choices.RUNS.write_text(json.dumps(finished) + "\n")
+    monkeypatch.setattr(sys, "argv", ["design_choices.py", "--rows", "minilm", "gpt2", "--jobs", "2"])
+    monkeypatch.chdir(tmp_path)
+    assert design_choices.main() == 0
+    seeds = [(run["row"], run["seed"]) for run in design_choices.read_runs()]
+    assert sorted(seeds) == [("minilm", seed) for seed in design_choices.SEEDS]
+    assert (tmp_path / "table.md").read_text() == "3"
+
+
+def test_reading_after_the_padding_pads_with_a_token_the_model_reads(tmp_path, tiny_gpt2, messages_csv):
+    """The answer is read at the 120th token, end of text, so another token has to stand for padding."""
+    flags = arguments(tiny_gpt2, messages_csv, "--num_train_epochs", "1")
+    command = [sys.executable, str(SCRIPT), "--read_after_padding", *flags]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "lora_model")
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+    assert json.loads((tmp_path / "lora_model/config.json").read_text())["pad_token_id"] == tokenizer.pad_token_id
+    usual = tmp_path / "usual"
+    usual.mkdir()
+    assert run_here(usual, flags) == 0
+    before = [
+        json.loads((folder / "results/metrics.json").read_text())["results"]["before"] for folder in (tmp_path, usual)
+    ]
+    assert before[0]["test"]["loss"] != pytest.approx(before[1]["test"]["loss"], abs=1e-6)
