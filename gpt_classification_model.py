@@ -21,7 +21,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -786,8 +786,8 @@ def checkpoint_to_resume(args: TrainingArguments) -> str | None:
     return wanted
 
 
-def check_outputs(folder: str, files: Sequence[str | Path], args: TrainingArguments) -> None:
-    """See to it before training that its result can be saved, and that old checkpoints do not mix with new.
+def check_outputs(folder: str, *files: str | Path) -> None:
+    """See to it before training that its result can be saved.
 
     Args:
         folder: of the model to be saved; only an earlier result of this project may stand there.
@@ -800,10 +800,13 @@ def check_outputs(folder: str, files: Sequence[str | Path], args: TrainingArgume
     ours = not target.exists() or (target.is_dir() and (not any(target.iterdir()) or is_saved_by_us(target)))
     if not ours:
         raise ConfigurationError(f"{folder} exists and is no adapter or model trained here; saving would replace it.")
-    for file in (target, *map(Path, files)):
+    for file in map(Path, (target, *files)):
         file.parent.mkdir(parents=True, exist_ok=True)
+
+
+def remove_old_checkpoints(args: TrainingArguments) -> None:
+    """Remove what another run left in `output_dir`, unless it is to be resumed: `last` must never mean that one."""
     if args.resume_from_checkpoint is None:
-        # `last` must never mean the checkpoint of another run.
         for state in Path(args.output_dir).glob("checkpoint-*/trainer_state.json"):
             shutil.rmtree(state.parent)
 
@@ -816,6 +819,12 @@ def is_saved_by_us(folder: Path) -> bool:
         return "base_model_source" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
+
+
+def kept_step(trainer: Trainer) -> int:
+    """Return the step whose weights the model has after training: the best, if those were loaded, or the last."""
+    best = trainer.state.best_global_step if trainer.args.load_best_model_at_end else None
+    return best or trainer.state.global_step
 
 
 # ---------------------------------------------------------------------------- evaluation
@@ -931,24 +940,34 @@ def save_adapter(
 
     `settings` go into config.json, where the loader finds them.
     """
-    # Also the mark by which `check_outputs` knows what it may replace.
     model.config.base_model_source = {"name": base.name, "source": base.source, "sha256": base.sha256}
     for name, value in settings.items():
         setattr(model.config, name, value)
-    adapter_dir = adapter_dir.resolve()
-    scratch = adapter_dir.with_name(f".{adapter_dir.name}.new")
-    # What a killed run left behind.
-    shutil.rmtree(scratch, ignore_errors=True)
+    options = {}
     if isinstance(model, PeftModel):
         # The Hub's name, not this machine's cache path: with it plain PEFT loads the adapter anywhere.
         model.peft_config["default"].base_model_name_or_path = base.name
-        model.save_pretrained(scratch, save_embedding_layers=False)
-    else:
-        model.save_pretrained(scratch)
+        options["save_embedding_layers"] = False
+    save_folder(model, tokenizer, card, adapter_dir, **options)
+
+
+def save_folder(
+    model: PeftModel | PreTrainedModel, tokenizer: PreTrainedTokenizerBase, card: str, folder: Path, **options
+) -> None:
+    """Save model, config, tokenizer and model card as one folder that replaces the previous one whole.
+
+    `options` go to `save_pretrained`. The config's `base_model_source` is also the mark by which
+    `check_outputs` knows what it may replace.
+    """
+    folder = folder.resolve()
+    scratch = folder.with_name(f".{folder.name}.new")
+    # What a killed run left behind.
+    shutil.rmtree(scratch, ignore_errors=True)
+    model.save_pretrained(scratch, **options)
     model.config.save_pretrained(scratch)
     tokenizer.save_pretrained(scratch)
     (scratch / "README.md").write_text(card, encoding="utf-8")
-    exchange_folder(scratch, adapter_dir)
+    exchange_folder(scratch, folder)
 
 
 def write_json(content: dict, path: Path) -> None:
@@ -982,6 +1001,16 @@ def run_facts() -> dict:
 # ---------------------------------------------------------------------------- the run
 
 
+def check_same_everywhere(*checksums: str) -> None:
+    """See to it that all processes of a distributed run found the same files.
+
+    Raises:
+        ConfigurationError: they did not; an address answered one of them and not the other.
+    """
+    if broadcast_object_list(list(checksums)) != list(checksums):
+        raise ConfigurationError("The processes found different weights or data; start again with local ones.")
+
+
 def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuningArguments) -> dict:
     """Run a recipe from data to saved adapter and return the report that is saved as metrics.json."""
     started = time.perf_counter()
@@ -991,7 +1020,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
         csv_files = {name: Path(data_args.dataset_dir, f"{name}.csv") for name in splits}
         columns = {"Text": data_args.text_column, "Label": data_args.label_column}
         if args.local_process_index == 0:
-            check_outputs(args.adapter_dir, (args.metrics_pdf, Path(args.output_dir, "metrics.json")), args)
+            check_outputs(args.adapter_dir, args.metrics_pdf, Path(args.output_dir, "metrics.json"))
             for name, csv_file in csv_files.items():
                 with atomic_path(csv_file) as scratch:
                     # Every text is quoted: a lone carriage return would end the row otherwise.
@@ -999,8 +1028,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
         base = resolve_base_model_or_fallback(model_args.model_name_or_path, model_args.fallback_model)
     if Path(args.adapter_dir).resolve() == base.path.resolve():
         raise ConfigurationError(f"--adapter_dir {args.adapter_dir} is the base model's own folder.")
-    if broadcast_object_list([base.sha256])[0] != base.sha256:
-        raise ConfigurationError("The processes found different base weights; start again with a local folder.")
+    check_same_everywhere(base.sha256, data["sha256"])
     logger.info("Data: %s (%s). %s", data["name"], data["source"], data["description"])
     logger.info("Base model: %s (%s)", base.name, base.source)
     logger.info("Class 1, the one to detect: %s", label_names[1])
@@ -1023,6 +1051,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
         rival = evaluate_tfidf(splits, data_args.majority, args.target_false_positive_rate)
     logger.info("Evaluating before fine-tuning")
     results, _ = score("before", predict(trainer, datasets))
+    if args.process_index == 0:
+        remove_old_checkpoints(args)
     outcome = trainer.train(resume_from_checkpoint=checkpoint)
     logger.info("Evaluating after fine-tuning")
     after, threshold = score("after", predict(trainer, datasets), args.target_false_positive_rate)
@@ -1051,7 +1081,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
             "total_parameters": total_parameters,
             "epochs": state.epoch,
             "steps": state.global_step,
-            "best_step": state.best_global_step or state.global_step,
+            "best_step": kept_step(trainer),
+            "best_checkpoint": args.load_best_model_at_end,
             "train_seconds": outcome.metrics["train_runtime"],
             "processes": args.world_size,
         },
@@ -1074,23 +1105,33 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
     return report
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Train as the command line says; return the exit code."""
-    model_args, data_args, args = parse_arguments(sys.argv[1:] if argv is None else argv)
+def run_script(run: Callable[[], object], args: TrainingArguments, outputs: str) -> int:
+    """Run a training script's work; tell its errors in a line each, and return the exit code.
+
+    Args:
+        outputs: what an interrupted run leaves as it was, in words.
+    """
     logging.basicConfig(format="%(message)s")
-    for name in (__name__, "artifact_sources"):
+    for name in ("gpt_classification_model", "gpt_pretraining", "artifact_sources", "__main__"):
         logging.getLogger(name).setLevel(logging.INFO if args.process_index == 0 else logging.ERROR)
     try:
-        train(model_args, data_args, args)
+        run()
     except (ArtifactError, ConfigurationError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"\nInterrupted; {args.adapter_dir} and {args.metrics_pdf} are as they were.", file=sys.stderr)
+        print(f"\nInterrupted; {outputs} are as they were.", file=sys.stderr)
         if list(Path(args.output_dir).glob("checkpoint-*/trainer_state.json")):
             print("Go on with the same command and --resume_from_checkpoint last", file=sys.stderr)
         return 130
     return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train as the command line says; return the exit code."""
+    model_args, data_args, args = parse_arguments(sys.argv[1:] if argv is None else argv)
+    outputs = f"{args.adapter_dir} and {args.metrics_pdf}"
+    return run_script(lambda: train(model_args, data_args, args), args, outputs)
 
 
 if __name__ == "__main__":

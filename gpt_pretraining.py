@@ -11,9 +11,9 @@ Hugging Face folder, a base for the classifier: gpt_classification_model.py --mo
 import json
 import logging
 import math
-import shutil
 import sys
 import time
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Literal
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    AutoConfig,
     AutoTokenizer,
     GenerationConfig,
     GPT2Config,
@@ -36,10 +37,8 @@ from transformers import (
 )
 
 from artifact_sources import (
-    ArtifactError,
     DataFile,
     UnreachableError,
-    exchange_folder,
     file_sha256,
     resolve_chitchat,
     resolve_the_verdict,
@@ -48,11 +47,16 @@ from artifact_sources import (
 from gpt_classification_model import (
     ConfigurationError,
     check_outputs,
+    check_same_everywhere,
     checkpoint_to_resume,
+    kept_step,
     parse_recipe,
     peak_memory_gib,
     plot_metrics,
+    remove_old_checkpoints,
     run_facts,
+    run_script,
+    save_folder,
     write_json,
 )
 
@@ -81,7 +85,9 @@ class GPTArguments:
             "that cannot be reached."
         },
     )
-    vocab_size: int = field(default=8192, metadata={"help": "Tokens of a tokenizer trained here, at most."})
+    vocab_size: int = field(
+        default=8192, metadata={"help": "Tokens of a tokenizer trained here, at most (257 or more)."}
+    )
 
 
 @dataclass
@@ -99,7 +105,7 @@ class CorpusArguments:
     )
     validation_frac: float = field(default=0.1, metadata={"help": "Share of the text, its end, that is held out."})
     prompt: str = field(default="Every effort moves you", metadata={"help": "Beginning of the sample texts."})
-    sample_tokens: int = field(default=50, metadata={"help": "Tokens of a sample text."})
+    sample_tokens: int = field(default=50, metadata={"help": "Tokens of a sample text; 0: none."})
 
 
 @dataclass
@@ -112,23 +118,58 @@ class PretrainingArguments(TrainingArguments):
 
 def parse_arguments(argv: Sequence[str]) -> tuple[GPTArguments, CorpusArguments, PretrainingArguments]:
     """Read the recipe and the flags of a pretraining run."""
-    return parse_recipe(argv, (GPTArguments, CorpusArguments, PretrainingArguments), DEFAULT_RECIPE, bf16_on_cpu=True)
+    kinds = (GPTArguments, CorpusArguments, PretrainingArguments)
+    parsed = parse_recipe(argv, kinds, DEFAULT_RECIPE, bf16_on_cpu=True)
+    if str(parsed[1].fallback_recipe).lower() == "none":
+        parsed[1].fallback_recipe = None
+    return parsed
+
+
+def check_sizes(gpt_args: GPTArguments, corpus_args: CorpusArguments) -> None:
+    """See to it that the numbers make a model.
+
+    Raises:
+        ConfigurationError: one is impossible; the message names it.
+    """
+    smallest = {"n_layer": 1, "n_head": 1, "n_embd": 1, "context_length": 2, "vocab_size": 257}
+    for name, least in smallest.items():
+        if (value := getattr(gpt_args, name)) < least:
+            raise ConfigurationError(f"--{name} {value}: at least {least} is needed.")
+    if gpt_args.n_embd % gpt_args.n_head:
+        raise ConfigurationError(f"--n_head {gpt_args.n_head} does not divide --n_embd {gpt_args.n_embd}.")
+    if not 0 <= gpt_args.dropout < 1:
+        raise ConfigurationError(f"--dropout {gpt_args.dropout}: from 0 to below 1 is possible.")
+    if not 0 < corpus_args.validation_frac < 1:
+        raise ConfigurationError(f"--validation_frac {corpus_args.validation_frac}: a share between 0 and 1 is needed.")
+    if not 0 <= corpus_args.sample_tokens < gpt_args.context_length:
+        raise ConfigurationError(
+            f"--sample_tokens {corpus_args.sample_tokens}: fewer than --context_length are possible."
+        )
 
 
 # ---------------------------------------------------------------------------- text
 
 
-def read_documents(path: Path) -> list[str]:
-    """Read a UTF-8 text file, or every .txt file of a folder in the order of their names, one document each.
+def text_files(path: Path) -> list[Path]:
+    """Return the file itself, or every .txt file of a folder and those below it, in the order of their names.
 
     Raises:
-        ConfigurationError: there is no such file, no .txt file, no text in them, or one is not UTF-8.
+        ConfigurationError: the folder has none.
     """
     files = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
     if not files:
         raise ConfigurationError(f"There is no .txt file in {path}.")
+    return files
+
+
+def read_documents(path: Path) -> list[str]:
+    """Read a UTF-8 text file, or those of a folder, one document each.
+
+    Raises:
+        ConfigurationError: there is no such file, no text in them, or one is not UTF-8.
+    """
     documents = []
-    for file in files:
+    for file in text_files(path):
         try:
             documents.append(file.read_text(encoding="utf-8-sig").strip())
         except UnicodeDecodeError as error:
@@ -160,8 +201,7 @@ def load_documents(corpus_args: CorpusArguments) -> tuple[list[str], DataFile, s
     if corpus_args.text_file:
         path = Path(corpus_args.text_file)
         documents = read_documents(path)
-        files = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
-        return documents, DataFile(path, "local text", file_sha256(*files)), path.name
+        return documents, DataFile(path, "local text", file_sha256(*text_files(path))), path.resolve().name
     if corpus_args.corpus == "chitchat":
         file = resolve_chitchat()
         return read_conversations(file.path), file, "chitchat"
@@ -170,23 +210,14 @@ def load_documents(corpus_args: CorpusArguments) -> tuple[list[str], DataFile, s
 
 
 def split_documents(documents: Sequence[str], validation_frac: float) -> tuple[list[str], list[str]]:
-    """Cut off the end of a text for validation: whole documents, or the end of the only one.
-
-    Raises:
-        ConfigurationError: the share is not between 0 and 1.
-    """
-    if not 0 < validation_frac < 1:
-        raise ConfigurationError(f"--validation_frac {validation_frac}: a share between 0 and 1 is needed.")
-    if len(documents) == 1:
-        cut = round(len(documents[0]) * (1 - validation_frac))
-        return [documents[0][:cut]], [documents[0][cut:]]
-    wanted = validation_frac * sum(map(len, documents))
-    taken = cut = 0
-    # At least one document stays for training.
-    while taken < wanted and cut < len(documents) - 1:
-        cut += 1
-        taken += len(documents[-cut])
-    return list(documents[:-cut]), list(documents[-cut:])
+    """Cut a text in two, the end for validation; the document in which the cut falls stands on both sides."""
+    left = round((1 - validation_frac) * sum(map(len, documents)))
+    train, validation = [], []
+    for document in documents:
+        train.append(document[:left])
+        validation.append(document[left:])
+        left = max(0, left - len(document))
+    return [text for text in train if text], [text for text in validation if text]
 
 
 def train_tokenizer(documents: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -207,22 +238,32 @@ def train_tokenizer(documents: Sequence[str], vocab_size: int) -> PreTrainedToke
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **ends)
 
 
-def load_tokenizer(gpt_args: GPTArguments, documents: Sequence[str]) -> PreTrainedTokenizerBase:
-    """Load the tokenizer asked for, or train one on the text.
+def load_tokenizer(
+    gpt_args: GPTArguments, documents: Sequence[str], checkpoint: str | None
+) -> tuple[PreTrainedTokenizerBase, str]:
+    """Load the tokenizer asked for, or train one on the text; a resumed run goes on with its own.
+
+    Returns:
+        The tokenizer and where it is from.
 
     Raises:
         ArtifactError: there is no tokenizer of that name.
+        ConfigurationError: it has no token for the end of a text.
     """
-    tokenizer = None
-    if gpt_args.tokenizer_name.lower() != "none":
+    name, tokenizer = gpt_args.tokenizer_name, None
+    if checkpoint:
+        tokenizer, source = AutoTokenizer.from_pretrained(checkpoint), "the resumed run"
+    elif name.lower() != "none":
         try:
-            tokenizer = AutoTokenizer.from_pretrained(resolve_tokenizer(gpt_args.tokenizer_name))
+            tokenizer, source = AutoTokenizer.from_pretrained(resolve_tokenizer(name)), name
         except UnreachableError as error:
             logger.warning("%s\nTRAINING A TOKENIZER ON THE TEXT INSTEAD.", error)
     if tokenizer is None:
-        tokenizer = train_tokenizer(documents, gpt_args.vocab_size)
+        tokenizer, source = train_tokenizer(documents, gpt_args.vocab_size), "trained on the text"
+    if tokenizer.eos_token_id is None:
+        raise ConfigurationError(f"The tokenizer {name} has no end-of-text token: it is not one of a decoder.")
     tokenizer.model_max_length = gpt_args.context_length
-    return tokenizer
+    return tokenizer, source
 
 
 def to_windows(documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int) -> list[dict]:
@@ -235,9 +276,19 @@ def to_windows(documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, len
     Raises:
         ConfigurationError: the text is shorter than one window.
     """
-    # The tokenizer warns of texts longer than the model reads; here they are cut right after.
-    encoded = tokenizer(list(documents), add_special_tokens=False, split_special_tokens=True, verbose=False)
-    stream = [token for ids in encoded["input_ids"] for token in (*ids, tokenizer.eos_token_id)]
+    stream = array("i")
+    # A few documents at a time: what the tokenizer returns takes a hundred times the room of the text.
+    for start in range(0, len(documents), 256):
+        encoded = tokenizer(
+            list(documents[start : start + 256]),
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_attention_mask=False,
+            # It would warn of texts longer than the model reads; they are cut right after.
+            verbose=False,
+        )
+        for ids in encoded["input_ids"]:
+            stream.extend((*ids, tokenizer.eos_token_id))
     windows = torch.tensor(stream[: len(stream) // length * length]).view(-1, length)
     if not len(windows):
         raise ConfigurationError(
@@ -250,14 +301,8 @@ def to_windows(documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, len
 # ---------------------------------------------------------------------------- model and training
 
 
-def build_model(gpt_args: GPTArguments, tokenizer: PreTrainedTokenizerBase) -> GPT2LMHeadModel:
-    """Return GPT-2's architecture in the size asked for, with random weights.
-
-    Raises:
-        ConfigurationError: the size is impossible.
-    """
-    if gpt_args.n_embd % gpt_args.n_head:
-        raise ConfigurationError(f"--n_head {gpt_args.n_head} does not divide --n_embd {gpt_args.n_embd}.")
+def build_model(gpt_args: GPTArguments, tokenizer: PreTrainedTokenizerBase, file: DataFile) -> GPT2LMHeadModel:
+    """Return GPT-2's architecture in the size asked for, with random weights; its config names the text."""
     config = GPT2Config(
         vocab_size=len(tokenizer),
         n_positions=gpt_args.context_length,
@@ -267,6 +312,7 @@ def build_model(gpt_args: GPTArguments, tokenizer: PreTrainedTokenizerBase) -> G
         **dict.fromkeys(("embd_pdrop", "resid_pdrop", "attn_pdrop"), gpt_args.dropout),
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
+        base_model_source={"name": "random weights", "source": file.source, "sha256": file.sha256},
     )
     model = GPT2LMHeadModel(config)
     # transformers cannot tell the loss from this class's name and would warn.
@@ -276,15 +322,31 @@ def build_model(gpt_args: GPTArguments, tokenizer: PreTrainedTokenizerBase) -> G
     return model
 
 
+def check_resumed(checkpoint: str, config: GPT2Config) -> None:
+    """See to it that a resumed run goes on with the same text and size.
+
+    Raises:
+        ConfigurationError: they are others.
+    """
+    before = AutoConfig.from_pretrained(checkpoint)
+    if before.base_model_source["sha256"] != config.base_model_source["sha256"]:
+        raise ConfigurationError(f"{checkpoint} was trained on another text; start anew.")
+    for name in ("n_layer", "n_head", "n_embd", "n_positions"):
+        if getattr(before, name) != getattr(config, name):
+            raise ConfigurationError(f"{checkpoint} has {name} {getattr(before, name)}, not {getattr(config, name)}.")
+
+
 def sample_text(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerBase, prompt: str, tokens: int, seed: int) -> str:
     """Let the model go on with a prompt: sampled at temperature 0.8 from the 40 most likely tokens.
 
     The random state of the training run is left as it is.
     """
     context = model.config.n_positions
-    ids = tokenizer(prompt or END_OF_TEXT, return_tensors="pt")["input_ids"][:, -context // 2 :].to(model.device)
+    ids = tokenizer(prompt, add_special_tokens=False)["input_ids"] or [tokenizer.eos_token_id]
+    # A long prompt loses its beginning, so that what is written still fits.
+    ids = torch.tensor([ids[tokens - context :]], device=model.device)
     sampling = GenerationConfig(
-        max_new_tokens=min(tokens, context - ids.shape[1]),
+        max_new_tokens=tokens,
         do_sample=True,
         temperature=0.8,
         top_k=40,
@@ -300,23 +362,37 @@ def sample_text(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerBase, prom
     return tokenizer.decode(written, skip_special_tokens=True)
 
 
+def in_one_line(text: str) -> str:
+    """Return a text with a stroke for every line break."""
+    return " / ".join(" ".join(line.split()) for line in text.splitlines() if line.strip())
+
+
+def perplexity(loss: float) -> float:
+    """Return the exponential of a loss in nats per token; infinite for a run that has diverged."""
+    return math.exp(loss) if loss < 700 else math.inf
+
+
 class SampleCallback(TrainerCallback):
-    """After every evaluation, print losses, perplexity and a sample text; keep the texts in `samples`."""
+    """After every evaluation, print losses, perplexity and a sample text, and put the text into the log history."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, corpus_args: CorpusArguments):
-        self.tokenizer, self.corpus_args, self.samples = tokenizer, corpus_args, {}
+        self.tokenizer, self.corpus_args = tokenizer, corpus_args
 
     def on_evaluate(self, args, state, control, model, metrics, **kwargs):
         if not state.is_world_process_zero:
             return
-        text = sample_text(
-            model, self.tokenizer, self.corpus_args.prompt, self.corpus_args.sample_tokens, seed=args.seed
-        )
-        self.samples[state.global_step] = text
+        sample = ""
+        # A model that has diverged has no probabilities to draw from.
+        if self.corpus_args.sample_tokens and math.isfinite(metrics["eval_loss"]):
+            text = sample_text(
+                model, self.tokenizer, self.corpus_args.prompt, self.corpus_args.sample_tokens, seed=args.seed
+            )
+            state.log_history[-1]["sample"] = text
+            sample = f"\n  {in_one_line(text)}"
         losses = [f"train loss {entry['loss']:.3f}, " for entry in state.log_history if "loss" in entry]
         print(
             f"\nStep {state.global_step}: {losses[-1] if losses else ''}validation loss {metrics['eval_loss']:.3f}, "
-            f"perplexity {math.exp(metrics['eval_loss']):,.1f}\n  {' '.join(text.split())}",
+            f"perplexity {perplexity(metrics['eval_loss']):,.1f}{sample}",
             flush=True,
         )
 
@@ -325,7 +401,7 @@ def with_perplexity(log_history: Sequence[dict]) -> list[dict]:
     """Return the log with the exponentials of its losses."""
     return [
         entry
-        | {key.replace("loss", "perplexity"): math.exp(entry[key]) for key in ("loss", "eval_loss") if key in entry}
+        | {key.replace("loss", "perplexity"): perplexity(entry[key]) for key in ("loss", "eval_loss") if key in entry}
         for entry in log_history
     ]
 
@@ -335,8 +411,9 @@ def with_perplexity(log_history: Sequence[dict]) -> list[dict]:
 
 def model_card(report: dict) -> str:
     """Write the README.md of the saved model from the report of the run that made it."""
+    replaced = f"; {report['corpus']['instead_of']} could not be reached" if report["corpus"]["instead_of"] else ""
     untrained = f" (untrained {report['untrained_loss']:.3f})" if report["untrained_loss"] else ""
-    samples = "\n".join(f"- step {step}: {' '.join(text.split())}" for step, text in report["samples"].items())
+    samples = "\n".join(f"- step {step}: {in_one_line(text)}" for step, text in report["samples"].items())
     return f"""---
 library_name: transformers
 pipeline_tag: text-generation
@@ -349,9 +426,11 @@ classifiers; what it writes is not to be relied on.
 `{report["command"]}`
 
 - Text: {report["corpus"]["name"]}, from {report["corpus"]["source"]} (SHA-256 `{report["corpus"]["sha256"]}`),
-  {report["train_tokens"]:,} tokens to train on and {report["validation_tokens"]:,} held out
-- Validation loss {report["validation_loss"]:.3f} nats per token{untrained}, perplexity {report["perplexity"]:,.1f}, at
-  step {report["best_step"]} of {report["steps"]}
+  {report["train_tokens"]:,} tokens to train on and {report["validation_tokens"]:,} held out{replaced}
+- Tokenizer: {report["tokenizer"]["source"]} (asked for: {report["tokenizer"]["requested"]}), {report["vocabulary"]:,}
+  tokens
+- Validation loss {report["validation_loss"]:.3f} nats per token{untrained}, perplexity {report["perplexity"]:,.1f},
+  at step {report["best_step"]} of {report["steps"]}
 - {report["train_seconds"]:.0f} s of training, {report["tokens_per_second"]:,.0f} tokens/s with evaluations, on \
 {report["hardware"]}
 
@@ -361,48 +440,37 @@ Samples, with the same random numbers each time:
 """
 
 
-def save_model(
-    model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerBase, file: DataFile, card: str, folder: Path
-) -> None:
-    """Save model, tokenizer and model card as one folder that replaces the previous one whole."""
-    # Also the mark by which `check_outputs` knows what it may replace.
-    model.config.base_model_source = {"name": "random weights", "source": file.source, "sha256": file.sha256}
-    folder = folder.resolve()
-    scratch = folder.with_name(f".{folder.name}.new")
-    # What a killed run left behind.
-    shutil.rmtree(scratch, ignore_errors=True)
-    model.save_pretrained(scratch)
-    tokenizer.save_pretrained(scratch)
-    (scratch / "README.md").write_text(card, encoding="utf-8")
-    exchange_folder(scratch, folder)
-
-
 # ---------------------------------------------------------------------------- the run
 
 
 def pretrain(
-    gpt_args: GPTArguments,
-    corpus_args: CorpusArguments,
-    args: PretrainingArguments,
-    documents: list[str],
-    file: DataFile,
-    corpus_name: str,
+    gpt_args: GPTArguments, corpus_args: CorpusArguments, args: PretrainingArguments, instead_of: str | None = None
 ) -> dict:
-    """Train on the documents, save the model, and return the report that is saved as metrics.json."""
+    """Train on the corpus, save the model, and return the report that is saved as metrics.json.
+
+    Args:
+        instead_of: the corpus that could not be reached.
+    """
     started = time.perf_counter()
+    check_sizes(gpt_args, corpus_args)
     checkpoint = checkpoint_to_resume(args)
-    with args.main_process_first(desc="outputs and tokenizer"):
+    with args.main_process_first(desc="text and tokenizer"):
+        documents, file, corpus_name = load_documents(corpus_args)
         if args.local_process_index == 0:
-            check_outputs(args.model_dir, (args.loss_pdf, Path(args.output_dir, "metrics.json")), args)
+            check_outputs(args.model_dir, args.loss_pdf, Path(args.output_dir, "metrics.json"))
         parts = dict(zip(("train", "validation"), split_documents(documents, corpus_args.validation_frac), strict=True))
-        tokenizer = load_tokenizer(gpt_args, parts["train"])
+        tokenizer, tokenizer_source = load_tokenizer(gpt_args, parts["train"], checkpoint)
+    check_same_everywhere(file.sha256, tokenizer_source)
     windows = {name: to_windows(part, tokenizer, gpt_args.context_length) for name, part in parts.items()}
     tokens = {name: len(part) * gpt_args.context_length for name, part in windows.items()}
     set_seed(args.seed)
-    model = build_model(gpt_args, tokenizer)
+    model = build_model(gpt_args, tokenizer, file)
+    if checkpoint:
+        check_resumed(checkpoint, model.config)
     logger.info("Text: %s (%s)", corpus_name, file.source)
     logger.info("Tokens: %s to train on, %s held out", f"{tokens['train']:,}", f"{tokens['validation']:,}")
-    logger.info("Parameters: %s, vocabulary: %s", f"{model.num_parameters():,}", f"{len(tokenizer):,}")
+    logger.info("Tokenizer: %s, %s tokens", tokenizer_source, f"{len(tokenizer):,}")
+    logger.info("Parameters: %s", f"{model.num_parameters():,}")
 
     trainer = Trainer(
         model=model,
@@ -412,38 +480,47 @@ def pretrain(
         data_collator=default_data_collator,
         processing_class=tokenizer,
     )
-    samples = SampleCallback(tokenizer, corpus_args)
-    trainer.add_callback(samples)
+    trainer.add_callback(SampleCallback(tokenizer, corpus_args))
+    if args.process_index == 0:
+        remove_old_checkpoints(args)
     outcome = trainer.train(resume_from_checkpoint=checkpoint)
 
-    state = trainer.state
+    state, best_step = trainer.state, kept_step(trainer)
+    losses = {entry["step"]: entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry}
+    # A recipe may evaluate never, or not at the last step.
+    validation_loss = losses[best_step] if best_step in losses else trainer.evaluate()["eval_loss"]
     seen_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size * gpt_args.context_length
-    evaluations = {entry["step"]: entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry}
-    best_step = state.best_global_step or state.global_step
+    resumed_at = json.loads(Path(checkpoint, "trainer_state.json").read_text())["global_step"] if checkpoint else 0
     report = {
         **run_facts(),
         "seed": args.seed,
-        "corpus": {"name": corpus_name, "source": file.source, "sha256": file.sha256},
+        "corpus": {
+            "name": corpus_name,
+            "source": file.source,
+            "sha256": file.sha256,
+            "instead_of": instead_of,
+        },
+        "tokenizer": {"requested": gpt_args.tokenizer_name, "source": tokenizer_source},
         "parameters": model.num_parameters(),
         "vocabulary": len(tokenizer),
         "train_tokens": tokens["train"],
         "validation_tokens": tokens["validation"],
         "epochs": state.epoch,
         "steps": state.global_step,
+        "resumed_at_step": resumed_at,
         "best_step": best_step,
-        "untrained_loss": evaluations.get(0),
-        "validation_loss": evaluations[best_step],
-        "perplexity": math.exp(evaluations[best_step]),
+        "untrained_loss": losses.get(0),
+        "validation_loss": validation_loss,
+        "perplexity": perplexity(validation_loss),
         "train_seconds": outcome.metrics["train_runtime"],
-        "tokens_per_second": seen_per_step * state.global_step / outcome.metrics["train_runtime"],
-        "samples": samples.samples,
+        "tokens_per_second": seen_per_step * (state.global_step - resumed_at) / outcome.metrics["train_runtime"],
+        "samples": {entry["step"]: entry["sample"] for entry in state.log_history if "sample" in entry},
     }
     if args.process_index == 0:
         report["total_seconds"] = time.perf_counter() - started
         report["peak_memory_gib"] = peak_memory_gib()
-        save_model(
-            trainer.accelerator.unwrap_model(trainer.model), tokenizer, file, model_card(report), Path(args.model_dir)
-        )
+        trained = trainer.accelerator.unwrap_model(trainer.model)
+        save_folder(trained, tokenizer, model_card(report), Path(args.model_dir))
         plot_metrics(
             with_perplexity(state.log_history),
             args.loss_pdf,
@@ -461,35 +538,27 @@ def pretrain(
     return report
 
 
+def pretrain_or_fall_back(argv: Sequence[str]) -> dict:
+    """Pretrain as the command line says, or by the fallback recipe where the corpus cannot be reached."""
+    gpt_args, corpus_args, args = parse_arguments(argv)
+    try:
+        return pretrain(gpt_args, corpus_args, args)
+    except UnreachableError as error:
+        fallback = corpus_args.fallback_recipe
+        # A corpus named on the command line is the one that is wanted.
+        if fallback is None or any(word.startswith("--corpus") for word in argv):
+            raise
+        logger.warning("%s\n%s\nFOLLOWING %s INSTEAD.\n%s", error, "!" * 80, fallback, "!" * 80)
+        flags = argv[1:] if argv and argv[0].endswith((".yaml", ".yml")) else argv
+        parsed = parse_arguments([str(Path(__file__).parent / fallback), *flags])
+        return pretrain(*parsed, instead_of=corpus_args.corpus)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Pretrain as the command line says; return the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    gpt_args, corpus_args, args = parse_arguments(argv)
-    logging.basicConfig(format="%(message)s")
-    for name in (__name__, "artifact_sources"):
-        logging.getLogger(name).setLevel(logging.INFO if args.process_index == 0 else logging.ERROR)
-    try:
-        try:
-            documents = load_documents(corpus_args)
-        except ArtifactError as error:
-            fallback = corpus_args.fallback_recipe
-            if not fallback or fallback.lower() == "none":
-                raise
-            recipe = Path(__file__).parent / fallback
-            logger.warning("%s\n%s\nFOLLOWING %s INSTEAD.\n%s", error, "!" * 80, fallback, "!" * 80)
-            flags = argv[1:] if argv and argv[0].endswith((".yaml", ".yml")) else argv
-            gpt_args, corpus_args, args = parse_arguments([str(recipe), *flags])
-            documents = load_documents(corpus_args)
-        pretrain(gpt_args, corpus_args, args, *documents)
-    except (ArtifactError, ConfigurationError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"\nInterrupted; {args.model_dir} and {args.loss_pdf} are as they were.", file=sys.stderr)
-        if list(Path(args.output_dir).glob("checkpoint-*/trainer_state.json")):
-            print("Go on with the same command and --resume_from_checkpoint last", file=sys.stderr)
-        return 130
-    return 0
+    *_, args = parse_arguments(argv)
+    return run_script(lambda: pretrain_or_fall_back(argv), args, f"{args.model_dir} and {args.loss_pdf}")
 
 
 if __name__ == "__main__":

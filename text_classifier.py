@@ -93,7 +93,7 @@ def load_tokenizer_and_model(
     Raises:
         FileNotFoundError: there is no such folder, or it holds neither an adapter nor a model.
         ArtifactError: the base model cannot be had.
-        ValueError, OSError: the folder's files are damaged.
+        ValueError, OSError: the folder's files are damaged, or hold a model without a classification head.
     """
     adapter_dir = Path(adapter_dir)
     is_adapter = (adapter_dir / CONFIG_NAME).is_file()
@@ -106,7 +106,11 @@ def load_tokenizer_and_model(
         weights_dir = resolve_base_model(base_name, trained_on=getattr(config, "base_model_source", None)).path
     tokenizer = AutoTokenizer.from_pretrained(adapter_dir)
     with quiet_loading():
-        model = AutoModelForSequenceClassification.from_pretrained(weights_dir, config=config, dtype=torch.float32)
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            weights_dir, config=config, dtype=torch.float32, output_loading_info=True
+        )
+        if not is_adapter and loading["missing_keys"]:
+            raise ValueError(f"{adapter_dir} is no classifier, but a base to train one on (--model_name_or_path)")
         if is_adapter:
             model = PeftModel.from_pretrained(model, adapter_dir).merge_and_unload()
     return tokenizer, model.to(dtype).eval().requires_grad_(False)

@@ -1,9 +1,10 @@
 """What each design choice is worth: `python benchmarks/design_choices.py`.
 
-Every row is the default recipe with one thing changed, run by a command of its own, once for each seed;
-the seed also draws the split, and all rows share the seeds' splits. A finished run is a line of
-design_choices.jsonl and is not run again, so the whole can be stopped and started at will; the table is
-DESIGN_CHOICES.md. `--rows` picks rows, `--seeds` how many seeds, `--list` shows every command.
+Every row is the default recipe with what its flags change, run by a command of its own, once for each
+seed; the seed also draws the split, and all rows share the seeds' splits. A finished run is a line of
+design_choices.jsonl and is not run again, so the whole can be stopped and started at will; the table,
+DESIGN_CHOICES.md, is written anew after every run. `--rows` picks rows, `--seeds` how many seeds,
+`--jobs` how many run at a time, `--list` shows every command.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,18 +26,18 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 import gpt_classification_model  # noqa: E402
-from artifact_sources import ArtifactError, is_model_folder, resolve_base_model  # noqa: E402
+from artifact_sources import ArtifactError, DataFile, atomic_path, resolve_base_model, resolve_sms_spam  # noqa: E402
 
 RUNS = REPOSITORY / "benchmarks" / "design_choices.jsonl"
 TABLE = REPOSITORY / "benchmarks" / "DESIGN_CHOICES.md"
-SCRATCH = REPOSITORY / "results" / "design_choices"
+SCRATCH = Path("results/design_choices")
 
 SEEDS = (123, 124, 125)
 
 # The decoder that every machine can load, and less of it, for runs of a few minutes.
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-PRETRAINED_HERE = "./gpt_pretrained"
+PRETRAINED_HERE = "./gpt_chitchat"
 
 PUBLISHED = "--majority same --token_dropout 0 --learning_rate 1e-4"
 READ_AFTER_PADDING = "benchmarks/design_choices.py --read_after_padding"
@@ -119,8 +121,8 @@ def make_rows() -> list[Row]:
 
 
 def random_base_dir(name: str) -> Path:
-    """Return where the random weights of a base's architecture are kept."""
-    return SCRATCH.relative_to(REPOSITORY) / "bases" / f"{name.removeprefix('./').replace('/', '--')}-random"
+    """Return where the random weights of a base's architecture are put."""
+    return SCRATCH / "bases" / f"{name.removeprefix('./').replace('/', '--')}-random"
 
 
 def fetch(base: Base) -> bool:
@@ -130,9 +132,9 @@ def fetch(base: Base) -> bool:
     except ArtifactError as error:
         print(f"{base.name}: not run. {str(error).splitlines()[0]}", flush=True)
         return False
-    folder = random_base_dir(base.weights)
-    if base.random and not is_model_folder(folder):
+    if base.random:
         set_seed(0)
+        folder = random_base_dir(base.weights)
         AutoModel.from_config(AutoConfig.from_pretrained(found.path)).save_pretrained(folder)
         AutoTokenizer.from_pretrained(found.path).save_pretrained(folder)
     return True
@@ -155,8 +157,8 @@ def read_after_padding(argv: list[str]) -> int:
     def load_tokenizer(base, max_length):
         tokenizer = usual(base, max_length)
         # The model answers at the last token that is not this one: another than fills the messages up.
-        others = (token for token in tokenizer.get_vocab() if token not in tokenizer.all_special_tokens)
-        tokenizer.pad_token = next(others)
+        ordinary = next(number for number in range(len(tokenizer)) if number not in tokenizer.all_special_ids)
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(ordinary)
         return tokenizer
 
     gpt_classification_model.SpamDataset = PaddedDataset
@@ -164,13 +166,16 @@ def read_after_padding(argv: list[str]) -> int:
     return gpt_classification_model.main(argv)
 
 
-def run(row: Row, seed: int, jobs: int) -> dict:
+def run(row: Row, seed: int, jobs: int, messages: DataFile) -> dict:
     """Run one row with one seed, as one of several jobs that share the cores, and return its figures."""
     folder = SCRATCH / row.name / str(seed)
+    # The same messages for all: a run of its own would ask UCI again, and might get another answer.
+    (folder / "dataset").mkdir(parents=True, exist_ok=True)
+    shutil.copy(messages.path, folder / "dataset")
+    source = "mirror" if "mirror" in messages.source else "uci"
     outputs = ["--output_dir", folder, "--adapter_dir", folder / "model", "--metrics_pdf", folder / "metrics.pdf"]
-    outputs += ["--dataset_dir", folder / "dataset"]
+    outputs += ["--dataset_dir", folder / "dataset", "--data_source", source]
     command = [sys.executable, *row.command(seed)[1:], *map(str, outputs), "--disable_tqdm", "true"]
-    folder.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"OMP_NUM_THREADS": str(max(1, os.cpu_count() // jobs))}
     with (folder / "log.txt").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
@@ -198,9 +203,11 @@ def run(row: Row, seed: int, jobs: int) -> dict:
         "trainable_parameters": report["training"]["trainable_parameters"],
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
         "peak_memory_gib": round(report["peak_memory_gib"], 2),
+        "test_messages": report["results"]["after"]["test"]["n"],
+        "left_out_messages": report["results"]["after"]["left_out"]["n"],
         "tfidf": {name: figures(name) for name in report["results"] if name.startswith("TF-IDF")},
         "base_sha256": report["base_model"]["sha256"],
-        "data": report["data"]["source"],
+        "data": report["data"]["source"].removesuffix(", local copy"),
         "hardware": report["hardware"],
         "versions": report["versions"],
     }
@@ -230,18 +237,27 @@ def table_row(title: str, runs: list[dict]) -> str:
 
 
 def make_table(rows: list[Row], runs: list[dict]) -> str:
-    """Write DESIGN_CHOICES.md from the finished runs."""
+    """Lay out the finished runs as DESIGN_CHOICES.md.
+
+    Raises:
+        SystemExit: they are of different messages, or one row's of different weights: no mean means anything then.
+    """
     by_row = {row.name: [one for one in runs if one["row"] == row.name] for row in rows}
+    bases = [{one["base_sha256"] for one in of_row} for of_row in by_row.values()]
+    sizes = {(one["test_messages"], one["left_out_messages"], one["data"]) for one in runs}
+    if len(sizes) > 1 or any(len(weights) > 1 for weights in bases):
+        raise SystemExit(f"{RUNS} holds runs of different data or weights: put it away and start anew.")
+    ((test_messages, left_out_messages, data),) = sizes
     lines = [
         "# Design choices, measured",
         "",
-        "Every row is the default recipe (`recipes/sms_spam_gpt2.yaml`) with one thing changed: mean ± standard",
+        "Every row is the default recipe (`recipes/sms_spam_gpt2.yaml`) with what it names changed: mean ± standard",
         "deviation over seeds, which draw the split as well; all rows share the seeds' splits. Made by",
         "`python benchmarks/design_choices.py` from the runs in `design_choices.jsonl`.",
         "",
-        "The test split has 220 messages, so one message is 0.45 points; *false alarms* are on 683 ham messages that",
-        "balancing left out and training never saw. Trained in bfloat16 mixed precision. Time is CPU time of the whole",
-        "command, evaluation included: on two idle cores the clock shows about half.",
+        f"The test split has {test_messages} messages: one is {100 / test_messages:.2f} points. *False alarms* are on",
+        f"{left_out_messages} ham messages that balancing left out and training never saw. All runs are in bfloat16",
+        "mixed precision. Time is CPU time of the whole command, with evaluation; two idle cores need half of it.",
         "",
         "| | Trainable parameters | Validation % | Test % | False alarms % | CPU min | Peak GiB | Runs |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -262,26 +278,23 @@ def make_table(rows: list[Row], runs: list[dict]) -> str:
         titles = {"TF-IDF, train": "Trained on the balanced messages", "TF-IDF, train + left out": "… and all ham"}
         for name, title in titles.items():
             lines.append(table_row(title, [with_tfidf[seed][name] for seed in sorted(with_tfidf)]))
-    hardware = {f"{one['hardware']}, torch {one['versions']['torch']}; data: {one['data']}" for one in runs}
-    lines += ["", *(f"Run on {one}." for one in sorted(hardware))]
-    for title, wanted in (("Commands", True), ("Not run here", False)):
-        chosen = [row for row in rows if bool(by_row[row.name]) == wanted]
-        if not chosen:
-            continue
-        lines += ["", f"## {title}", ""]
-        if not wanted:
-            lines += ["For want of the weights or of time; `--rows NAME` runs one where they can be had.", ""]
-        else:
-            lines += [
-                "`gpt_pretrained` comes from `python gpt_pretraining.py recipes/gpt_pretraining_chitchat.yaml`.",
-                "",
-            ]
-        for row in chosen:
-            lines.append(f"- {row.name}: `{shlex.join(row.command('SEED'))}`")
+    machines = sorted({f"{one['hardware']}, torch {one['versions']['torch']}" for one in runs})
+    lines += ["", f"Messages from: {data}. Run on {'; '.join(machines)}."]
+    explanations = {
+        "Commands": "`python benchmarks/design_choices.py --rows NAME` runs a row, which is "
+        "`python gpt_classification_model.py`\nwith the flags below, outputs of its own and the seed. "
+        f"`{PRETRAINED_HERE}` is made by\n`python gpt_pretraining.py recipes/gpt_pretraining_chitchat.yaml`.",
+        "Not run here": "The weights could not be had, or time was short.",
+    }
+    for title, explanation in explanations.items():
+        chosen = [row for row in rows if bool(by_row[row.name]) == (title == "Commands")]
+        lines += ["", f"## {title}", "", explanation, ""] if chosen else []
+        lines += [f"- {row.name}: `{shlex.join([*row.base.flags(), *row.flags.split()])}`" for row in chosen]
     return "\n".join(lines) + "\n"
 
 
 def main() -> int:
+    """Run what is missing of the table, as the command line says; return the exit code."""
     # Commands and folders are those of the repository.
     os.chdir(REPOSITORY)
     rows = make_rows()
@@ -301,18 +314,27 @@ def main() -> int:
     # Every row once before any row again: a table of all rows is there early.
     waiting = [(row, seed) for seed in SEEDS[: options.seeds] for row in chosen if (row.name, seed) not in done]
     at_hand = {base for base in {row.base for row, _ in waiting} if fetch(base)}
-    with ThreadPoolExecutor(options.jobs) as pool:
-        running = [pool.submit(run, row, seed, options.jobs) for row, seed in waiting if row.base in at_hand]
-        for finished in as_completed(running):
-            try:
-                record = finished.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+    messages = resolve_sms_spam(SCRATCH / "dataset")
+    one_writes = threading.Lock()
+
+    def run_and_record(row: Row, seed: int) -> None:
+        record = run(row, seed, options.jobs, messages)
+        with one_writes:
             with RUNS.open("a") as file:
                 file.write(json.dumps(record) + "\n")
-            print(f"{record['row']}, seed {record['seed']}: {100 * record['test']:.2f} %", flush=True)
-    TABLE.write_text(make_table(rows, read_runs()), encoding="utf-8")
+            with atomic_path(TABLE) as scratch:
+                scratch.write_text(make_table(rows, read_runs()), encoding="utf-8")
+        print(f"{row.name}, seed {seed}: {100 * record['test']:.2f} %", flush=True)
+
+    pool = ThreadPoolExecutor(options.jobs)
+    try:
+        for finished in as_completed(
+            [pool.submit(run_and_record, row, seed) for row, seed in waiting if row.base in at_hand]
+        ):
+            finished.result()
+    finally:
+        # However this ends, nothing new is started, and what is running is recorded.
+        pool.shutdown(cancel_futures=True)
     return 0
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import REPOSITORY
@@ -45,6 +46,9 @@ def test_table_shows_mean_and_spread_and_what_was_not_run(design_choices):
         "cpu_seconds": 90,
         "peak_memory_gib": 2.0,
         "tfidf": {"TF-IDF, train": tfidf, "TF-IDF, train + left out": tfidf},
+        "test_messages": 250,
+        "left_out_messages": 600,
+        "base_sha256": "0",
         "hardware": "2 CPU cores",
         "versions": {"torch": "9"},
         "data": "UCI",
@@ -62,23 +66,54 @@ def test_table_shows_mean_and_spread_and_what_was_not_run(design_choices):
     ]
     assert "| Trained on the balanced messages | – | 90.00 ± 0.00 | 95.00 ± 0.00 |" in table
     commands, not_run = table.split("## Commands")[1].split("## Not run here")
-    assert "- smollm2:" in commands and "- smollm2:" not in not_run and "- gpt2: `python gpt_class" in not_run
+    assert "has 250 messages: one is 0.40 points" in table
+    assert "- smollm2:" in commands and "- smollm2:" not in not_run and "- gpt2: `--model_name_or_path gpt2" in not_run
+    with pytest.raises(SystemExit, match="different data"):
+        design_choices.make_table(
+            rows, [run | {"seed": 1, "test": 1.0}, run | {"seed": 2, "test": 1.0, "data": "mirror"}]
+        )
 
 
-def test_a_finished_run_is_not_run_again(design_choices, tmp_path, monkeypatch, capsys):
-    finished = {"row": "minilm", "seed": design_choices.SEEDS[0], "test": 1.0}
+@pytest.fixture
+def unfinished(design_choices, tmp_path, monkeypatch):
+    """A benchmark that writes to a folder of its own, whose first seed of one row is done; `gpt2` cannot be had."""
     monkeypatch.setattr(design_choices, "RUNS", tmp_path / "runs.jsonl")
     monkeypatch.setattr(design_choices, "TABLE", tmp_path / "table.md")
     monkeypatch.setattr(design_choices, "make_table", lambda rows, runs: str(len(runs)))
     monkeypatch.setattr(design_choices, "fetch", lambda base: base.weights != "gpt2")
-    monkeypatch.setattr(design_choices, "run", lambda row, seed, jobs: {"row": row.name, "seed": seed, "test": 0.5})
+    monkeypatch.setattr(design_choices, "resolve_sms_spam", lambda folder: None)
+    finished = {"row": "minilm", "seed": design_choices.SEEDS[0], "test": 1.0}
     design_choices.RUNS.write_text(json.dumps(finished) + "\n")
     monkeypatch.setattr(sys, "argv", ["design_choices.py", "--rows", "minilm", "gpt2", "--jobs", "2"])
     monkeypatch.chdir(tmp_path)
-    assert design_choices.main() == 0
-    seeds = [(run["row"], run["seed"]) for run in design_choices.read_runs()]
-    assert sorted(seeds) == [("minilm", seed) for seed in design_choices.SEEDS]
-    assert (tmp_path / "table.md").read_text() == "3"
+    return design_choices
+
+
+def test_a_finished_run_is_not_run_again(unfinished, monkeypatch):
+    monkeypatch.setattr(unfinished, "run", lambda row, seed, *_: {"row": row.name, "seed": seed, "test": 0.5})
+    assert unfinished.main() == 0
+    seeds = [(run["row"], run["seed"]) for run in unfinished.read_runs()]
+    assert sorted(seeds) == [("minilm", seed) for seed in unfinished.SEEDS]
+    assert unfinished.TABLE.read_text() == "3"
+
+
+@pytest.mark.parametrize("reason", [KeyboardInterrupt, SystemExit("a run failed")])
+def test_stopping_starts_nothing_new_and_keeps_what_is_finished(unfinished, monkeypatch, reason):
+    started = []
+
+    def run(row, seed, *_):
+        started.append(seed)
+        if seed == unfinished.SEEDS[1]:
+            raise reason
+        time.sleep(0.3)
+        return {"row": row.name, "seed": seed, "test": 0.5}
+
+    monkeypatch.setattr(unfinished, "run", run)
+    monkeypatch.setattr(unfinished, "SEEDS", (*unfinished.SEEDS, 126, 127, 128))
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--seeds", "6"])
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        unfinished.main()
+    assert len(started) < 5 and len(unfinished.read_runs()) == len(started)
 
 
 def test_reading_after_the_padding_pads_with_a_token_the_model_reads(tmp_path, tiny_gpt2, messages_csv):

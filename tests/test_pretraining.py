@@ -2,12 +2,15 @@
 
 import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
 import yaml
-from conftest import REPOSITORY, make_messages
+from conftest import REPOSITORY, make_messages, save_wordpiece_tokenizer
 from hub_stand_in import hub_handler
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -40,6 +43,10 @@ def run_here(folder, *argv: str) -> int:
         return main(list(argv))
 
 
+def report_of(folder) -> dict:
+    return json.loads((folder / "results_pretraining/metrics.json").read_text())
+
+
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
     """The folder of a finished run."""
@@ -57,11 +64,10 @@ def test_default_recipe_is_the_story_with_gpt2s_tokenizer():
 
 
 def test_it_learns_far_beyond_the_untrained_model(pretrained):
-    report = json.loads((pretrained / "results_pretraining/metrics.json").read_text())
+    report = report_of(pretrained)
     assert report["untrained_loss"] == pytest.approx(math.log(report["vocabulary"]), rel=0.1)
     assert report["validation_loss"] < report["untrained_loss"] / 2
     assert report["perplexity"] == pytest.approx(math.exp(report["validation_loss"]))
-    assert report["tokens_per_second"] == pytest.approx(20 * 8 * 32 / report["train_seconds"])
     assert list(report["samples"]) == ["0", "10", "20"] and len(set(report["samples"].values())) > 1
     assert all(text.startswith("The") for text in report["samples"].values())
 
@@ -84,7 +90,7 @@ def test_what_is_saved_is_a_standard_folder(pretrained):
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     # The head is the embedding, as in GPT-2, also after the best checkpoint was loaded.
     assert model.lm_head.weight.data_ptr() == model.transformer.wte.weight.data_ptr()
-    report = json.loads((pretrained / "results_pretraining/metrics.json").read_text())
+    report = report_of(pretrained)
     assert model.num_parameters() == report["parameters"]
     (validation,) = split_documents([STORY], 0.1)[1:]
     windows = to_windows(validation, tokenizer, 32)
@@ -119,6 +125,12 @@ def test_same_seed_same_model_and_resuming_changes_nothing(pretrained, tmp_path)
     (tmp_path / "story.txt").write_text(STORY)
     flags = ["--text_file", "story.txt", *SMALL.split()]
     assert run_here(tmp_path, *flags, "--resume_from_checkpoint", "last") == 0
+    resumed, whole = report_of(tmp_path), report_of(pretrained)
+    assert (resumed["resumed_at_step"], whole["resumed_at_step"]) == (10, 0)
+    assert resumed["samples"] == whole["samples"] and resumed["untrained_loss"] == whole["untrained_loss"]
+    # Half of the steps were made by another process.
+    tokens = resumed["tokens_per_second"] * resumed["train_seconds"]
+    assert tokens == pytest.approx(whole["tokens_per_second"] * whole["train_seconds"] / 2)
     other = tmp_path / "other"
     other.mkdir()
     (other / "story.txt").write_text(STORY)
@@ -129,6 +141,44 @@ def test_same_seed_same_model_and_resuming_changes_nothing(pretrained, tmp_path)
         torch.testing.assert_close(models[2].state_dict()[name], weight, msg=name)
 
 
+@pytest.mark.parametrize("change", [{"text": STORY + " The end."}, {"flags": ["--n_embd", "64"]}], ids=["text", "size"])
+def test_another_text_or_size_is_not_resumed(pretrained, tmp_path, capsys, change):
+    shutil.copytree(pretrained / "results_pretraining", tmp_path / "results_pretraining")
+    (tmp_path / "story.txt").write_text(change.get("text", STORY))
+    flags = ["--text_file", "story.txt", *SMALL.split(), *change.get("flags", [])]
+    assert run_here(tmp_path, *flags, "--resume_from_checkpoint", "last") == 1
+    assert "checkpoint-20" in capsys.readouterr().err
+    assert (tmp_path / "results_pretraining/checkpoint-20").is_dir(), "nothing is lost by a mistake"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--eval_strategy no --load_best_model_at_end false --eval_on_start false --sample_tokens 0",
+        "--load_best_model_at_end false --max_steps 15 --eval_on_start false --learning_rate 9",
+    ],
+)
+def test_reported_loss_is_that_of_the_saved_weights(tmp_path, flags):
+    """Also where nothing is evaluated, or the last weights are kept although others were better."""
+    (tmp_path / "story.txt").write_text(STORY)
+    assert run_here(tmp_path, "--text_file", "story.txt", *SMALL.split(), *flags.split(), "--bf16", "false") == 0
+    report, folder = report_of(tmp_path), tmp_path / "gpt_pretrained"
+    assert report["best_step"] == report["steps"]
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    windows = to_windows(split_documents([STORY], 0.1)[1], tokenizer, 32)
+    batch = {name: torch.stack([window[name] for window in windows]) for name in ("input_ids", "labels")}
+    with torch.inference_mode():
+        assert model(**batch).loss.item() == pytest.approx(report["validation_loss"], rel=1e-4)
+
+
+def test_a_run_that_diverges_ends_in_order(tmp_path, capsys):
+    """Infinite perplexity, no sample, but no crash either."""
+    (tmp_path / "story.txt").write_text(STORY)
+    flags = ["--learning_rate", "1e6", "--max_grad_norm", "1e9", "--load_best_model_at_end", "false"]
+    assert run_here(tmp_path, "--text_file", "story.txt", *SMALL.split(), *flags) == 0
+    assert "perplexity inf" in capsys.readouterr().out
+
+
 def test_sampling_leaves_the_random_state_and_the_mode(pretrained):
     folder = pretrained / "gpt_pretrained"
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
@@ -137,8 +187,8 @@ def test_sampling_leaves_the_random_state_and_the_mode(pretrained):
     first = sample_text(model, tokenizer, "The cat", 8, seed=1)
     assert first == sample_text(model, tokenizer, "The cat", 8, seed=1) != sample_text(model, tokenizer, "", 8, seed=1)
     assert torch.equal(torch.random.get_rng_state(), state) and model.training
-    # A prompt longer than the model reads is cut, and text after it still fits.
-    assert sample_text(model, tokenizer, "The cat sat. " * 50, 99, seed=1)
+    # Of a prompt longer than the model reads the end is kept, so that what is written still fits.
+    assert sample_text(model, tokenizer, "The cat sat. " * 50 + "The dog", 20, seed=1).count("The dog") == 1
 
 
 # ---------------------------------------------------------------------------- text
@@ -167,8 +217,9 @@ def test_windows_hold_the_whole_stream_with_an_end_after_each_document():
 def test_validation_text_is_the_end_and_never_trained_on():
     assert split_documents(["abcdefghij"], 0.2) == (["abcdefgh"], ["ij"])
     documents = ["a" * 50, "b" * 30, "c" * 15, "d" * 5]
-    assert split_documents(documents, 0.1) == (documents[:2], ["c" * 15, "d" * 5])
-    assert split_documents(["a", "b"], 0.99) == (["a"], ["b"])
+    assert split_documents(documents, 0.1) == (["a" * 50, "b" * 30, "c" * 10], ["c" * 5, "d" * 5])
+    # However unlike the documents' sizes are.
+    assert [sum(map(len, part)) for part in split_documents(["a", "b" * 999], 0.1)] == [900, 100]
 
 
 def test_a_folder_of_texts_is_read_in_the_order_of_names(tmp_path):
@@ -178,8 +229,9 @@ def test_a_folder_of_texts_is_read_in_the_order_of_names(tmp_path):
         (texts / name).write_text(text)
     (texts / "empty.txt").write_text(" \n")
     assert run_here(tmp_path, "--text_file", "texts", *SMALL.split()) == 0
-    report = json.loads((tmp_path / "results_pretraining/metrics.json").read_text())
-    assert report["corpus"]["name"] == "texts" and report["validation_tokens"] < report["train_tokens"] / 4
+    report = report_of(tmp_path)
+    assert report["corpus"]["name"] == "texts"
+    assert report["validation_tokens"] == pytest.approx(0.1 * report["train_tokens"] / 0.9, rel=0.05)
 
 
 def test_conversations_are_documents_of_one_utterance_a_line(tmp_path):
@@ -192,12 +244,8 @@ def test_conversations_are_documents_of_one_utterance_a_line(tmp_path):
 # ---------------------------------------------------------------------------- sources and mistakes
 
 
-def test_hubs_tokenizer_is_used_where_it_can_be_reached(tmp_path, tiny_gpt2, serve, monkeypatch):
+def test_hubs_tokenizer_is_used_where_it_can_be_reached(tmp_path, tiny_gpt2, serve):
     """In a new process, since huggingface_hub reads its settings when it is imported."""
-    import os
-    import subprocess
-    import sys
-
     (tmp_path / "story.txt").write_text(STORY)
     environment = {
         **os.environ,
@@ -210,26 +258,64 @@ def test_hubs_tokenizer_is_used_where_it_can_be_reached(tmp_path, tiny_gpt2, ser
     assert result.returncode == 0 and "TRAINING A TOKENIZER" not in result.stderr, result.stderr
     ours, theirs = (AutoTokenizer.from_pretrained(path) for path in (tmp_path / "gpt_pretrained", tiny_gpt2))
     assert ours.get_vocab() == theirs.get_vocab()
+    assert report_of(tmp_path)["tokenizer"] == {"requested": "gpt2", "source": "gpt2"}
     environment["HF_ENDPOINT"], environment["HF_HOME"] = "http://127.0.0.1:9", str(tmp_path / "empty")
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0 and "TRAINING A TOKENIZER" in result.stderr
+    assert report_of(tmp_path)["tokenizer"] == {"requested": "gpt2", "source": "trained on the text"}
+    assert "(asked for: gpt2)" in (tmp_path / "gpt_pretrained/README.md").read_text()
     for noise in ("Warning", "missing keys", "loss_type"):
         assert noise not in result.stderr
 
 
-def test_an_unreachable_story_is_replaced_by_the_fallback_recipe_or_ends_the_run(tmp_path, monkeypatch, capsys, caplog):
+@pytest.fixture
+def fallback_recipe(tmp_path, monkeypatch):
+    """A recipe for another text, a cache without the story, and an address that does not answer."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(artifact_sources, "THE_VERDICT", RemoteFile("http://127.0.0.1:9/verdict.txt", "0" * 64))
     (tmp_path / "story.txt").write_text(STORY)
     defaults = yaml.safe_load((REPOSITORY / "recipes/gpt_pretraining.yaml").read_text())
-    fallback = tmp_path / "fallback.yaml"
-    fallback.write_text(yaml.safe_dump(defaults | {"text_file": str(tmp_path / "story.txt")}))
-    assert run_here(tmp_path, *SMALL.split(), "--fallback_recipe", str(fallback)) == 0
-    assert f"FOLLOWING {fallback} INSTEAD" in caplog.text
-    assert json.loads((tmp_path / "results_pretraining/metrics.json").read_text())["corpus"]["name"] == "story.txt"
-    shutil.rmtree(tmp_path / "gpt_pretrained")
-    assert run_here(tmp_path, *SMALL.split(), "--fallback_recipe", "none") == 1
-    assert "127.0.0.1:9/verdict.txt" in capsys.readouterr().err and not (tmp_path / "gpt_pretrained").exists()
+    recipe = tmp_path / "fallback.yaml"
+    recipe.write_text(yaml.safe_dump(defaults | {"text_file": str(tmp_path / "story.txt")}))
+    return str(recipe)
+
+
+def test_an_unreachable_story_is_replaced_by_the_fallback_recipe_and_that_is_told(tmp_path, fallback_recipe, caplog):
+    assert run_here(tmp_path, *SMALL.split(), "--fallback_recipe", fallback_recipe) == 0
+    assert f"FOLLOWING {fallback_recipe} INSTEAD" in caplog.text
+    corpus = report_of(tmp_path)["corpus"]
+    assert (corpus["name"], corpus["instead_of"]) == ("story.txt", "the_verdict")
+    assert "the_verdict could not be reached" in (tmp_path / "gpt_pretrained/README.md").read_text()
+
+
+def test_flags_count_in_the_chitchat_recipe_too():
+    """A trial of a hundredth of an epoch stays one where the story is replaced."""
+    recipe = str(REPOSITORY / "recipes/gpt_pretraining_chitchat.yaml")
+    *_, training = parse_arguments([recipe, "--num_train_epochs", "0.01"])
+    assert (training.num_train_epochs, training.max_steps) == (0.01, -1)
+
+
+@pytest.mark.parametrize("why", ["forbidden", "named", "another text at the address"])
+def test_the_story_is_not_replaced(tmp_path, fallback_recipe, capsys, serve, monkeypatch, why):
+    flags = {"forbidden": ["--fallback_recipe", "none"], "named": ["--corpus", "the_verdict"]}.get(why, [])
+    if why.startswith("another"):
+        address = serve(hub_handler({"gpt2": tmp_path})) + "/gpt2/resolve/main/story.txt"
+        monkeypatch.setattr(artifact_sources, "THE_VERDICT", RemoteFile(address, "0" * 64))
+    assert run_here(tmp_path, *SMALL.split(), "--fallback_recipe", fallback_recipe, *flags) == 1
+    assert capsys.readouterr().err.count("Error: http://127.0.0.1") == 1
+    assert not (tmp_path / "gpt_pretrained").exists()
+
+
+def test_two_processes_pretrain_together(tmp_path):
+    (tmp_path / "story.txt").write_text(STORY)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += [str(REPOSITORY / "gpt_pretraining.py"), "--text_file", "story.txt", *SMALL.split()]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.count("Saved gpt_pretrained") == 1 and result.stdout.count("Step 20:") == 1
+    report = report_of(tmp_path)
+    assert report["validation_loss"] < report["untrained_loss"] / 2
 
 
 @pytest.mark.parametrize(
@@ -241,14 +327,22 @@ def test_an_unreachable_story_is_replaced_by_the_fallback_recipe_or_ends_the_run
         (["--text_file", "blank.txt"], "no text"),
         (["--text_file", "short.txt"], "fewer than one window"),
         (["--n_head", "3"], "does not divide"),
+        (["--n_layer", "0"], "--n_layer 0: at least 1"),
+        (["--context_length", "1"], "--context_length 1: at least 2"),
+        (["--vocab_size", "-1"], "--vocab_size -1: at least 257"),
+        (["--dropout", "2"], "--dropout 2.0"),
+        (["--sample_tokens", "32"], "fewer than --context_length"),
         (["--validation_frac", "1.5"], "between 0 and 1"),
+        (["--tokenizer_name", "wordpiece"], "has no end-of-text token"),
+        (["--tokenizer_name", "no/such/name"], "'no/such/name'"),
         (["--model_dir", "."], "is no adapter or model trained here"),
         (["--resume_from_checkpoint", "last"], "no checkpoint"),
-        (["--tokenizer_name", "./nowhere"], "no such folder"),
+        (["--tokenizer_name", "./nowhere"], "nowhere is no folder with a tokenizer"),
     ],
 )
 def test_mistakes_end_in_one_clear_error(tmp_path, capsys, more, message):
     (tmp_path / "empty").mkdir()
+    save_wordpiece_tokenizer(tmp_path / "wordpiece")
     for name, content in {
         "story.txt": STORY.encode(),
         "latin.txt": "café".encode("latin-1"),
@@ -258,5 +352,5 @@ def test_mistakes_end_in_one_clear_error(tmp_path, capsys, more, message):
         (tmp_path / name).write_bytes(content)
     assert run_here(tmp_path, "--text_file", "story.txt", *SMALL.split(), *more) == 1
     error = capsys.readouterr().err
-    assert message in error and "Traceback" not in error
+    assert [message in line for line in error.splitlines() if line.startswith("Error:")] == [True]
     assert not (tmp_path / "gpt_pretrained").exists() and (tmp_path / "story.txt").exists()

@@ -211,6 +211,20 @@ def test_same_seed_gives_the_same_adapter(trained, tmp_path, tiny_gpt2, messages
     assert_same_adapter(tmp_path, trained)
 
 
+def test_a_mistake_costs_no_checkpoints(trained, tmp_path, tiny_gpt2, messages_csv):
+    shutil.copytree(trained / "results", tmp_path / "results")
+    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, "--target_modules", "q_proj")) == 1
+    assert (tmp_path / "results/checkpoint-18").is_dir()
+
+
+def test_without_loading_the_best_the_report_is_about_the_last(tmp_path, tiny_gpt2, messages_csv):
+    flags = ["--load_best_model_at_end", "false", "--learning_rate", "1"]
+    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags)) == 0
+    training = json.loads((tmp_path / "results/metrics.json").read_text())["training"]
+    assert training["best_step"] == training["steps"] == 18
+    assert "checkpoint was chosen" not in (tmp_path / "lora_model/README.md").read_text()
+
+
 def test_resumed_run_ends_like_an_uninterrupted_one(trained, tmp_path, tiny_gpt2, messages_csv):
     shutil.copytree(trained / "results", tmp_path / "results", ignore=shutil.ignore_patterns("checkpoint-18"))
     argv = arguments(tiny_gpt2, messages_csv, "--resume_from_checkpoint", "last")
@@ -459,7 +473,8 @@ def test_only_the_first_layers_of_a_base_are_used_when_asked_for(tmp_path, tiny_
     batch = tokenizer.pad(encode(["WIN a FREE prize now"], tokenizer, 120), return_tensors="pt")
     with torch.inference_mode():
         torch.testing.assert_close(plain.eval()(**batch).logits, model(**batch).logits, atol=1e-5, rtol=1e-4)
-    assert "first 1 layers" in (adapter / "README.md").read_text()
+    card = (adapter / "README.md").read_text()
+    assert "its first 1 layers" in card and "Plain PEFT has to be told so" in card
     assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, "--num_hidden_layers", "3")) == 1
     assert "has 2 layers" in capsys.readouterr().err
 
@@ -530,6 +545,12 @@ def test_base_with_missing_weights_is_refused(tmp_path, tiny_gpt2, messages_csv,
     save_file({f"other.{name}": weight for name, weight in weights.items()}, folder / "model.safetensors")
     assert run_here(tmp_path, arguments(folder, messages_csv)) == 1
     assert "lacks weights" in capsys.readouterr().err
+
+
+def test_a_base_without_a_head_is_no_classifier(tiny_gpt2):
+    """It would answer with random weights, others at every start."""
+    with pytest.raises(ValueError, match="is no classifier"):
+        load_tokenizer_and_model(tiny_gpt2)
 
 
 def test_gpt2_small_has_the_documented_number_of_trainable_parameters():
