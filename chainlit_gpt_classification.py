@@ -41,7 +41,6 @@ from chat.feedback import delete_feedback, open_feedback, save_feedback
 from chat.message_tables import (
     MAX_ROWS,
     TableError,
-    add_answers,
     find_text_column,
     mean_lengths,
     read_messages,
@@ -51,6 +50,7 @@ from chat.server import harden
 from chat.texts import LANGUAGES, STARTERS, chinese_label, closest_language, label_name, say
 from text_classifier import (
     Classification,
+    add_answers,
     classify,
     decide,
     decision_threshold,

@@ -20,7 +20,6 @@ import shlex
 import shutil
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,7 +68,7 @@ from artifact_sources import (
 )
 from chat.feedback import read_feedback
 from evaluation_report import HELD_OUT, model_card, results_table, score, tfidf_predictions
-from text_classifier import encode, fast_dtype, quiet_loading
+from text_classifier import encode, fast_dtype, quiet_loading, read_table
 
 logger = logging.getLogger(__name__)
 
@@ -254,36 +253,15 @@ def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments,
 def read_messages(data_file: Path, text_column: str, label_column: str) -> pd.DataFrame:
     """Read a user's .csv or .tsv into columns `Label` and `Text` (strings).
 
-    A .csv may quote its fields; a .tsv is read as the format is defined, one line a row, no quoting.
     Rows without a label or a text are left out, and their number is said.
 
     Raises:
         ConfigurationError: the file is missing, not UTF-8, not a table, or lacks a column.
     """
-    tab_separated = data_file.suffix.lower() in (".tsv", ".tab")
     try:
-        with warnings.catch_warnings():
-            # Rows with more fields than the header: text with commas that nobody quoted.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(
-                data_file,
-                sep="\t" if tab_separated else ",",
-                quoting=csv.QUOTE_NONE if tab_separated else csv.QUOTE_MINIMAL,
-                dtype=str,
-                encoding="utf-8-sig",
-                index_col=False,
-                # Only an empty cell is missing: "NA", "null" and "None" are things people write.
-                keep_default_na=False,
-                na_values=[""],
-            )
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(
-            f"{data_file} is not UTF-8 text (byte {error.start}). Convert it first, with its own encoding "
-            f"(cp1252, gb18030, utf-16 …) for ENCODING: "
-            f"iconv -f ENCODING -t utf-8 {data_file} > converted{data_file.suffix}"
-        ) from error
-    except (OSError, pd.errors.EmptyDataError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise ConfigurationError(f"Cannot read {data_file} as a table: {error}") from error
+        (table,) = read_table(data_file)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
     for column, option in ((text_column, "--text_column"), (label_column, "--label_column")):
         if column not in table.columns:
             raise ConfigurationError(
@@ -291,7 +269,7 @@ def read_messages(data_file: Path, text_column: str, label_column: str) -> pd.Da
                 f"Name the right one with {option}."
             )
     table = pd.DataFrame({"Label": table[label_column].str.strip(), "Text": table[text_column]})
-    complete = table["Label"].fillna("").ne("") & table["Text"].fillna("").str.strip().ne("")
+    complete = table["Label"].ne("") & table["Text"].str.strip().ne("")
     if dropped := int((~complete).sum()):
         logger.warning("%s: %d rows without text or label are left out.", data_file, dropped)
     return table[complete].reset_index(drop=True)

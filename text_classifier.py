@@ -1,15 +1,25 @@
-"""Use a trained adapter: load it once, merge it into its base, and classify messages with it."""
+"""Use a trained adapter: load it once, merge it into its base, and classify messages with it.
 
+python text_classifier.py messages.csv --output scored.csv --text_column body
+"""
+
+import argparse
 import contextlib
+import csv
+import json
+import os
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import torch
 import transformers
 from peft import PeftConfig, PeftModel
 from peft.utils import CONFIG_NAME
+from tqdm import tqdm
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -19,7 +29,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from artifact_sources import resolve_base_model
+from artifact_sources import ArtifactError, atomic_path, file_sha256, resolve_base_model
 
 
 @dataclass(frozen=True)
@@ -180,3 +190,163 @@ def classify(
                 truncated=bool(encoded.encodings[index].overflowing),
             )
     return answers
+
+
+# ---------------------------------------------------------------------------- files
+
+# Enough to sort by length, few enough to lose when a run is stopped.
+ROWS_AT_A_TIME = 1024
+
+
+def read_table(path: Path, rows_at_a_time: int | None = None) -> Iterator[pd.DataFrame]:
+    """Yield the rows of a .csv or .tsv as strings, all at once or some at a time; an empty cell is "".
+
+    A .csv may quote its fields; a .tsv is read as the format is defined, one line a row, no quoting.
+
+    Raises:
+        ValueError: the file is missing, not UTF-8 or not a table; the message says what to do.
+    """
+    tab_separated = path.suffix.lower() in (".tsv", ".tab")
+    try:
+        with warnings.catch_warnings():
+            # Rows with more fields than the header: text with commas that nobody quoted.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                path,
+                sep="\t" if tab_separated else ",",
+                quoting=csv.QUOTE_NONE if tab_separated else csv.QUOTE_MINIMAL,
+                dtype=str,
+                encoding="utf-8-sig",
+                index_col=False,
+                # "NA", "null" and "None" are things people write.
+                keep_default_na=False,
+                chunksize=rows_at_a_time,
+            )
+            yield from [table] if rows_at_a_time is None else table
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not UTF-8 text (byte {error.start}). Convert it first, with its own encoding "
+            f"(cp1252, gb18030, utf-16 …) for ENCODING: iconv -f ENCODING -t utf-8 {path} > converted{path.suffix}"
+        ) from error
+    except (OSError, pd.errors.EmptyDataError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
+        raise ValueError(f"Cannot read {path} as a table: {str(error).strip()}") from error
+
+
+def add_answers(
+    table: pd.DataFrame, answers: Sequence[Classification | None], labels: Sequence[str | None], positive_label: str
+) -> pd.DataFrame:
+    """Return the table with columns for label, probability of `positive_label` and truncation.
+
+    Args:
+        table: n messages.
+        answers: n answers, None for a message that was not classified.
+        labels: n labels, at the threshold of the person who asked.
+        positive_label: name of class 1.
+    """
+    added = {
+        "predicted_label": [label or "" for label in labels],
+        f"{positive_label}_probability": [f"{answer.positive_probability:.4f}" if answer else "" for answer in answers],
+        "truncated": [str(answer.truncated).lower() if answer else "" for answer in answers],
+    }
+    result = table.copy()
+    for name, values in added.items():
+        while name in result.columns:
+            name += "_2"
+        result[name] = values
+    return result
+
+
+def score_file(
+    source: Path,
+    target: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel,
+    text_column: str,
+    model_sha256: str,
+) -> int:
+    """Classify the messages of a .csv or .tsv of any length, and return how many rows were written to a .csv.
+
+    Only some rows are in memory at a time. Until all is done, what is done stands in `target`.part, and a
+    run that was stopped goes on from there.
+
+    Args:
+        model_sha256: of the adapter: rows of another are not continued.
+
+    Raises:
+        ValueError: the source cannot be read, lacks the column, or the unfinished file is of something else.
+    """
+    part, state_file = (target.with_name(f"{target.name}{suffix}") for suffix in (".part", ".part.json"))
+    task = {"source": file_sha256(source), "model": model_sha256, "text_column": text_column}
+    state = {"task": task, "rows": 0, "bytes": 0}
+    if state_file.is_file():
+        state = json.loads(state_file.read_text(encoding="utf-8"))
+        if state["task"] != task:
+            raise ValueError(f"{part} is of another file or adapter. Finish that, or remove it and {state_file.name}.")
+    # All is read once before: what is wrong with row 90,000 shows at once, not after an hour.
+    total = 0
+    for table in read_table(source, ROWS_AT_A_TIME):
+        if text_column not in table.columns:
+            raise ValueError(
+                f"{source} has no column {text_column!r}, only {', '.join(map(repr, table.columns))}. "
+                "Name the right one with --text_column."
+            )
+        total += len(table)
+    if not total:
+        raise ValueError(f"{source} has no rows.")
+    with (
+        part.open("ab") as output,
+        tqdm(total=total, initial=state["rows"], unit=" messages", disable=None) as progress,
+    ):
+        # What a stopped run wrote after it last took note.
+        output.truncate(state["bytes"])
+        rows = 0
+        for table in read_table(source, ROWS_AT_A_TIME):
+            rows += len(table)
+            if rows <= state["rows"]:
+                continue
+            texts = table[text_column].tolist()
+            filled = [index for index, text in enumerate(texts) if text.strip()]
+            answers: list[Classification | None] = [None] * len(texts)
+            classified = classify([texts[index] for index in filled], tokenizer, model, batch_size=16)
+            for index, answer in zip(filled, classified, strict=True):
+                answers[index] = answer
+            labels = [answer.label if answer else None for answer in answers]
+            scored = add_answers(table, answers, labels, model.config.id2label[1])
+            output.write(scored.to_csv(index=False, header=not state["rows"], lineterminator="\n").encode())
+            output.flush()
+            os.fsync(output.fileno())
+            state |= {"rows": rows, "bytes": output.tell()}
+            with atomic_path(state_file) as scratch:
+                scratch.write_text(json.dumps(state), encoding="utf-8")
+            progress.update(len(table))
+    os.replace(part, target)
+    state_file.unlink()
+    return total
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Classify a file as the command line says; return the exit code."""
+    parser = argparse.ArgumentParser(description="Classify the messages of a file.")
+    parser.add_argument("file", type=Path, help="a UTF-8 .csv or .tsv with a header")
+    parser.add_argument("--output", type=Path, required=True, help=".csv to write: the file's columns and the answers")
+    parser.add_argument("--text_column", default="Text", help="column with the messages (default: Text)")
+    parser.add_argument("--adapter_dir", type=Path, default=Path("lora_model"), help="default: lora_model")
+    options = parser.parse_args(argv)
+    try:
+        if options.output.resolve() == options.file.resolve():
+            raise ValueError("--output is the file itself.")
+        tokenizer, model = load_tokenizer_and_model(options.adapter_dir, fast_dtype())
+        sha256 = file_sha256(*sorted(options.adapter_dir.glob("*.safetensors")), options.adapter_dir / "config.json")
+        rows = score_file(options.file, options.output, tokenizer, model, options.text_column, sha256)
+    except (ArtifactError, ValueError, OSError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted; the same command goes on from here.", file=sys.stderr)
+        return 130
+    print(f"{rows:,} rows in {options.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

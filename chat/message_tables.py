@@ -12,8 +12,6 @@ import openpyxl
 import pandas as pd
 from charset_normalizer import from_bytes
 
-from text_classifier import Classification
-
 MAX_ROWS = 10_000
 MAX_COLUMNS = 100
 # An .xlsx is a zip archive: a small one can unpack to gigabytes.
@@ -189,30 +187,6 @@ def find_text_column(table: pd.DataFrame) -> str | None:
 def neutralise_formula(cell: str) -> str:
     """Put an apostrophe before what a spreadsheet would run as a formula; numbers stay as they are."""
     return f"'{cell}" if _FORMULA.match(cell) and not _NUMBER.fullmatch(cell) else cell
-
-
-def add_answers(
-    table: pd.DataFrame, answers: Sequence[Classification | None], labels: Sequence[str | None], positive_label: str
-) -> pd.DataFrame:
-    """Return the table with columns for label, probability of `positive_label` and truncation.
-
-    Args:
-        table: n messages.
-        answers: n answers, None for a message that was not classified.
-        labels: n labels, at the threshold of the person who asked.
-        positive_label: name of class 1.
-    """
-    added = {
-        "predicted_label": [label or "" for label in labels],
-        f"{positive_label}_probability": [f"{answer.positive_probability:.4f}" if answer else "" for answer in answers],
-        "truncated": [str(answer.truncated).lower() if answer else "" for answer in answers],
-    }
-    result = table.copy()
-    for name, values in added.items():
-        while name in result.columns:
-            name += "_2"
-        result[name] = values
-    return result
 
 
 def to_csv(table: pd.DataFrame) -> bytes:

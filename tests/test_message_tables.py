@@ -11,14 +11,13 @@ import pytest
 from chat.message_tables import (
     MAX_ROWS,
     TableError,
-    add_answers,
     find_text_column,
     neutralise_formula,
     read_messages,
     to_csv,
 )
 from chat.texts import TEXTS
-from text_classifier import Classification
+from text_classifier import Classification, add_answers
 
 ROWS = [["1", "Free entry, call £100 now"], ["2", 'He said "hi"\nand left'], ["3", ""], ["4", "晚饭吃了吗？"]]
 

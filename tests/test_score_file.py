@@ -1,0 +1,133 @@
+"""A file of any length is classified by one command, which can be stopped at any moment and goes on."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+from conftest import REPOSITORY
+
+import text_classifier
+from text_classifier import classify, load_tokenizer_and_model, main
+
+SCRIPT = REPOSITORY / "text_classifier.py"
+
+
+@pytest.fixture
+def reviews(tmp_path):
+    """Rows of many kinds: quotes, line breaks, commas, blank ones, words like NA."""
+    texts = ["A joy!", 'He said "no",\nand left', "", "NA", "  ", "dull, long", "好看"]
+    rows = [
+        {"id": number, "text": f"{texts[number % 7]}{number}" if number % 7 in (0, 5) else texts[number % 7]}
+        for number in range(100)
+    ]
+    path = tmp_path / "reviews.csv"
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return path
+
+
+def command(reviews, adapter, *more):
+    output = reviews.with_name("scored.csv")
+    return [str(reviews), "--output", str(output), "--text_column", "text", "--adapter_dir", str(adapter), *more]
+
+
+def test_every_row_comes_back_with_its_answer(reviews, tiny_review_adapter, monkeypatch, capsys):
+    monkeypatch.setattr(text_classifier, "ROWS_AT_A_TIME", 16)
+    assert main(command(reviews, tiny_review_adapter)) == 0
+    assert "100 rows in" in capsys.readouterr().out
+    given = pd.read_csv(reviews, dtype=str, keep_default_na=False)
+    scored = pd.read_csv(reviews.with_name("scored.csv"), dtype=str, keep_default_na=False)
+    assert scored[["id", "text"]].equals(given)
+    assert list(scored.columns[2:]) == ["predicted_label", "positive_probability", "truncated"]
+    blank = given["text"].str.strip().eq("")
+    assert scored["predicted_label"].eq("").equals(blank) and 0 < blank.sum() < 100
+    tokenizer, model = load_tokenizer_and_model(tiny_review_adapter)
+    answers = classify(given["text"][~blank].tolist(), tokenizer, model)
+    for found, answer in zip(scored["positive_probability"][~blank].astype(float), answers, strict=True):
+        # Served in bfloat16 where the CPU has it.
+        assert found == pytest.approx(answer.positive_probability, abs=0.02)
+    assert sorted(path.name for path in reviews.parent.iterdir()) == ["reviews.csv", "scored.csv"]
+
+
+def test_killed_at_random_it_goes_on_and_nothing_is_lost_or_doubled(tmp_path, tiny_review_adapter):
+    source = tmp_path / "messages.csv"
+    source.write_text("Text\n" + "".join(f"message number {number}\n" for number in range(6_000)))
+    arguments = [str(source), "--output", str(tmp_path / "scored.csv"), "--adapter_dir", str(tiny_review_adapter)]
+    part, state = tmp_path / "scored.csv.part", tmp_path / "scored.csv.part.json"
+
+    def rows_done() -> int:
+        return json.loads(state.read_text())["rows"] if state.is_file() else 0
+
+    for _ in range(2):
+        before = rows_done()
+        process = subprocess.Popen([sys.executable, str(SCRIPT), *arguments], stderr=subprocess.DEVNULL)
+        while process.poll() is None and rows_done() == before:
+            time.sleep(0.01)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL and not (tmp_path / "scored.csv").exists()
+    # Half a row, as a kill in the middle of writing leaves it.
+    with part.open("ab") as file:
+        file.write(b"message num")
+    result = subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    with (tmp_path / "scored.csv").open() as file:
+        texts = [row["Text"] for row in csv.DictReader(file)]
+    assert texts == [f"message number {number}" for number in range(6_000)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["messages.csv", "scored.csv"]
+
+
+def test_another_file_is_not_mixed_into_an_unfinished_one(reviews, tiny_review_adapter, monkeypatch, capsys):
+    monkeypatch.setattr(text_classifier, "ROWS_AT_A_TIME", 16)
+    usual, calls = text_classifier.classify, []
+
+    def interrupted(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return usual(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(text_classifier, "classify", interrupted)
+        assert main(command(reviews, tiny_review_adapter)) == 130
+    assert "goes on from here" in capsys.readouterr().err
+    given = reviews.read_text()
+    reviews.write_text(given.replace("dull", "long"))
+    assert main(command(reviews, tiny_review_adapter)) == 1
+    assert "is of another file or adapter" in capsys.readouterr().err
+    reviews.write_text(given)
+    assert main(command(reviews, tiny_review_adapter)) == 0
+    assert len(pd.read_csv(reviews.with_name("scored.csv"))) == 100
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "message"),
+    [
+        (None, [], "No such file"),
+        (b"", [], "Cannot read"),
+        (b"text\n", [], "has no rows"),
+        (b"body\nhello\n", [], "no column 'text', only 'body'.*--text_column"),
+        ("text\ncafé\n".encode("latin-1"), [], "not UTF-8.*iconv"),
+        (b"id,text\n" + b"1,fine\n" * 5000 + b"2,one, two\n", [], "Cannot read"),
+        (b"text\nhello\n", ["--adapter_dir", "nowhere"], "nowhere"),
+        (b"text\nhello\n", ["--output", "reviews.csv"], "is the file itself"),
+        (b"text\nhello\n", ["--output", "no/such/folder/scored.csv"], "no/such/folder"),
+    ],
+)
+def test_mistakes_end_in_one_clear_error_and_leave_nothing(
+    tmp_path, tiny_review_adapter, monkeypatch, capsys, content, more, message
+):
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        (tmp_path / "reviews.csv").write_bytes(content)
+    arguments = ["reviews.csv", "--output", "scored.csv", "--text_column", "text"]
+    assert main([*arguments, "--adapter_dir", str(tiny_review_adapter), *more]) == 1
+    # A progress bar of loading the weights may come before.
+    *_, error = capsys.readouterr().err.splitlines()
+    assert error.startswith("Error: ") and re.search(message, error)
+    assert os.listdir(tmp_path) == (["reviews.csv"] if content is not None else [])
