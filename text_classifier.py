@@ -29,7 +29,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from artifact_sources import ArtifactError, atomic_path, file_sha256, resolve_base_model
+from artifact_sources import ArtifactError, file_sha256, resolve_base_model
 
 
 @dataclass(frozen=True)
@@ -316,8 +316,10 @@ def score_file(
             output.flush()
             os.fsync(output.fileno())
             state |= {"rows": rows, "bytes": output.tell()}
-            with atomic_path(state_file) as scratch:
-                scratch.write_text(json.dumps(state), encoding="utf-8")
+            # Always the same scratch file, so that a killed run's is used again.
+            scratch = state_file.with_suffix(".new")
+            scratch.write_text(json.dumps(state), encoding="utf-8")
+            os.replace(scratch, state_file)
             progress.update(len(table))
     os.replace(part, target)
     state_file.unlink()
