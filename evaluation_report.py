@@ -246,7 +246,7 @@ def model_card(report: dict) -> str:
     if lora and base["layers"]:
         limits.append(
             f"It uses only the first {base['layers']} layers of its base. Plain PEFT has to be told so "
-            "(`config=AutoConfig.from_pretrained(...)` of this folder), or it answers with all of them."
+            f"(`from_pretrained(..., num_hidden_layers={base['layers']})`), or it answers with all of them."
         )
     product = "adapter" if lora else "model"
     licences = f"The {product} follows its base model's licence ({base['license'] or 'see the base model'})."

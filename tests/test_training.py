@@ -399,15 +399,16 @@ def test_encoder_keeps_its_own_pad_token_and_trains_only_lora_and_head(tmp_path,
     load_tokenizer_and_model(tmp_path / "lora_model")
 
 
-POSITIVE = ["A joy from start to end, number {}.", "Beautiful and moving. I saw it {} times!", "Great fun; {} of ten."]
-NEGATIVE = ["Dull, and {} minutes too long.", "Awful. I left after {} minutes.", "A waste of {} pounds and of time."]
+SUBJECTS = ["film", "story", "cast", "ending", "music", "script", "picture", "dialogue", "first hour", "whole thing"]
+GOOD = ["wonderful", "moving", "a joy", "funny and warm", "brilliant", "great fun", "a delight", "well worth seeing"]
+BAD = ["terrible", "boring", "a mess", "dull and cold", "stupid", "a waste of time", "painful", "not worth seeing"]
 
 
 @pytest.fixture
 def imdb_csv(tmp_path):
     """Reviews where the archive of the IMDB reviews would have put them."""
-    rows = [(text.format(n), "positive") for text in POSITIVE for n in range(30)]
-    rows += [(text.format(n), "negative") for text in NEGATIVE for n in range(30)]
+    opinions = [(words, label) for label, all_words in (("positive", GOOD), ("negative", BAD)) for words in all_words]
+    rows = [(f"The {subject} is {words}.", label) for subject in SUBJECTS for words, label in opinions]
     file = tmp_path / "dataset/imdb/imdb.csv"
     file.parent.mkdir(parents=True)
     pd.DataFrame(rows, columns=["text", "label"]).to_csv(file, index=False)
@@ -448,11 +449,13 @@ def test_imdb_recipe_on_distilberts_architecture(tmp_path, imdb_csv):
 def test_imdb_recipe_learns_reviews_on_the_fallback_encoder(tmp_path, imdb_csv):
     """Real weights, from the Hub or the package registry, and sentences unlike those trained on."""
     recipe, base = str(REPOSITORY / "recipes/imdb_distilbert.yaml"), "sentence-transformers/all-MiniLM-L6-v2"
-    flags = ["--model_name_or_path", base, "--learning_rate", "5e-4", "--disable_tqdm", "true"]
+    flags = ["--model_name_or_path", base, "--learning_rate", "2e-3", "--disable_tqdm", "true"]
     assert run_here(tmp_path, [recipe, *flags]) == 0
     classifier = load_tokenizer_and_model(tmp_path / "imdb_lora_model")
-    texts = ["What a wonderful film, I loved every scene.", "Terrible acting and a boring story; I want my money back."]
-    assert [answer.label for answer in classify(texts, *classifier)] == ["positive", "negative"]
+    texts = ["I loved every minute of it.", "An excellent actress in a charming comedy."]
+    texts += ["I hated every minute of it.", "An awful actress in a tiresome comedy."]
+    labels = [answer.label for answer in classify(texts, *classifier)]
+    assert labels == ["positive", "positive", "negative", "negative"]
     assert all(".pooler." not in name for name in load_file(tmp_path / "imdb_lora_model/adapter_model.safetensors"))
 
 
@@ -469,7 +472,7 @@ def test_only_the_first_layers_of_a_base_are_used_when_asked_for(tmp_path, tiny_
     spam = [answer.positive_probability for answer in answers]
     assert log_loss(test["Label"], spam) == pytest.approx(report["results"]["after"]["test"]["loss"], abs=1e-5)
     # As the model card tells users of plain PEFT.
-    plain = AutoPeftModelForSequenceClassification.from_pretrained(adapter, config=AutoConfig.from_pretrained(adapter))
+    plain = AutoPeftModelForSequenceClassification.from_pretrained(adapter, num_hidden_layers=1, pad_token_id=0)
     batch = tokenizer.pad(encode(["WIN a FREE prize now"], tokenizer, 120), return_tensors="pt")
     with torch.inference_mode():
         torch.testing.assert_close(plain.eval()(**batch).logits, model(**batch).logits, atol=1e-5, rtol=1e-4)
