@@ -281,15 +281,17 @@ def make_table(rows: list[Row], runs: list[dict]) -> str:
     machines = sorted({f"{one['hardware']}, torch {one['versions']['torch']}" for one in runs})
     lines += ["", f"Messages from: {data}. Run on {'; '.join(machines)}."]
     explanations = {
-        "Commands": "`python benchmarks/design_choices.py --rows NAME` runs a row, which is "
-        "`python gpt_classification_model.py`\nwith the flags below, outputs of its own and the seed. "
+        "Commands": "`python benchmarks/design_choices.py --rows NAME` runs a row, which is `python` with the\n"
+        "words below, outputs of its own and the seed. "
         f"`{PRETRAINED_HERE}` is made by\n`python gpt_pretraining.py recipes/gpt_pretraining_chitchat.yaml`.",
         "Not run here": "The weights could not be had, or time was short.",
     }
     for title, explanation in explanations.items():
         chosen = [row for row in rows if bool(by_row[row.name]) == (title == "Commands")]
         lines += ["", f"## {title}", "", explanation, ""] if chosen else []
-        lines += [f"- {row.name}: `{shlex.join([*row.base.flags(), *row.flags.split()])}`" for row in chosen]
+        lines += [
+            f"- {row.name}: `{row.script} {shlex.join([*row.base.flags(), *row.flags.split()])}`" for row in chosen
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -67,7 +67,11 @@ def test_table_shows_mean_and_spread_and_what_was_not_run(design_choices):
     assert "| Trained on the balanced messages | – | 90.00 ± 0.00 | 95.00 ± 0.00 |" in table
     commands, not_run = table.split("## Commands")[1].split("## Not run here")
     assert "has 250 messages: one is 0.40 points" in table
-    assert "- smollm2:" in commands and "- smollm2:" not in not_run and "- gpt2: `--model_name_or_path gpt2" in not_run
+    assert (
+        "- smollm2:" in commands
+        and "- smollm2:" not in not_run
+        and "- gpt2: `gpt_classification_model.py --model_name_or_path gpt2" in not_run
+    )
     with pytest.raises(SystemExit, match="different data"):
         design_choices.make_table(
             rows, [run | {"seed": 1, "test": 1.0}, run | {"seed": 2, "test": 1.0, "data": "mirror"}]
