@@ -200,6 +200,17 @@ class ConfigurationError(ValueError):
     """The data or the arguments do not allow a training run; the message says what to change."""
 
 
+def split_recipe(argv: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Return the recipe, if the first argument is one (.yaml), and the flags."""
+    named = bool(argv) and argv[0].endswith((".yaml", ".yml"))
+    return (argv[0] if named else None), list(argv[named:])
+
+
+def unless_none(value: str | None) -> str | None:
+    """Return the value of an option that `none` takes back: a recipe may set it, a flag cannot unset it."""
+    return None if str(value).lower() == "none" else value
+
+
 def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Path, bf16_on_cpu: bool = False) -> tuple:
     """Read a recipe (first argument if it ends in .yaml, else the default one) and the flags over it.
 
@@ -207,8 +218,8 @@ def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Pat
         kinds: the dataclasses that hold the options; one instance of each is returned.
         bf16_on_cpu: train in mixed precision by default not only on a GPU that has bfloat16, but also on a CPU.
     """
-    argv = list(argv)
-    recipe = Path(argv.pop(0)) if argv and argv[0].endswith((".yaml", ".yml")) else default_recipe
+    named, flags = split_recipe(argv)
+    recipe = Path(named or default_recipe)
     parser = HfArgumentParser(kinds)
     try:
         defaults = yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}
@@ -230,7 +241,7 @@ def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Pat
         recipe_argv += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     try:
         *parsed, rest = parser.parse_args_into_dataclasses(
-            recipe_argv + argv, look_for_args_file=False, return_remaining_strings=True
+            recipe_argv + flags, look_for_args_file=False, return_remaining_strings=True
         )
     except ValueError as error:
         parser.error(str(error))
@@ -242,8 +253,7 @@ def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Pat
 def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments, FineTuningArguments]:
     """Read the recipe and the flags of a fine-tuning run."""
     parsed = parse_recipe(argv, (ModelArguments, DataArguments, FineTuningArguments), DEFAULT_RECIPE)
-    if str(parsed[0].fallback_model).lower() == "none":
-        parsed[0].fallback_model = None
+    parsed[0].fallback_model = unless_none(parsed[0].fallback_model)
     return parsed
 
 

@@ -57,6 +57,8 @@ from gpt_classification_model import (
     run_facts,
     run_script,
     save_folder,
+    split_recipe,
+    unless_none,
     write_json,
 )
 
@@ -120,8 +122,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[GPTArguments, CorpusArguments,
     """Read the recipe and the flags of a pretraining run."""
     kinds = (GPTArguments, CorpusArguments, PretrainingArguments)
     parsed = parse_recipe(argv, kinds, DEFAULT_RECIPE, bf16_on_cpu=True)
-    if str(parsed[1].fallback_recipe).lower() == "none":
-        parsed[1].fallback_recipe = None
+    parsed[1].fallback_recipe = unless_none(parsed[1].fallback_recipe)
     return parsed
 
 
@@ -389,9 +390,10 @@ class SampleCallback(TrainerCallback):
             )
             state.log_history[-1]["sample"] = text
             sample = f"\n  {in_one_line(text)}"
-        losses = [f"train loss {entry['loss']:.3f}, " for entry in state.log_history if "loss" in entry]
+        train_losses = (entry["loss"] for entry in reversed(state.log_history) if "loss" in entry)
+        train_loss = next((f"train loss {loss:.3f}, " for loss in train_losses), "")
         print(
-            f"\nStep {state.global_step}: {losses[-1] if losses else ''}validation loss {metrics['eval_loss']:.3f}, "
+            f"\nStep {state.global_step}: {train_loss}validation loss {metrics['eval_loss']:.3f}, "
             f"perplexity {perplexity(metrics['eval_loss']):,.1f}{sample}",
             flush=True,
         )
@@ -538,27 +540,29 @@ def pretrain(
     return report
 
 
-def pretrain_or_fall_back(argv: Sequence[str]) -> dict:
-    """Pretrain as the command line says, or by the fallback recipe where the corpus cannot be reached."""
-    gpt_args, corpus_args, args = parse_arguments(argv)
+def pretrain_or_fall_back(
+    gpt_args: GPTArguments, corpus_args: CorpusArguments, args: PretrainingArguments, flags: Sequence[str]
+) -> dict:
+    """Pretrain, or where the corpus cannot be reached by the fallback recipe, under the same flags."""
     try:
         return pretrain(gpt_args, corpus_args, args)
     except UnreachableError as error:
         fallback = corpus_args.fallback_recipe
         # A corpus named on the command line is the one that is wanted.
-        if fallback is None or any(word.startswith("--corpus") for word in argv):
+        if fallback is None or any(word.startswith("--corpus") for word in flags):
             raise
         logger.warning("%s\n%s\nFOLLOWING %s INSTEAD.\n%s", error, "!" * 80, fallback, "!" * 80)
-        flags = argv[1:] if argv and argv[0].endswith((".yaml", ".yml")) else argv
         parsed = parse_arguments([str(Path(__file__).parent / fallback), *flags])
         return pretrain(*parsed, instead_of=corpus_args.corpus)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Pretrain as the command line says; return the exit code."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    *_, args = parse_arguments(argv)
-    return run_script(lambda: pretrain_or_fall_back(argv), args, f"{args.model_dir} and {args.loss_pdf}")
+    argv = sys.argv[1:] if argv is None else argv
+    parsed = parse_arguments(argv)
+    _, flags = split_recipe(argv)
+    args = parsed[-1]
+    return run_script(lambda: pretrain_or_fall_back(*parsed, flags), args, f"{args.model_dir} and {args.loss_pdf}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Use a trained adapter: load it once, merge it into its base, and classify messages with it.
 
-python text_classifier.py messages.csv --output scored.csv --text_column body
+A file of any length:
+
+    python text_classifier.py messages.csv --output scored.csv --text_column body
 """
 
 import argparse
