@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from huggingface_hub import EvalResult, ModelCardData
+from matplotlib.figure import Figure
 from scipy.stats import binomtest
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -35,6 +36,38 @@ DATA_LICENCES = {
         "authors' rights remain."
     ),
 }
+
+
+def calibration_bins(
+    labels: Sequence[int], probabilities: Sequence[float], bins: int = 15
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sort messages by their probability of class 1 into bins of equal width.
+
+    Args:
+        labels: 0 or 1, shape (n,).
+        probabilities: of class 1, shape (n,).
+
+    Returns:
+        Of every bin that is not empty: the mean probability, the share of class 1, the number of messages.
+    """
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=float)
+    members = np.minimum((probabilities * bins).astype(int), bins - 1)
+    counts = np.bincount(members, minlength=bins)
+    filled = counts > 0
+    means, shares = (np.bincount(members, values, bins)[filled] / counts[filled] for values in (probabilities, labels))
+    return means, shares, counts[filled]
+
+
+def calibration_error(labels: Sequence[int], probabilities: Sequence[float]) -> float | None:
+    """Return the expected calibration error: by how much probabilities miss the share of class 1, on average.
+
+    Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI 2015; 15 bins.
+    None without messages.
+    """
+    if not len(labels):
+        return None
+    means, shares, counts = calibration_bins(labels, probabilities)
+    return float(np.average(np.abs(means - shares), weights=counts))
 
 
 def classification_metrics(labels: Sequence[int], probabilities: Sequence[float], threshold: float = 0.5) -> dict:
@@ -71,6 +104,7 @@ def classification_metrics(labels: Sequence[int], probabilities: Sequence[float]
         "f1": f1,
         "roc_auc": roc_auc,
         "false_positive_rate": false_positives / negatives if negatives else None,
+        "calibration_error": calibration_error(labels, probabilities),
     }
     return {
         **{name: value if value is None or name == "n" else float(value) for name, value in metrics.items()},
@@ -104,16 +138,17 @@ def score(
 
     Returns:
         `{name: {split: metrics}}`, with an entry more for the threshold 0.5 where another was chosen,
-        and the threshold.
+        and the threshold. `natural` is test and left-out messages together: classes as frequent as in the data.
     """
     validation = [predictions["validation"], predictions["left_out_validation"]]
     negatives = np.concatenate([probabilities[labels == 0] for labels, probabilities in validation])
+    reported = {name: predictions[name] for name in ("validation", "test", "left_out_test")}
+    reported["natural"] = tuple(np.concatenate(parts) for parts in zip(*list(reported.values())[1:], strict=True))
     threshold = choose_threshold(negatives, false_positive_rate)
     thresholds = {name: threshold} if threshold == 0.5 else {f"{name}, threshold 0.5": 0.5, name: threshold}
     rows = {
         row: {
-            split.removesuffix("_test"): classification_metrics(*predictions[split], used)
-            for split in ("validation", "test", "left_out_test")
+            split.removesuffix("_test"): classification_metrics(*of_split, used) for split, of_split in reported.items()
         }
         for row, used in thresholds.items()
     }
@@ -146,9 +181,9 @@ def tfidf_predictions(train: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> d
 def results_table(results: dict[str, dict[str, dict]]) -> str:
     """Lay out `{model: {split: metrics}}` as a Markdown table, one row per model and split.
 
-    FPR is the false-positive rate, the last column the confusion matrix.
+    FPR is the false-positive rate, ECE the expected calibration error, the last column the confusion matrix.
     """
-    header = ["Model", "Split", "n", "Loss", "Acc %", "Prec %", "Rec %", "F1 %", "AUC", "FPR %", "TN/FP/FN/TP"]
+    header = ["Model", "Split", "n", "Loss", "Acc %", "Prec %", "Rec %", "F1 %", "AUC", "FPR %", "ECE %", "TN/FP/FN/TP"]
 
     def percent(value: float | None) -> str:
         return "–" if value is None else f"{100 * value:.2f}"
@@ -162,7 +197,7 @@ def results_table(results: dict[str, dict[str, dict]]) -> str:
             row = [model, split.replace("_", " "), str(metrics["n"]), f"{metrics['loss']:.3f}"]
             row += [percent(metrics[name]) for name in ("accuracy", "precision", "recall", "f1")]
             row += ["–" if metrics["roc_auc"] is None else f"{metrics['roc_auc']:.4f}"]
-            row += [percent(metrics["false_positive_rate"])]
+            row += [percent(metrics["false_positive_rate"]), percent(metrics["calibration_error"])]
             row += ["/".join(str(count) for counts in metrics["confusion_matrix"] for count in counts)]
             rows.append(row)
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
@@ -176,6 +211,42 @@ def results_table(results: dict[str, dict[str, dict]]) -> str:
 
     ruler = ["-" * width if column < 2 else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
     return "\n".join(line(row) for row in [header, ruler, *rows])
+
+
+def plot_reliability(labels: np.ndarray, probabilities: np.ndarray, positive_label: str, title: str) -> Figure:
+    """Draw whether probabilities mean what they say: the share of class 1 over the probability given to it.
+
+    Args:
+        labels, probabilities: of n held-out messages, shape (n,); see `calibration_bins`.
+    """
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    reliability, histogram = figure.subplots(1, 2)
+    means, shares, counts = calibration_bins(labels, probabilities)
+    reliability.plot([0, 1], [0, 1], color="gray", linestyle=":", label="Perfectly calibrated")
+    reliability.plot(means, shares, color="tab:blue", marker="o", label="Measured, by bins")
+    for mean, share, count in zip(means, shares, counts, strict=True):
+        reliability.annotate(
+            f"{count:,}", (mean, share), (6, -10), textcoords="offset points", fontsize=8, color="gray"
+        )
+    reliability.set(
+        title=f"Reliability (expected calibration error {100 * calibration_error(labels, probabilities):.2f} %)",
+        xlabel=f"Probability of {positive_label}, mean of the bin",
+        ylabel=f"Share of {positive_label} (number of messages)",
+        xlim=(-0.03, 1.03),
+        ylim=(-0.03, 1.03),
+    )
+    reliability.legend(loc="upper left")
+    names = {1: (positive_label, "tab:red"), 0: (f"not {positive_label}", "tab:green")}
+    for label, (name, colour) in names.items():
+        histogram.hist(probabilities[labels == label], bins=30, range=(0, 1), color=colour, alpha=0.6, label=name)
+    histogram.set(
+        title="How sure the model is", xlabel=f"Probability of {positive_label}", ylabel="Messages", yscale="log"
+    )
+    histogram.legend()
+    for axes in (reliability, histogram):
+        axes.grid(alpha=0.3)
+    figure.suptitle(title)
+    return figure
 
 
 def model_card(report: dict) -> str:
@@ -216,7 +287,8 @@ def model_card(report: dict) -> str:
     guard = ", and not the only guard against fraud" if data["dataset"] == "sms_spam" else ""
     layers_note = f"; its first {base['layers']} layers" if base["layers"] else ""
     explanation = (
-        "*left out* are messages of the larger class that balancing set aside; FPR is the false-positive rate. "
+        "*left out* are messages of the larger class that balancing set aside, *natural* those and the test split "
+        "together; FPR is the false-positive rate, ECE the expected calibration error of the probabilities. "
         "TF-IDF rows are a logistic regression on TF-IDF features, trained on the messages named in the row. "
     )
     if training["best_checkpoint"]:

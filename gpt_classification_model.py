@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import platform
+import random
 import shlex
 import shutil
 import sys
@@ -32,10 +33,12 @@ import psutil
 import torch
 import yaml
 from accelerate.utils import broadcast_object_list
+from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import CONFIG_NAME
+from tokenizers import normalizers
 from torch.utils.data import ConcatDataset, Dataset, Sampler, Subset
 from transformers import (
     AutoConfig,
@@ -47,6 +50,7 @@ from transformers import (
     HfArgumentParser,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -67,8 +71,16 @@ from artifact_sources import (
     resolve_sms_spam,
 )
 from chat.feedback import read_feedback
-from evaluation_report import HELD_OUT, model_card, results_table, score, tfidf_predictions
+from evaluation_report import (
+    HELD_OUT,
+    model_card,
+    plot_reliability,
+    results_table,
+    score,
+    tfidf_predictions,
+)
 from text_classifier import encode, fast_dtype, quiet_loading, read_table
+from text_noise import add_noise, make_normalizer
 
 logger = logging.getLogger(__name__)
 
@@ -175,6 +187,14 @@ class DataArguments:
     )
     token_dropout: float = field(
         default=0.0, metadata={"help": "Leave out this share of a training message's tokens, others every epoch."}
+    )
+    normalize_text: bool = field(
+        default=False,
+        metadata={"help": "Let the tokenizer undo look-alike letters, accents and letters set apart (English)."},
+    )
+    text_noise: float = field(
+        default=0.0,
+        metadata={"help": "Give this share of training messages other numbers, case and typing errors, every epoch."},
     )
     split_seed: int = field(default=123, metadata={"help": "Seed of balancing and splitting."})
     max_length: int = field(default=120, metadata={"help": "Messages are cut after this many tokens."})
@@ -464,6 +484,7 @@ class SpamDataset(Dataset):
         text_column, label_column: of the file; labels are 0 or 1.
 
     Attributes:
+        texts: the messages.
         lengths: number of tokens of each message.
         max_length: the longest of them.
     """
@@ -478,7 +499,8 @@ class SpamDataset(Dataset):
     ):
         table = pd.read_csv(csv_file, keep_default_na=False, dtype={label_column: int, text_column: str})
         self.labels = table[label_column].tolist()
-        self.encoded = encode(table[text_column].tolist(), tokenizer, max_length)
+        self.texts = table[text_column].tolist()
+        self.encoded = encode(self.texts, tokenizer, max_length)
         self.lengths = [len(tokens) for tokens in self.encoded["input_ids"]]
         self.max_length = max(self.lengths, default=0)
 
@@ -537,7 +559,47 @@ class FreshSampler(Sampler[int]):
             drawn += walk[torch.arange(first, first + self.draws[label]) % len(walk)].tolist()
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         lengths = [self.lengths[index] for index in drawn]
-        return iter([drawn[i] for i in get_length_grouped_indices(lengths, self.group_size, generator=generator)])
+        order = get_length_grouped_indices(lengths, self.group_size, generator=generator)
+        groups = [order[start : start + self.group_size] for start in range(0, len(order), self.group_size)]
+        # They come longest first. Spam is long: a hundred steps of spam and then of ham would undo each other.
+        full = len(order) // self.group_size
+        shuffled = torch.randperm(full, generator=generator).tolist() + list(range(full, len(groups)))
+        return iter([drawn[index] for number in shuffled for index in groups[number]])
+
+
+class TextNoise(Dataset):
+    """Replace training messages by other versions of them (`text_noise.add_noise`), others every epoch.
+
+    Args:
+        dataset: of tokenised messages.
+        texts: the same messages, not tokenised.
+        share: probability that a message is replaced.
+        tokenizer: tokenises the other version.
+        sampler: knows the epoch.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        texts: Sequence[str],
+        share: float,
+        tokenizer: PreTrainedTokenizerBase,
+        sampler: FreshSampler,
+        seed: int,
+    ):
+        self.dataset, self.texts, self.share, self.tokenizer = dataset, texts, share, tokenizer
+        self.sampler, self.seed = sampler, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict:
+        message = self.dataset[index]
+        draw = random.Random(f"{self.seed} {self.sampler.epoch} {index}")
+        if draw.random() >= self.share:
+            return message
+        other = encode([add_noise(self.texts[index], draw)], self.tokenizer, self.tokenizer.model_max_length)
+        return {name: values[0] for name, values in other.items()} | {"labels": message["labels"]}
 
 
 class TokenDropout(Dataset):
@@ -579,15 +641,24 @@ class TokenDropout(Dataset):
 # ---------------------------------------------------------------------------- model
 
 
-def load_tokenizer(base: BaseModel, max_length: int) -> PreTrainedTokenizerBase:
+def load_tokenizer(base: BaseModel, max_length: int, normalize_text: bool = False) -> PreTrainedTokenizerBase:
     """Load the base's tokenizer, padding on the right; one without a pad token gets its end-of-text token.
 
     A classifier built on a decoder reads its answer at the last token that is not padding, so padding
     must be told from text; a tokenizer that has a pad token keeps it.
+
+    Args:
+        normalize_text: undo letter tricks in front of what the tokenizer does; it is saved with that.
     """
-    tokenizer = AutoTokenizer.from_pretrained(base.path, padding_side="right", model_max_length=max_length)
+    # GPT-2's own class is built from the vocabulary alone and would forget the normalizer when it is loaded.
+    kind = PreTrainedTokenizerFast if normalize_text else AutoTokenizer
+    tokenizer = kind.from_pretrained(base.path, padding_side="right", model_max_length=max_length)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if normalize_text:
+        backend = tokenizer.backend_tokenizer
+        steps = [make_normalizer(), backend.normalizer] if backend.normalizer else [make_normalizer()]
+        backend.normalizer = normalizers.Sequence(steps)
     return tokenizer
 
 
@@ -715,8 +786,12 @@ class ClassificationTrainer(Trainer):
         return self.train_sampler
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> list[int]:
-        # Neighbours of like length need almost no padding; metrics do not depend on the order.
-        return sorted(range(len(eval_dataset)), key=lambda index: len(eval_dataset[index]["input_ids"]))
+        return length_order(eval_dataset)
+
+
+def length_order(dataset: Dataset) -> list[int]:
+    """Return the indices of tokenised messages from the shortest to the longest: neighbours need almost no padding."""
+    return sorted(range(len(dataset)), key=lambda index: len(dataset[index]["input_ids"]))
 
 
 def build_trainer(
@@ -740,10 +815,12 @@ def build_trainer(
         seed=args.seed,
         always=len(feedback or ()),
     )
+    texts = [text for part in parts for text in part.texts]
+    noisy = TextNoise(ConcatDataset(parts), texts, data_args.text_noise, tokenizer, sampler, args.seed)
     trainer = ClassificationTrainer(
         model=model,
         args=args,
-        train_dataset=TokenDropout(ConcatDataset(parts), data_args.token_dropout, tokenizer, sampler, args.seed),
+        train_dataset=TokenDropout(noisy, data_args.token_dropout, tokenizer, sampler, args.seed),
         eval_dataset=datasets["validation"],
         data_collator=DataCollatorWithPadding(tokenizer),
         processing_class=tokenizer,
@@ -822,31 +899,41 @@ def predict(trainer: Trainer, datasets: dict[str, SpamDataset]) -> dict[str, tup
     """Return labels and probabilities of class 1, each of shape (n,), for each split that is held out."""
     predictions = {}
     for split in HELD_OUT:
-        if not len(datasets[split]):
-            predictions[split] = (np.empty(0, dtype=int), np.empty(0))
-            continue
-        output = trainer.predict(datasets[split])
-        probabilities = torch.tensor(output.predictions, dtype=torch.float64).softmax(dim=-1)[:, 1]
-        predictions[split] = (output.label_ids, probabilities.numpy())
+        labels, probabilities = np.array(datasets[split].labels, dtype=int), np.empty(len(datasets[split]))
+        if len(labels):
+            logits = torch.tensor(trainer.predict(datasets[split]).predictions, dtype=torch.float64)
+            probabilities[length_order(datasets[split])] = logits.softmax(dim=-1)[:, 1].numpy()
+        predictions[split] = (labels, probabilities)
     return predictions
 
 
-def evaluate_tfidf(
-    splits: dict[str, pd.DataFrame], majority: str, false_positive_rate: float | None
-) -> dict[str, dict[str, dict]]:
-    """Score the TF-IDF baseline like the model, once per set of messages the model could learn from."""
+def predict_with_tfidf(
+    splits: dict[str, pd.DataFrame], majority: str
+) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """Return the TF-IDF baseline's predictions, once per set of messages the model could learn from."""
     train = pd.concat([splits["train"], *(part for name, part in splits.items() if name == "feedback")])
     training_sets = {"TF-IDF, train": train}
     if majority != "same" and len(splits["left_out_train"]):
         training_sets["TF-IDF, train + left out"] = pd.concat([train, splits["left_out_train"]])
-    rows = {}
-    for name, messages in training_sets.items():
-        try:
-            predictions = tfidf_predictions(messages, {split: splits[split] for split in HELD_OUT})
-        except ValueError as error:
-            raise ConfigurationError(f"The messages hold no words: {error}") from error
-        rows |= score(name, predictions, false_positive_rate)[0]
-    return rows
+    try:
+        return {
+            name: tfidf_predictions(messages, {split: splits[split] for split in HELD_OUT})
+            for name, messages in training_sets.items()
+        }
+    except ValueError as error:
+        raise ConfigurationError(f"The messages hold no words: {error}") from error
+
+
+def save_predictions(
+    predictions: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]], splits: dict[str, pd.DataFrame], path: Path
+) -> None:
+    """Save the held-out messages with the probability of class 1 that each model gave them."""
+    tables = [
+        splits[split].assign(Split=split, **{name: of_model[split][1] for name, of_model in predictions.items()})
+        for split in HELD_OUT
+    ]
+    with atomic_path(path) as scratch:
+        pd.concat(tables).to_csv(scratch, index=False, float_format="%.6f", quoting=csv.QUOTE_NONNUMERIC)
 
 
 def plot_metrics(
@@ -857,6 +944,7 @@ def plot_metrics(
     over: Literal["step", "epoch"] = "step",
     per_step: tuple[str, int] | None = None,
     charts: dict[str, tuple[str, str]] | None = None,
+    more_pages: Sequence[Figure] = (),
 ) -> None:
     """Draw accuracy and loss over training steps or epochs, train solid blue and validation dashed orange.
 
@@ -868,6 +956,7 @@ def plot_metrics(
         over: the horizontal axis.
         per_step: what a second axis, above, counts, and how many a step takes: `("Examples seen", 16)`.
         charts: name of each chart -> keys of its train and validation curves in the log.
+        more_pages: drawn elsewhere, to come after this one.
     """
     # Where the run ended, in steps and on the axis that is drawn: they are proportional.
     last = max(log_history, key=lambda entry: entry["step"], default={"step": 0, "epoch": 0.0})
@@ -907,8 +996,14 @@ def plot_metrics(
             axes.set_ylim(bottom=0)
     figure.suptitle(title)
     # Type 42 embeds fonts as outlines that stay text: searchable, sharp at any size.
-    with matplotlib.rc_context({"pdf.fonttype": 42}), atomic_path(Path(pdf_file)) as scratch:
-        figure.savefig(scratch, format="pdf", metadata={"Title": title, "CreationDate": None})
+    metadata = {"Title": title, "CreationDate": None}
+    with (
+        matplotlib.rc_context({"pdf.fonttype": 42}),
+        atomic_path(Path(pdf_file)) as scratch,
+        PdfPages(scratch, metadata=metadata) as pages,
+    ):
+        for page in (figure, *more_pages):
+            pages.savefig(page)
 
 
 # ---------------------------------------------------------------------------- saving
@@ -1022,7 +1117,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
     logger.info("Class 1, the one to detect: %s", label_names[1])
 
     set_seed(args.seed)
-    tokenizer = load_tokenizer(base, data_args.max_length)
+    tokenizer = load_tokenizer(base, data_args.max_length, data_args.normalize_text)
     datasets = {
         name: SpamDataset(file, tokenizer, data_args.max_length, data_args.text_column, data_args.label_column)
         for name, file in csv_files.items()
@@ -1034,17 +1129,19 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
     trainer = build_trainer(model, tokenizer, datasets, data_args, args)
 
     # The rival first: whatever is wrong with the data shows before hours of training.
-    rival = {}
-    if args.process_index == 0:
-        rival = evaluate_tfidf(splits, data_args.majority, args.target_false_positive_rate)
+    rivals = predict_with_tfidf(splits, data_args.majority) if args.process_index == 0 else {}
     logger.info("Evaluating before fine-tuning")
-    results, _ = score("before", predict(trainer, datasets))
+    before = predict(trainer, datasets)
     if args.process_index == 0:
         remove_old_checkpoints(args)
     outcome = trainer.train(resume_from_checkpoint=checkpoint)
     logger.info("Evaluating after fine-tuning")
-    after, threshold = score("after", predict(trainer, datasets), args.target_false_positive_rate)
-    results |= after | rival
+    after = predict(trainer, datasets)
+    results, _ = score("before", before)
+    rows, threshold = score("after", after, args.target_false_positive_rate)
+    results |= rows
+    for name, predictions in rivals.items():
+        results |= score(name, predictions, args.target_false_positive_rate)[0]
     logger.info("Decision threshold: %g", threshold)
 
     state, requested = trainer.state, model_args.model_name_or_path
@@ -1086,10 +1183,20 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
         title = f"{base.name} + {TUNINGS[model_args.tuning]} on {data['name']}"
         seen = ("Examples seen", args.train_batch_size * args.gradient_accumulation_steps * args.world_size)
         best_step = report["training"]["best_step"]
-        plot_metrics(state.log_history, args.metrics_pdf, title, best_step, args.plot_over, seen)
+        labels, probabilities = (
+            np.concatenate(pair) for pair in zip(after["test"], after["left_out_test"], strict=True)
+        )
+        reliability = plot_reliability(labels, probabilities, label_names[1], f"Held-out messages, {title}")
+        plot_metrics(
+            state.log_history, args.metrics_pdf, title, best_step, args.plot_over, seen, more_pages=[reliability]
+        )
+        everyone = {"before": before, "after": after, **rivals}
+        save_predictions(everyone, splits, Path(args.output_dir, "predictions.csv"))
         write_json(report, Path(args.output_dir, "metrics.json"))
         print(f"\n{report['table']}\n")
-        print(f"Saved {args.adapter_dir}/, {args.metrics_pdf} and {args.output_dir}/metrics.json")
+        print(
+            f"Saved {args.adapter_dir}/, {args.metrics_pdf}, and metrics.json and predictions.csv in {args.output_dir}/"
+        )
     return report
 
 

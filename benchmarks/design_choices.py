@@ -19,6 +19,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from resource import struct_rusage
 
 from transformers import AutoConfig, AutoModel, AutoTokenizer, set_seed
 
@@ -166,16 +167,22 @@ def read_after_padding(argv: list[str]) -> int:
     return gpt_classification_model.main(argv)
 
 
-def run(row: Row, seed: int, jobs: int, messages: DataFile) -> dict:
-    """Run one row with one seed, as one of several jobs that share the cores, and return its figures."""
-    folder = SCRATCH / row.name / str(seed)
-    # The same messages for all: a run of its own would ask UCI again, and might get another answer.
+def train(command: list[str], folder: Path, messages: DataFile, jobs: int = 1) -> struct_rusage:
+    """Run a training command, all of whose files go to `folder`, and return what it used.
+
+    Args:
+        messages: the same for all runs: one of its own would ask UCI again, and might get another answer.
+        jobs: how many run at a time, sharing the cores.
+
+    Raises:
+        SystemExit: it failed.
+    """
     (folder / "dataset").mkdir(parents=True, exist_ok=True)
     shutil.copy(messages.path, folder / "dataset")
     source = "mirror" if "mirror" in messages.source else "uci"
     outputs = ["--output_dir", folder, "--adapter_dir", folder / "model", "--metrics_pdf", folder / "metrics.pdf"]
     outputs += ["--dataset_dir", folder / "dataset", "--data_source", source]
-    command = [sys.executable, *row.command(seed)[1:], *map(str, outputs), "--disable_tqdm", "true"]
+    command = [sys.executable, *command[1:], *map(str, outputs), "--disable_tqdm", "true"]
     environment = os.environ | {"OMP_NUM_THREADS": str(max(1, os.cpu_count() // jobs))}
     with (folder / "log.txt").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
@@ -184,6 +191,13 @@ def run(row: Row, seed: int, jobs: int, messages: DataFile) -> dict:
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{shlex.join(command)} failed: see {folder}/log.txt")
+    return usage
+
+
+def run(row: Row, seed: int, jobs: int, messages: DataFile) -> dict:
+    """Run one row with one seed and return its figures."""
+    folder = SCRATCH / row.name / str(seed)
+    usage = train(row.command(seed), folder, messages, jobs)
     report = json.loads((folder / "metrics.json").read_text())
     for remains in (*folder.glob("checkpoint-*"), folder / "model", folder / "dataset"):
         shutil.rmtree(remains)

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from conftest import make_messages
 
-from evaluation_report import classification_metrics, results_table, score, tfidf_predictions
+from evaluation_report import (
+    calibration_bins,
+    calibration_error,
+    classification_metrics,
+    plot_reliability,
+    results_table,
+    score,
+    tfidf_predictions,
+)
 from gpt_classification_model import compute_metrics, make_splits
 
 
@@ -66,3 +74,27 @@ def test_threshold_is_chosen_on_validation_messages_alone():
     for rate in (None, 0.001):
         rows, threshold = score("model", predictions, rate)
         assert threshold == 0.5 and list(rows) == ["model"], "too few messages to tell one in a thousand"
+
+
+def test_calibration_error_of_a_case_worked_by_hand():
+    # Two bins: 0.1 on average where 1 of 4 is class 1, 0.9 on average where both are.
+    labels, probabilities = [0, 0, 0, 1, 1, 1], [0.1, 0.1, 0.1, 0.1, 0.9, 0.9]
+    means, shares, counts = calibration_bins(labels, probabilities)
+    assert means == pytest.approx([0.1, 0.9]) and shares.tolist() == [0.25, 1] and counts.tolist() == [4, 2]
+    assert calibration_error(labels, probabilities) == pytest.approx((4 * 0.15 + 2 * 0.1) / 6)
+    assert calibration_error([0, 1], [0.0, 1.0]) == 0 and calibration_error([], []) is None
+
+
+def test_natural_ratio_is_test_and_left_out_together():
+    pair = (np.array([0, 1]), np.array([0.1, 0.45]))
+    left_out = (np.zeros(2, dtype=int), np.array([0.2, 0.9]))
+    splits = {"validation": pair, "test": pair, "left_out_validation": left_out, "left_out_test": left_out}
+    (row,) = score("model", splits)[0].values()
+    assert row["natural"]["confusion_matrix"] == [[2, 1], [1, 0]] and row["natural"]["n"] == 4
+
+
+def test_reliability_chart_shows_every_message():
+    labels, probabilities = np.array([0, 0, 1, 1]), np.array([0.02, 0.03, 0.4, 0.98])
+    reliability, histogram = plot_reliability(labels, probabilities, "spam", "Held out").axes
+    assert sorted(int(text.get_text()) for text in reliability.texts) == [1, 1, 2]
+    assert sum(bar.get_height() for bar in histogram.patches) == 4

@@ -140,11 +140,28 @@ def test_run_leaves_adapter_charts_data_and_report(trained):
     report = json.loads((trained / "results/metrics.json").read_text())
     assert list(report["results"]) == ["before", "after", "TF-IDF, train", "TF-IDF, train + left out"]
     for results in report["results"].values():
-        assert {"validation", "test", "left_out"} == set(results)
+        assert {"validation", "test", "left_out", "natural"} == set(results)
     assert report["results"]["after"]["test"]["accuracy"] > report["results"]["before"]["test"]["accuracy"]
     assert not report["base_model"]["fallback_used"] and report["data"]["messages"] == 180
     card = (trained / "lora_model/README.md").read_text()
     assert report["table"] in card and report["base_model"]["sha256"] in card
+
+
+def test_every_held_out_message_is_listed_with_what_each_model_said(trained):
+    listed = pd.read_csv(trained / "results/predictions.csv")
+    report = json.loads((trained / "results/metrics.json").read_text())
+    assert set(report["results"]) <= set(listed.columns)
+    for split, messages in listed.groupby("Split"):
+        of_split = pd.read_csv(trained / f"dataset/{split}.csv")
+        assert messages["Text"].tolist() == of_split["Text"].tolist()
+        assert messages["Label"].tolist() == of_split["Label"].tolist()
+    natural = listed[listed["Split"].isin(["test", "left_out_test"])]
+    for model, results in report["results"].items():
+        said = natural[model].ge(results["natural"]["threshold"]).eq(natural["Label"])
+        assert said.mean() == pytest.approx(results["natural"]["accuracy"])
+    tokenizer, model = load_tokenizer_and_model(trained / "lora_model")
+    served = [answer.positive_probability for answer in classify(natural["Text"].tolist(), tokenizer, model)]
+    assert served == pytest.approx(natural["after"].tolist(), abs=0.02), "each probability is its own message's"
 
 
 def test_the_kept_checkpoint_is_the_best_on_validation(trained):
@@ -287,6 +304,9 @@ def test_launchers_count_every_message_once(trained, tmp_path, tiny_gpt2, messag
         distributed, alone = two["results"]["before"][split], one["results"]["before"][split]
         assert distributed["confusion_matrix"] == alone["confusion_matrix"]
         assert distributed["loss"] == pytest.approx(alone["loss"], abs=1e-6)
+    said = [pd.read_csv(folder / "results/predictions.csv") for folder in (tmp_path, trained)]
+    assert said[0]["Text"].tolist() == said[1]["Text"].tolist()
+    assert said[0]["before"].tolist() == pytest.approx(said[1]["before"].tolist(), abs=1e-5)
     first = [newest_log(folder)[0] for folder in (tmp_path, trained)]
     assert first[0]["train_accuracy"] == first[1]["train_accuracy"]
 

@@ -1,0 +1,89 @@
+"""Letter tricks are undone in serving as in training, and noise keeps what a message says."""
+
+import random
+
+import pytest
+from conftest import save_wordpiece_tokenizer
+from transformers import AutoTokenizer, GPT2TokenizerFast
+
+from artifact_sources import resolve_base_model
+from gpt_classification_model import FreshSampler, TextNoise, load_tokenizer
+from text_classifier import encode
+from text_noise import add_noise, make_normalizer
+
+TRICKS = {
+    "F R E E entry": "FREE entry",
+    "c-l-a-i-m it, C.A.S.H": "claim it, CASH",
+    "Ｗｉｎ a ⓒⓐⓡ, 𝐟𝐫𝐞𝐞": "Win a car, free",
+    "Yоur Аррle ID": "Your Apple ID",
+    "lo\u200ban fr\u00adee": "loan free",
+    "Còngràtulätions": "Congratulations",
+    "pay &lt;#&gt; &amp; go": "pay <#> & go",
+}
+
+
+@pytest.mark.parametrize("written, meant", TRICKS.items())
+def test_letter_tricks_are_undone(written, meant):
+    assert make_normalizer().normalize_str(written) == meant
+
+
+@pytest.mark.parametrize("text", ["r u ok? I c u", "ok 👍 call 0 9 0 6 1", "plan a b or c", "see you at 5.30", "你好"])
+def test_what_is_no_trick_stays(text):
+    assert make_normalizer().normalize_str(text) == text
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "bert"])
+def test_a_saved_tokenizer_reads_like_the_one_trained_with(architecture, tiny_gpt2, tmp_path):
+    folder = tmp_path / "base"
+    if architecture == "bert":
+        save_wordpiece_tokenizer(folder)
+    else:
+        # A class of its own, as gpt2 on the Hub names it.
+        AutoTokenizer.from_pretrained(tiny_gpt2).backend_tokenizer.model.save(str(tmp_path))
+        GPT2TokenizerFast(vocab=f"{tmp_path}/vocab.json", merges=f"{tmp_path}/merges.txt").save_pretrained(folder)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").touch()
+    base = resolve_base_model(str(folder))
+    trained_with = load_tokenizer(base, max_length=20, normalize_text=True)
+    trained_with.save_pretrained(tmp_path / "saved")
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    plain = load_tokenizer(base, max_length=20)
+    for written, meant in TRICKS.items():
+        assert encode([written], loaded)["input_ids"] == encode([meant], plain)["input_ids"]
+
+
+def test_noise_gives_masked_numbers_back_and_says_the_same():
+    draw = random.Random(0)
+    versions = [add_noise("Ok, I will pay &lt;#&gt; pounds for the ticket tonight", draw) for _ in range(200)]
+    assert not any("&lt;" in version for version in versions)
+    assert len(set(versions)) > 150
+    with_number = [version for version in versions if any(character.isdigit() for character in version)]
+    assert 100 < len(with_number) < 200, "sometimes there is one, sometimes not"
+    assert sum("ticket" in version.lower() for version in versions) > 120, "most words stay as they are"
+
+
+@pytest.mark.parametrize("text", ["7", "call 0906", "a", " ", "£1000"])
+def test_noise_leaves_something_of_every_message(text):
+    draw = random.Random(1)
+    assert all(add_noise(text, draw) for _ in range(100))
+
+
+def test_training_sees_other_versions_every_epoch_and_a_resumed_run_the_same(tiny_gpt2):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_gpt2, model_max_length=120)
+    texts = [f"see you at {hour} tonight, bring the tickets" for hour in range(50)]
+    messages = [
+        {"input_ids": ids, "labels": index % 2} for index, ids in enumerate(encode(texts, tokenizer)["input_ids"])
+    ]
+    sampler = FreshSampler([0, 1] * 25, [9] * 50, draws={0: 25, 1: 25}, group_size=2, seed=1)
+
+    def epoch(number: int, share: float = 0.5) -> list:
+        sampler.set_epoch(number)
+        noisy = TextNoise(messages, texts, share, tokenizer, sampler, seed=1)
+        return [noisy[index]["input_ids"] for index in range(50)]
+
+    changed = sum(one != message["input_ids"] for one, message in zip(epoch(0), messages, strict=True))
+    assert 10 < changed < 30
+    assert epoch(0) == epoch(0) != epoch(1)
+    assert epoch(0, share=0) == [message["input_ids"] for message in messages]
+    noisy = TextNoise(messages, texts, 1.0, tokenizer, sampler, seed=1)
+    assert [noisy[index]["labels"] for index in range(50)] == [0, 1] * 25
