@@ -231,12 +231,13 @@ def unless_none(value: str | None) -> str | None:
     return None if str(value).lower() == "none" else value
 
 
-def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Path, bf16_on_cpu: bool = False) -> tuple:
+def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Path) -> tuple:
     """Read a recipe (first argument if it ends in .yaml, else the default one) and the flags over it.
+
+    Training is in mixed precision by default where the GPU, or without one the CPU, multiplies bfloat16.
 
     Args:
         kinds: the dataclasses that hold the options; one instance of each is returned.
-        bf16_on_cpu: train in mixed precision by default not only on a GPU that has bfloat16, but also on a CPU.
     """
     named, flags = split_recipe(argv)
     recipe = Path(named or default_recipe)
@@ -252,8 +253,10 @@ def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Pat
         parser.error(f"{recipe} sets unknown options: {', '.join(unknown)}")
     # Without `use_cpu`, several processes on a machine without accelerator would not form a group.
     accelerator = torch.accelerator.is_available()
-    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    bf16 = bf16 or (bf16_on_cpu and not accelerator and fast_dtype() is torch.bfloat16)
+    if accelerator:
+        bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        bf16 = fast_dtype() is torch.bfloat16
     parser.set_defaults(use_cpu=not accelerator, dataloader_pin_memory=accelerator, bf16=bf16)
     # A recipe is so many flags in front of the others: checked alike, and the last one counts.
     recipe_argv = []
@@ -703,10 +706,16 @@ def build_model(
         config.num_hidden_layers = layers
     if tokenizer.model_max_length > (limit := getattr(config, "max_position_embeddings", float("inf"))):
         raise ConfigurationError(f"{base.name} reads at most {limit} tokens; lower --max_length.")
+    # On a CPU and in batches of short messages, the fused kernel's backward pass is the slower one.
+    attention = None if torch.accelerator.is_available() else "eager"
     try:
         with quiet_loading():
             model, loading = AutoModelForSequenceClassification.from_pretrained(
-                base.path, config=config, dtype=torch.float32, output_loading_info=True
+                base.path,
+                config=config,
+                dtype=torch.float32,
+                attn_implementation=attention,
+                output_loading_info=True,
             )
             if model_args.tuning == "lora":
                 lora = LoraConfig(

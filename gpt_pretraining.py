@@ -121,7 +121,7 @@ class PretrainingArguments(TrainingArguments):
 def parse_arguments(argv: Sequence[str]) -> tuple[GPTArguments, CorpusArguments, PretrainingArguments]:
     """Read the recipe and the flags of a pretraining run."""
     kinds = (GPTArguments, CorpusArguments, PretrainingArguments)
-    parsed = parse_recipe(argv, kinds, DEFAULT_RECIPE, bf16_on_cpu=True)
+    parsed = parse_recipe(argv, kinds, DEFAULT_RECIPE)
     parsed[1].fallback_recipe = unless_none(parsed[1].fallback_recipe)
     return parsed
 

@@ -258,6 +258,33 @@ def add_answers(
     return result
 
 
+def score_table(
+    table: pd.DataFrame, text_column: str, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
+) -> pd.DataFrame:
+    """Return the table with an answer to each message, at the adapter's threshold; to an empty one, none."""
+    texts = table[text_column].tolist()
+    filled = [index for index, text in enumerate(texts) if text.strip()]
+    answers: list[Classification | None] = [None] * len(texts)
+    classified = classify([texts[index] for index in filled], tokenizer, model, batch_size=16)
+    for index, answer in zip(filled, classified, strict=True):
+        answers[index] = answer
+    labels = [answer.label if answer else None for answer in answers]
+    return add_answers(table, answers, labels, model.config.id2label[1])
+
+
+def check_text_column(source: Path, columns: Sequence[str], text_column: str) -> None:
+    """See to it that a file has the column with the messages.
+
+    Raises:
+        ValueError: it has not.
+    """
+    if text_column not in columns:
+        raise ValueError(
+            f"{source} has no column {text_column!r}, only {', '.join(map(repr, columns))}. "
+            "Name the right one with --text_column."
+        )
+
+
 def score_file(
     source: Path,
     target: Path,
@@ -287,11 +314,7 @@ def score_file(
     # All is read once before: what is wrong with row 90,000 shows at once, not after an hour.
     total = 0
     for table in read_table(source, ROWS_AT_A_TIME):
-        if text_column not in table.columns:
-            raise ValueError(
-                f"{source} has no column {text_column!r}, only {', '.join(map(repr, table.columns))}. "
-                "Name the right one with --text_column."
-            )
+        check_text_column(source, table.columns, text_column)
         total += len(table)
     if not total:
         raise ValueError(f"{source} has no rows.")
@@ -306,14 +329,7 @@ def score_file(
             rows += len(table)
             if rows <= state["rows"]:
                 continue
-            texts = table[text_column].tolist()
-            filled = [index for index, text in enumerate(texts) if text.strip()]
-            answers: list[Classification | None] = [None] * len(texts)
-            classified = classify([texts[index] for index in filled], tokenizer, model, batch_size=16)
-            for index, answer in zip(filled, classified, strict=True):
-                answers[index] = answer
-            labels = [answer.label if answer else None for answer in answers]
-            scored = add_answers(table, answers, labels, model.config.id2label[1])
+            scored = score_table(table, text_column, tokenizer, model)
             output.write(scored.to_csv(index=False, header=not state["rows"], lineterminator="\n").encode())
             output.flush()
             os.fsync(output.fileno())
