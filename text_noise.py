@@ -85,9 +85,11 @@ def add_noise(text: str, draw: random.Random) -> str:
     in; capitals; typing errors; digits for letters.
     """
     text = _MASK.sub(lambda mask: _detail(draw, mask[1]), text)
-    if draw.random() < 0.25:
-        text = _HAS_DIGIT.sub("", text) if _HAS_DIGIT.sub("", text).strip() else text
-    elif draw.random() < 0.3:
+    without = _HAS_DIGIT.sub("", text)
+    change = draw.random()
+    if change < 0.15 and without.strip():
+        text = without
+    elif change > 0.7:
         words = text.split(" ")
         for _ in range(draw.randint(1, 2)):
             words.insert(draw.randint(0, len(words)), _detail(draw))
@@ -95,7 +97,7 @@ def add_noise(text: str, draw: random.Random) -> str:
     case = draw.random()
     text = text.upper() if case < 0.1 else text.lower() if case < 0.25 else text
     if draw.random() < 0.2:
-        text = " ".join(_mistype(word, draw) if draw.random() < 0.25 else word for word in text.split(" "))
-    if draw.random() < 0.1:
+        text = " ".join(_mistype(word, draw) if draw.random() < 0.2 else word for word in text.split(" "))
+    elif draw.random() < 0.1:
         text = "".join(letter.translate(_LEET) if draw.random() < 0.5 else letter for letter in text)
     return text

@@ -40,7 +40,9 @@ SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 PRETRAINED_HERE = "./gpt_chitchat"
 
-PUBLISHED = "--majority same --token_dropout 0 --learning_rate 1e-4"
+PUBLISHED = (
+    "--majority same --token_dropout 0 --text_noise 0 --normalize_text false --lora_dropout 0.1 --learning_rate 1e-4"
+)
 READ_AFTER_PADDING = "benchmarks/design_choices.py --read_after_padding"
 
 
@@ -79,11 +81,10 @@ class Row:
 
 def make_rows() -> list[Row]:
     """Return all rows in the order of the table."""
-    twelve_layers = Base("smollm2-12", SMOLLM2, layers=12)
     pretrained_here = Base("gpt-here", PRETRAINED_HERE)
     bases = {
         "SmolLM2-135M, the fallback base": Base("smollm2", SMOLLM2),
-        "… its first 12 of 30 layers": twelve_layers,
+        "… its first 12 of 30 layers": Base("smollm2-12", SMOLLM2, layers=12),
         "… 12 layers of random weights": Base("smollm2-12-random", SMOLLM2, layers=12, random=True),
         "all-MiniLM-L6, an encoder": Base("minilm", MINILM),
         "… random weights": Base("minilm-random", MINILM, random=True),
@@ -94,7 +95,7 @@ def make_rows() -> list[Row]:
         "DistilBERT": Base("distilbert", "distilbert-base-uncased"),
     }
     rows = [Row(base.name, "Base, with the default recipe", title, base) for title, base in bases.items()]
-    tuned, recipe = "What is trained", "Recipe"
+    tuned, recipe = "What is trained, on the 7 M GPT-2", "Recipe, on the 7 M GPT-2"
     choices = [
         ("rank-4", tuned, "LoRA of rank 4 (default: 8)", "--lora_r 4"),
         ("rank-16", tuned, "LoRA of rank 16", "--lora_r 16"),
@@ -105,16 +106,14 @@ def make_rows() -> list[Row]:
         ("same-ham", recipe, "The same ham every epoch", "--majority same"),
         ("all-ham", recipe, "All ham every epoch", "--majority all"),
         ("no-token-dropout", recipe, "No token dropout", "--token_dropout 0"),
+        ("no-noise", recipe, "No noise", "--text_noise 0"),
+        ("lora-dropout", recipe, "LoRA dropout 0.1 (default: 0)", "--lora_dropout 0.1"),
         ("lr-1e-4", recipe, "Learning rate 1e-4 (default: 5e-4)", "--learning_rate 1e-4"),
-        ("published", recipe, "Same ham, no dropout, 1e-4: as published", PUBLISHED),
+        ("published", recipe, "As published: same ham, no noise of any kind, 1e-4", PUBLISHED),
     ]
-    for base, name in ((twelve_layers, "12 layers of SmolLM2"), (pretrained_here, "the 7 M GPT-2")):
-        rows += [
-            Row(f"{base.name}/{key}", f"{section}, on {name}", title, base, flags)
-            for key, section, title, flags in choices
-        ]
-        padded = "Padded to 120, answer read after the padding"
-        rows.append(Row(f"{base.name}/padded", f"{recipe}, on {name}", padded, base, script=READ_AFTER_PADDING))
+    rows += [Row(f"gpt-here/{key}", section, title, pretrained_here, flags) for key, section, title, flags in choices]
+    padded = "No noise, padded to 120, answer read after the padding"
+    rows.append(Row("gpt-here/padded", recipe, padded, pretrained_here, "--text_noise 0", READ_AFTER_PADDING))
     return rows
 
 
