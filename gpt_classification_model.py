@@ -140,7 +140,7 @@ class ModelArguments:
         default=None, metadata={"help": "Base to use where the first cannot be reached; `none` forbids one."}
     )
     num_hidden_layers: int | None = field(
-        default=None, metadata={"help": "Use only the first so many layers of the base; by default all."}
+        default=None, metadata={"help": "Use at most so many layers of the base, the first ones; by default all."}
     )
     tuning: Literal["lora", "head", "last_block", "last_two_blocks", "full"] = field(
         default="lora",
@@ -675,7 +675,7 @@ def build_model(
 
     Raises:
         ConfigurationError: the architecture is not in `LORA_TARGETS` or `BLOCKS` and no `--target_modules`
-            are given, or the base has fewer layers or reads fewer tokens than asked for.
+            are given, or no layers are asked for, or the base reads fewer tokens than asked for.
     """
     config = AutoConfig.from_pretrained(
         base.path,
@@ -699,11 +699,9 @@ def build_model(
             "Use --tuning lora or full."
         )
     if (layers := model_args.num_hidden_layers) is not None:
-        if not 1 <= layers <= config.num_hidden_layers:
-            raise ConfigurationError(
-                f"{base.name} has {config.num_hidden_layers} layers; --num_hidden_layers {layers}?"
-            )
-        config.num_hidden_layers = layers
+        if layers < 1:
+            raise ConfigurationError(f"--num_hidden_layers {layers}: at least one is needed.")
+        config.num_hidden_layers = min(layers, config.num_hidden_layers)
     if tokenizer.model_max_length > (limit := getattr(config, "max_position_embeddings", float("inf"))):
         raise ConfigurationError(f"{base.name} reads at most {limit} tokens; lower --max_length.")
     # On a CPU and in batches of short messages, the fused kernel's backward pass is the slower one.
@@ -1132,6 +1130,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
         for name, file in csv_files.items()
     }
     model = build_model(base, tokenizer, label_names, model_args)
+    layers, base_layers = model.config.num_hidden_layers, AutoConfig.from_pretrained(base.path).num_hidden_layers
     total_parameters = sum(weights.numel() for weights in model.parameters())
     trainable_parameters = sum(weights.numel() for weights in model.parameters() if weights.requires_grad)
     logger.info("Trainable parameters: %s of %s", f"{trainable_parameters:,}", f"{total_parameters:,}")
@@ -1165,7 +1164,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
             "sha256": base.sha256,
             "fallback_used": base.name not in (requested, str(Path(requested).expanduser().resolve())),
             "license": LICENCES.get(base.name),
-            "layers": model_args.num_hidden_layers,
+            "layers": layers if layers < base_layers else None,
         },
         "data": data,
         "training": {
