@@ -225,8 +225,17 @@ def plot_reliability(labels: np.ndarray, probabilities: np.ndarray, positive_lab
     reliability.plot([0, 1], [0, 1], color="gray", linestyle=":", label="Perfectly calibrated")
     reliability.plot(means, shares, color="tab:blue", marker="o", label="Measured, by bins")
     for mean, share, count in zip(means, shares, counts, strict=True):
+        # Towards the middle of the chart, where there is room.
+        right, up = mean < 0.5, share < 0.5
         reliability.annotate(
-            f"{count:,}", (mean, share), (6, -10), textcoords="offset points", fontsize=8, color="gray"
+            f"{count:,}",
+            (mean, share),
+            (6 if right else -6, 4 if up else -4),
+            textcoords="offset points",
+            ha="left" if right else "right",
+            va="bottom" if up else "top",
+            fontsize=8,
+            color="gray",
         )
     reliability.set(
         title=f"Reliability (expected calibration error {100 * calibration_error(labels, probabilities):.2f} %)",
