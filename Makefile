@@ -18,6 +18,7 @@ test: $(VENV)/development
 
 benchmark: $(VENV)/development
 	$(VENV)/bin/python benchmarks/training_speed.py
+	$(VENV)/bin/python benchmarks/scoring.py
 	$(VENV)/bin/python benchmarks/chat_load.py
 	$(VENV)/bin/python benchmarks/explanations.py
 
