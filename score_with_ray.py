@@ -102,13 +102,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Before any worker: an adapter that cannot be loaded shows here.
         load_tokenizer_and_model(options.adapter_dir)
         modules = [str(Path(__file__).parent / name) for name in (*_NEEDED, Path(__file__).name)]
-        ray.init(options.address, runtime_env={"py_modules": modules}, log_to_driver=False, ignore_reinit_error=True)
+        runtime = {"runtime_env": {"py_modules": modules}, "log_to_driver": False}
+        if options.address is None:
+            # One core more than the workers have: something has to read the file.
+            runtime |= {"num_cpus": options.workers + 1, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        ray.init(options.address, **runtime)
         written = score_file_with_ray(
             options.file, options.output, options.adapter_dir, options.text_column, options.workers
         )
     except (ArtifactError, ValueError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
+    finally:
+        ray.shutdown()
     print(f"{written:,} rows in {options.output}/")
     return 0
 

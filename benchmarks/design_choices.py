@@ -158,8 +158,8 @@ def read_after_padding(argv: list[str]) -> int:
 
     usual = gpt_classification_model.load_tokenizer
 
-    def load_tokenizer(base, max_length):
-        tokenizer = usual(base, max_length)
+    def load_tokenizer(base, max_length, normalize_text):
+        tokenizer = usual(base, max_length, normalize_text)
         # The model answers at the last token that is not this one: another than fills the messages up.
         ordinary = next(number for number in range(len(tokenizer)) if number not in tokenizer.all_special_ids)
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(ordinary)

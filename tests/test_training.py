@@ -34,7 +34,7 @@ from text_classifier import classify, encode, load_tokenizer_and_model
 SCRIPT = REPOSITORY / "gpt_classification_model.py"
 QUICK = (
     "--num_train_epochs 3 --eval_steps 5 --save_steps 5 --logging_steps 5 --save_total_limit 9 "
-    "--learning_rate 5e-3 --disable_tqdm true --bf16 false"
+    "--learning_rate 5e-3 --disable_tqdm true --bf16 false --majority fresh"
 )
 
 
@@ -66,12 +66,20 @@ def trained(tmp_path_factory, tiny_gpt2, messages_csv):
 
 def test_default_recipe_has_the_documented_values(capsys):
     model, data, training = parse_arguments([])
-    assert (model.model_name_or_path, model.lora_r, model.lora_alpha, model.lora_dropout) == ("gpt2", 8, 32, 0.1)
+    assert (model.model_name_or_path, model.lora_r, model.lora_alpha) == ("gpt2", 8, 32)
     assert data.max_length == 120 and data.split_seed == training.seed == 123
-    assert (training.num_train_epochs, training.per_device_train_batch_size) == (5, 16)
+    assert training.per_device_train_batch_size == training.per_device_eval_batch_size == 16
     assert training.eval_steps == training.save_steps == training.logging_steps == 100
     assert training.lr_scheduler_type == "cosine" and training.warmup_steps == 0.1 and training.max_grad_norm == 1.0
     assert training.load_best_model_at_end and training.output_dir == "./results" and training.report_to == []
+
+
+def test_the_published_recipe_has_the_published_values():
+    model, data, training = parse_arguments([str(REPOSITORY / "recipes/sms_spam_gpt2_published.yaml")])
+    assert (model.lora_r, model.lora_alpha, model.lora_dropout, model.num_hidden_layers) == (8, 32, 0.1, None)
+    assert (data.protocol, data.majority) == ("original", "same") and not data.normalize_text
+    assert data.token_dropout == data.text_noise == 0
+    assert (training.num_train_epochs, training.learning_rate) == (5, 1e-4)
 
 
 @pytest.mark.parametrize("recipe", sorted((REPOSITORY / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
