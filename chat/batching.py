@@ -106,7 +106,7 @@ class BatchingClassifier:
         return await asyncio.get_running_loop().run_in_executor(thread, function, *arguments)
 
     def _classify(self, texts: Sequence[str]) -> list[Classification]:
-        return classify(texts, self.tokenizer, self.model, self.batch_size)
+        return classify(texts, self.tokenizer, self.model)
 
     def _classify_when_idle(self, texts: Sequence[str]) -> list[Classification]:
         answers = []

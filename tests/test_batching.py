@@ -19,7 +19,7 @@ class StubModel:
         self.lock = threading.Lock()
         monkeypatch.setattr(batching, "classify", self)
 
-    def __call__(self, texts, tokenizer, model, batch_size):
+    def __call__(self, texts, tokenizer, model):
         with self.lock:
             self.batches.append(list(texts))
         time.sleep(self.seconds)

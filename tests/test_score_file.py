@@ -131,3 +131,12 @@ def test_mistakes_end_in_one_clear_error_and_leave_nothing(
     *_, error = capsys.readouterr().err.splitlines()
     assert error.startswith("Error: ") and re.search(message, error)
     assert os.listdir(tmp_path) == (["reviews.csv"] if content is not None else [])
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 40, 10_000])
+def test_answers_do_not_depend_on_what_is_read_together(batch_tokens, tiny_review_adapter):
+    tokenizer, model = load_tokenizer_and_model(tiny_review_adapter)
+    texts = [f"message {number} " + "very " * (number % 9) + "long" for number in range(40)]
+    alone = [classify([text], tokenizer, model)[0].positive_probability for text in texts]
+    together = [answer.positive_probability for answer in classify(texts, tokenizer, model, batch_tokens)]
+    assert together == pytest.approx(alone, abs=1e-5)
