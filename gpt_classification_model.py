@@ -653,15 +653,21 @@ def load_tokenizer(base: BaseModel, max_length: int, normalize_text: bool = Fals
     Args:
         normalize_text: undo letter tricks in front of what the tokenizer does; it is saved with that.
     """
-    # GPT-2's own class is built from the vocabulary alone and would forget the normalizer when it is loaded.
-    kind = PreTrainedTokenizerFast if normalize_text else AutoTokenizer
-    tokenizer = kind.from_pretrained(base.path, padding_side="right", model_max_length=max_length)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer = AutoTokenizer.from_pretrained(base.path, padding_side="right", model_max_length=max_length)
     if normalize_text:
         backend = tokenizer.backend_tokenizer
         steps = [make_normalizer(), backend.normalizer] if backend.normalizer else [make_normalizer()]
         backend.normalizer = normalizers.Sequence(steps)
+        # GPT-2's own class is built from the vocabulary alone and would forget the normalizer when it is loaded.
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=backend,
+            padding_side="right",
+            model_max_length=max_length,
+            model_input_names=tokenizer.model_input_names,
+            **tokenizer.special_tokens_map,
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 

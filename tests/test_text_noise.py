@@ -41,6 +41,10 @@ def test_a_saved_tokenizer_reads_like_the_one_trained_with(architecture, tiny_gp
         # A class of its own, as gpt2 on the Hub names it.
         AutoTokenizer.from_pretrained(tiny_gpt2).backend_tokenizer.model.save(str(tmp_path))
         GPT2TokenizerFast(vocab=f"{tmp_path}/vocab.json", merges=f"{tmp_path}/merges.txt").save_pretrained(folder)
+        # Older folders hold no more than these.
+        (folder / "tokenizer.json").unlink()
+        for name in ("vocab.json", "merges.txt"):
+            (tmp_path / name).rename(folder / name)
     (folder / "config.json").write_text("{}")
     (folder / "model.safetensors").touch()
     base = resolve_base_model(str(folder))
@@ -49,7 +53,7 @@ def test_a_saved_tokenizer_reads_like_the_one_trained_with(architecture, tiny_gp
     loaded = AutoTokenizer.from_pretrained(tmp_path / "saved")
     plain = load_tokenizer(base, max_length=20)
     for written, meant in TRICKS.items():
-        assert encode([written], loaded)["input_ids"] == encode([meant], plain)["input_ids"]
+        assert dict(encode([written], loaded)) == dict(encode([meant], plain))
 
 
 def test_noise_gives_masked_numbers_back_and_says_the_same():
