@@ -814,12 +814,18 @@ def build_trainer(
     data_args: DataArguments,
     args: FineTuningArguments,
 ) -> Trainer:
-    """Put model, data and arguments into a `Trainer` with the accuracy callback."""
+    """Put model, data and arguments into a `Trainer` with the accuracy callback.
+
+    Checkpoints are compared at the ratio of classes that is trained at: with all of the larger class, on all of
+    its validation messages too.
+    """
     train = datasets["train"]
+    at_natural_ratio = data_args.majority == "all"
     drawn_from = [train] if data_args.majority == "same" else [train, datasets["left_out_train"]]
+    counted_parts = drawn_from if at_natural_ratio else [train]
     feedback = datasets.get("feedback")
     parts = [*drawn_from, feedback] if feedback else drawn_from
-    counted = [label for part in (drawn_from if data_args.majority == "all" else [train]) for label in part.labels]
+    counted = [label for part in counted_parts for label in part.labels]
     sampler = FreshSampler(
         labels=[label for part in parts for label in part.labels],
         lengths=[length for part in parts for length in part.lengths],
@@ -829,19 +835,20 @@ def build_trainer(
         always=len(feedback or ()),
     )
     texts = [text for part in parts for text in part.texts]
+    validation = [datasets["validation"], *([datasets["left_out_validation"]] if at_natural_ratio else [])]
     noisy = TextNoise(ConcatDataset(parts), texts, data_args.text_noise, tokenizer, sampler, args.seed)
     trainer = ClassificationTrainer(
         model=model,
         args=args,
         train_dataset=TokenDropout(noisy, data_args.token_dropout, tokenizer, sampler, args.seed),
-        eval_dataset=datasets["validation"],
+        eval_dataset=ConcatDataset(validation),
         data_collator=DataCollatorWithPadding(tokenizer),
         processing_class=tokenizer,
         compute_metrics=compute_metrics,
     )
     trainer.train_sampler = sampler
-    # The split is shuffled: its beginning is a fair sample.
-    measured = Subset(train, range(min(len(train), TRAIN_ACCURACY_MESSAGES)))
+    sample = torch.randperm(len(counted), generator=torch.Generator().manual_seed(args.seed))
+    measured = Subset(ConcatDataset(counted_parts), sample[:TRAIN_ACCURACY_MESSAGES].tolist())
     trainer.add_callback(AccuracyCallback(trainer, measured))
     if args.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))

@@ -23,7 +23,9 @@ _REPLACED = {
     "&amp;": "&",
     Regex("[\u00ad\u200b-\u200f\u2060\ufeff]"): "",
 }
-_LEET = str.maketrans("aeiosAEIOS", "4310543105")
+# Digits for letters: the letter, and how it is written.
+_LEET = {"a": "4", "e": "3", "i": "1", "o": "0", "s": "5", "t": "7"}
+_TO_LEET = str.maketrans(_LEET | {letter.upper(): digit for letter, digit in _LEET.items()})
 
 # The collection's authors masked numbers of private messages in this way.
 _MASK = re.compile(r"(?:<|&lt;)(#|DECIMAL|TIME|URL|EMAIL)(?:>|&gt;)")
@@ -34,8 +36,8 @@ def make_normalizer() -> normalizers.Normalizer:
     """Return the normalizer of a tokenizer for English messages.
 
     Accents, compatibility forms (Unicode NFKC: full width, circled, mathematical letters), look-alike
-    letters, invisible characters and HTML entities are made plain, and single letters that are set
-    apart, four or more, are put together.
+    letters, invisible characters and HTML entities are made plain, single letters that are set apart,
+    four or more, are put together, and digits inside words become letters (`fr33 pr1ze`).
     """
     letter, gap = r"[^\W\d_]", r"[ .*_-]"
     # A gap with a single letter on either side, and two more of them around.
@@ -46,7 +48,16 @@ def make_normalizer() -> normalizers.Normalizer:
     steps = [normalizers.NFKD(), normalizers.StripAccents(), normalizers.NFKC()]
     steps += [normalizers.Replace(chr(alike), chr(plain)) for alike, plain in _LOOK_ALIKE.items()]
     steps += [normalizers.Replace(written, meant) for written, meant in _REPLACED.items()]
-    return normalizers.Sequence([*steps, normalizers.Replace(Regex(apart), "")])
+    steps.append(normalizers.Replace(Regex(apart), ""))
+    digits = "".join(_LEET.values())
+    for plain, digit in _LEET.items():
+        # One or two digits inside a word, also at its end if they are alike. Capitals with a digit may be a
+        # postcode, W45WQ or WC1N 3XX: there it is one digit with two letters after it.
+        inside = rf"(?<=[A-Za-z]|[A-Za-z][{digits}]){digit}(?=[{digits}]?[a-z])"
+        at_end = rf"(?<=[a-z]{{2}}){digit}(?={digit}\b)|(?<=[a-z]{{2}}{digit}){digit}\b"
+        steps.append(normalizers.Replace(Regex(f"{inside}|{at_end}"), plain))
+        steps.append(normalizers.Replace(Regex(rf"(?<=[A-Z]){digit}(?=[A-Z]{{2}})"), plain.upper()))
+    return normalizers.Sequence(steps)
 
 
 def _detail(draw: random.Random, kind: str | None = None) -> str:
@@ -99,5 +110,5 @@ def add_noise(text: str, draw: random.Random) -> str:
     if draw.random() < 0.2:
         text = " ".join(_mistype(word, draw) if draw.random() < 0.2 else word for word in text.split(" "))
     elif draw.random() < 0.1:
-        text = "".join(letter.translate(_LEET) if draw.random() < 0.5 else letter for letter in text)
+        text = "".join(letter.translate(_TO_LEET) if draw.random() < 0.5 else letter for letter in text)
     return text

@@ -19,6 +19,8 @@ TRICKS = {
     "lo\u200ban fr\u00adee": "loan free",
     "Còngràtulätions": "Congratulations",
     "pay &lt;#&gt; &amp; go": "pay <#> & go",
+    "Y0u w0n a fr33 pr1ze, cl41m": "You won a free prize, claim",
+    "C4SH PR1ZE": "CASH PRIZE",
 }
 
 
@@ -27,7 +29,18 @@ def test_letter_tricks_are_undone(written, meant):
     assert make_normalizer().normalize_str(written) == meant
 
 
-@pytest.mark.parametrize("text", ["r u ok? I c u", "ok 👍 call 0 9 0 6 1", "plan a b or c", "see you at 5.30", "你好"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "r u ok? I c u",
+        "ok 👍 call 0 9 0 6 1",
+        "plan a b or c",
+        "see you at 5.30",
+        "你好",
+        "gr8 l8r b4 2nite, at 10am 150ppm",
+        "W45WQ",
+    ],
+)
 def test_what_is_no_trick_stays(text):
     assert make_normalizer().normalize_str(text) == text
 

@@ -511,12 +511,28 @@ def test_only_the_first_layers_of_a_base_are_used_when_asked_for(tmp_path, tiny_
 
 
 def test_all_messages_of_the_larger_class_can_be_taken_every_epoch(tmp_path, tiny_gpt2, messages_csv):
-    """Of 120 ham and 60 spam, training holds 42 and 42 balanced, and 42 ham that balancing left out."""
+    """Of 120 ham and 60 spam, training holds 42 and 42 balanced, and 42 ham that balancing left out.
+
+    Checkpoints are then compared on the ham that balancing left out of validation as well.
+    """
     steps = {}
     for majority in ("same", "fresh", "all"):
         flags = ["--majority", majority, "--num_train_epochs", "1", "--per_device_train_batch_size", "6"]
         assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags)) == 0
-        steps[majority] = json.loads((tmp_path / "results/metrics.json").read_text())["training"]["steps"]
+        training = json.loads((tmp_path / "results/metrics.json").read_text())["training"]
+        steps[majority], best_step = training["steps"], training["best_step"]
+        predictions = pd.read_csv(tmp_path / "results/predictions.csv", keep_default_na=False)
+        compared = predictions[
+            predictions["Split"].isin(["validation", *["left_out_validation"] * (majority == "all")])
+        ]
+        hits = compared["after"].gt(0.5) == compared["Label"].eq(1)
+        (state,) = (tmp_path / "results").glob(f"checkpoint-{steps[majority]}/trainer_state.json")
+        (kept,) = [
+            entry["eval_accuracy"]
+            for entry in json.loads(state.read_text())["log_history"]
+            if "eval_accuracy" in entry and entry["step"] == best_step
+        ]
+        assert kept == pytest.approx(hits.mean()) and len(compared) == (18 if majority == "all" else 12)
     assert steps == {"same": 14, "fresh": 14, "all": 21}
 
 
