@@ -16,11 +16,9 @@ test: $(VENV)/development
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pytest
 
+# Two hours; what is finished is not repeated after a stop.
 benchmark: $(VENV)/development
-	$(VENV)/bin/python benchmarks/training_speed.py
-	$(VENV)/bin/python benchmarks/scoring.py
-	$(VENV)/bin/python benchmarks/chat_load.py
-	$(VENV)/bin/python benchmarks/explanations.py
+	$(VENV)/bin/python benchmarks/summary.py
 
 # Needs Chromium and a Chinese font: apt-get install chromium fonts-noto-cjk
 screenshots: $(VENV)/development

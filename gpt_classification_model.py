@@ -1074,7 +1074,8 @@ def save_folder(
 
 
 def write_json(content: dict, path: Path) -> None:
-    """Write JSON in one piece."""
+    """Write JSON in one piece, in a folder that is made if it is not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as scratch:
         scratch.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

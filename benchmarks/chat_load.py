@@ -24,8 +24,10 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
 from app_server import ChatClient, copy_of_app, running_app  # noqa: E402
 
-from gpt_classification_model import DataArguments, load_splits  # noqa: E402
+from gpt_classification_model import DataArguments, load_splits, write_json  # noqa: E402
 from text_classifier import classify, fast_dtype, load_tokenizer_and_model  # noqa: E402
+
+FIGURES = REPOSITORY / "results" / "benchmarks" / "chat_load.json"
 
 
 def unseen_messages(count: int) -> list[str]:
@@ -114,6 +116,11 @@ def main() -> None:
         p50, p95 = (1000 * np.quantile(seconds, [0.5, 0.95])).tolist()
         shown = "–" if throughput is None else f"{throughput:.1f}"
         print(f"{name:32} {shown:>10} {p50:8.0f} {p95:8.0f}")
+    figures = {
+        name: {"messages_per_second": throughput, "p50_ms": 1000 * np.median(seconds)}
+        for name, (seconds, throughput) in rows.items()
+    }
+    write_json(figures | {"agreement": agreement, "errors": errors}, FIGURES)
     names = list(rows)
     served = rows[names[-1]][1]
     print(

@@ -1,0 +1,161 @@
+"""Every benchmark in one run, and their figures beside the rivals' in one table: `python benchmarks/summary.py`.
+
+About two hours on two CPU cores, which should have nothing else to do. A benchmark that is finished is not
+repeated, so that this can be stopped and started; `make clean` removes what was measured. The table is
+printed and saved as BENCHMARKS.md.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
+
+from accuracy import OURS, PUBLISHED, RIVALS, percent  # noqa: E402
+
+from artifact_sources import atomic_path  # noqa: E402
+
+FIGURES = Path("results/benchmarks")
+TABLE = Path("benchmarks/BENCHMARKS.md")
+BENCHMARKS = {
+    "accuracy": [],
+    "training_speed": [],
+    "scoring": ["--ray"],
+    "chat_load": [],
+}
+
+
+def accuracy_rows(figures: dict) -> list[tuple[str, str, str, str]]:
+    """Return what is measured, the goal, our figure and the rivals' for accuracy.json."""
+    natural, runs = figures["natural_ratio"], figures["runs"]
+    ours, seeds = natural[OURS], len(natural[OURS]["accuracy"])
+    titles = {
+        "accuracy": ("Accuracy at the natural ratio, %", "≥ 99.0"),
+        "f1": ("F1 on spam, %", "≥ 96"),
+        "false_positive_rate": ("False positives, %", "≤ 0.3"),
+        "calibration_error": ("Calibration error, %", "≤ 2"),
+    }
+    rows = []
+    for name, (title, goal) in titles.items():
+        rivals = [f"{rival} {percent(natural[rival][name])}" for rival in (*RIVALS, PUBLISHED) if natural[rival][name]]
+        rows.append((f"{title} ({seeds} seeds)", goal, percent(ours[name]), "; ".join(rivals)))
+    for rival in RIVALS:
+        above = sum(gain > 0 for gain in natural[rival]["gain"])
+        points = 100 * np.mean(natural[rival]["gain"])
+        rows.append(
+            (f"Seeds more accurate than {rival}", f"{seeds} of {seeds}", f"{above} of {seeds}", f"{points:+.2f} points")
+        )
+    right = figures["modern"]
+    rivals = "; ".join(f"{name} {100 * share:.0f}" for name, share in right.items() if name != OURS)
+    rows.append(("Messages unlike the collection, right %", "", f"{100 * right[OURS]:.0f}", rivals))
+    minutes = np.array(runs["total_seconds"]) / 60
+    memory = f"{max(runs['peak_memory_gib']):.1f}"
+    rows.append(("`python gpt_classification_model.py`, min", "≤ 8", f"{minutes.mean():.1f}", ""))
+    rows.append(("... its peak memory, GiB", "", memory, ""))
+    return rows
+
+
+def training_rows(figures: dict) -> list[tuple[str, str, str, str]]:
+    """Return what is measured, the goal, our figure and the rival's for training_speed.json."""
+    (_, slow), *_, (_, fast) = figures["steps"].items()
+    ratio = fast["messages_per_second"] / slow["messages_per_second"]
+    ours, two, documents = (figures["whole"][name] for name in ("ours", "two_processes", "documents"))
+    steps, all_steps = documents["steps"]
+    return [
+        (
+            "Training GPT-2's architecture, messages/s",
+            "",
+            f"{fast['messages_per_second']:.1f} ({ratio:.1f}×)",
+            f"padded to 120, float32: {slow['messages_per_second']:.1f}",
+        ),
+        ("... share of the float32 peak, %", "≥ 60", f"{100 * fast['share']:.0f}", f"{100 * slow['share']:.0f}"),
+        (
+            "Whole training on the fallback base, min",
+            "≥ 4× faster",
+            f"{ours['minutes']:.1f} ({documents['minutes'] / ours['minutes']:.1f}×)",
+            f"documents' recipe {documents['minutes']:.0f} (from {steps} of {all_steps} steps)",
+        ),
+        ("... peak memory, GiB", "", f"{ours['gib']:.1f}", f"documents' recipe {documents['gib']:.1f}"),
+        (
+            "... by two processes (`torchrun`), min",
+            "",
+            f"{two['minutes']:.1f}, accuracy {100 * two['natural_ratio']:.2f} %",
+            f"one process {ours['minutes']:.1f}, {100 * ours['natural_ratio']:.2f} %",
+        ),
+    ]
+
+
+def scoring_rows(figures: dict) -> list[tuple[str, str, str, str]]:
+    """Return what is measured, the goal, our figure and what it is compared with for scoring.json."""
+    (small, of_small), (large, of_large) = [
+        (int(name.removeprefix("file_of_")), of_file) for name, of_file in figures.items() if name.startswith("file_of")
+    ]
+    return [
+        ("Start of a process to the first answer, s", "≤ 6", f"{figures['first_answer_seconds']:.1f}", ""),
+        (
+            "One message, ms",
+            "p50 ≤ 40",
+            f"p50 {figures['one_message_p50_ms']:.0f}, p95 {figures['one_message_p95_ms']:.0f}",
+            "",
+        ),
+        (f"File of {large:,} messages, messages/s", "≥ 100", f"{of_large['messages_per_second']:.0f}", ""),
+        (
+            "... its peak memory, MiB",
+            "flat",
+            f"{of_large['peak_mib']:,.0f}",
+            f"{small:,} messages: {of_small['peak_mib']:,.0f}",
+        ),
+        ("... on two Ray workers, with their start", "", f"{figures['ray_messages_per_second']:.0f}", ""),
+    ]
+
+
+def chat_rows(figures: dict) -> list[tuple[str, str, str, str]]:
+    """Return what is measured, the goal, our figure and what it is compared with for chat_load.json."""
+    exact, _, reloaded, *_, served = [name for name in figures if name not in ("agreement", "errors")]
+    return [
+        (
+            f"Chat: {served}, messages/s",
+            "",
+            f"{figures[served]['messages_per_second']:.0f}",
+            f"{exact} {figures[exact]['messages_per_second']:.0f}; "
+            f"{reloaded} {figures[reloaded]['messages_per_second']:.1f}",
+        ),
+        ("Labels as in float32, %", "≥ 99.9", f"{100 * figures['agreement']:.2f}", ""),
+    ]
+
+
+def main() -> None:
+    """Run what is missing, write the table and print it."""
+    os.chdir(REPOSITORY)
+    for name, flags in BENCHMARKS.items():
+        if not (FIGURES / f"{name}.json").is_file():
+            subprocess.run([sys.executable, f"benchmarks/{name}.py", *flags], check=True)
+    makers = (accuracy_rows, training_rows, scoring_rows, chat_rows)
+    rows = [
+        row
+        for name, maker in zip(BENCHMARKS, makers, strict=True)
+        for row in maker(json.loads((FIGURES / f"{name}.json").read_text()))
+    ]
+    lines = [
+        "# All figures in one table",
+        "",
+        f"Made by `make benchmark` on {os.cpu_count()} CPU cores. Details: [accuracy](ACCURACY.md), and what the",
+        "scripts in this folder print.",
+        "",
+        "| | Goal | This project | In comparison |",
+        "| --- | --- | --- | --- |",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+    text = "\n".join(lines) + "\n"
+    with atomic_path(TABLE) as scratch:
+        scratch.write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

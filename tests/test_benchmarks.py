@@ -1,0 +1,75 @@
+"""What benchmarks conclude from their figures."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+
+from accuracy import METRICS, OURS, PUBLISHED, RIVALS, compare, paired_interval, repeated_interval
+from summary import accuracy_rows, training_rows
+
+from gpt_classification_model import write_json
+
+
+def test_interval_of_a_paired_difference_holds_it_and_narrows_with_messages():
+    hits = np.array([True] * 95 + [False] * 5)
+    rival = np.array([True] * 90 + [False] * 10)
+    low, high = paired_interval(hits, rival)
+    assert 0 <= low < 0.05 < high < 0.12
+    low_of_many, high_of_many = paired_interval(np.tile(hits, 20), np.tile(rival, 20))
+    assert low < low_of_many < 0.05 < high_of_many < high
+    assert paired_interval(hits, hits) == (0, 0)
+
+
+def test_repeated_splits_have_a_wider_interval_than_independent_ones():
+    differences = [0.001, 0.004, 0.002, 0.003, 0.0]
+    low, high = repeated_interval(differences, test_messages=200, train_messages=700)
+    # Student's t with four degrees of freedom.
+    usual = 2.776 * np.std(differences, ddof=1) / np.sqrt(5)
+    assert low == pytest.approx(0.002 - usual * np.sqrt(1 + 5 * 200 / 700), abs=1e-5)
+    assert high - 0.002 == pytest.approx(0.002 - low)
+
+
+def test_runs_are_compared_on_the_same_messages(tmp_path):
+    """Ours misses one of four, the rivals two; validation messages do not count."""
+    rows = [("a", 0, "test", 0.1, 0.9), ("b", 1, "test", 0.9, 0.9), ("c", 0, "left_out_test", 0.2, 0.2)]
+    rows += [("d", 0, "left_out_test", 0.8, 0.8), ("e", 1, "validation", 0.0, 1.0)]
+    sizes = {f"{left_out}{split}": 2 for left_out in ("", "left_out_") for split in ("train", "test")}
+    for name in ("1", "1-published", "2"):
+        (tmp_path / name).mkdir()
+        lines = ["Text,Label,Split,after," + ",".join(f'"{rival}"' for rival in RIVALS)]
+        lines += [f"{text},{label},{split},{ours},{theirs},{theirs}" for text, label, split, ours, theirs in rows]
+        (tmp_path / name / "predictions.csv").write_text("\n".join(lines))
+        write_json({"decision_threshold": 0.5, "data": {"split_sizes": sizes}}, tmp_path / name / "metrics.json")
+    folders = {number: tmp_path / str(number) for number in (1, 2)}
+    table, figures = compare(folders, {1: tmp_path / "1-published"})
+    assert figures[OURS]["accuracy"] == [0.75, 0.75] and figures[RIVALS[0]]["accuracy"] == [0.5, 0.5]
+    assert figures[PUBLISHED]["accuracy"] == [0.75] and figures[PUBLISHED]["gain"] == [0.0]
+    assert table.count("+25.00 (") == 6
+
+    runs = {"total_seconds": [60, 120], "peak_memory_gib": [1, 2]}
+    summary = {"natural_ratio": figures, "modern": {OURS: 0.7, "TF-IDF": 0.6}, "runs": runs}
+    cells = {row[0]: row[1:] for row in accuracy_rows(summary)}
+    assert cells[f"Seeds more accurate than {RIVALS[0]}"] == ("2 of 2", "2 of 2", "+25.00 points")
+    assert cells["`python gpt_classification_model.py`, min"][1] == "1.5"
+    assert set(figures[OURS]) == {*METRICS, "gain"}
+
+
+def test_whole_runs_are_compared_with_the_documents():
+    steps = {
+        "padded": {"messages_per_second": 2.0, "share": 0.1},
+        "grouped": {"messages_per_second": 4.0, "share": 0.2},
+        "bfloat16": {"messages_per_second": 10.0, "share": 0.6},
+    }
+    whole = {
+        "ours": {"minutes": 6.0, "gib": 3.0, "natural_ratio": 0.99},
+        "two_processes": {"minutes": 5.0, "gib": 2.0, "natural_ratio": 0.98},
+        "documents": {"minutes": 42.0, "gib": 4.0, "steps": [20, 280]},
+    }
+    shown = {row[0]: row[2] for row in training_rows({"steps": steps, "whole": whole})}
+    assert shown["Training GPT-2's architecture, messages/s"] == "10.0 (5.0×)"
+    assert shown["Whole training on the fallback base, min"] == "6.0 (7.0×)"
+    assert shown["... share of the float32 peak, %"] == "60"
