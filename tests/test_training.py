@@ -178,6 +178,7 @@ def test_the_kept_checkpoint_is_the_best_on_validation(trained):
     evaluations = [entry for entry in state["log_history"] if entry.get("eval_accuracy") and entry["step"]]
     best = max(evaluations, key=lambda entry: (entry["eval_accuracy"], -entry["eval_loss"]))
     assert len({entry["eval_loss"] for entry in evaluations}) > 1
+    assert evaluations[-1]["step"] == 18, "the last step counts, although it is no multiple of eval_steps"
     report = json.loads((trained / "results/metrics.json").read_text())
     assert report["training"]["best_step"] == best["step"]
     assert report["results"]["after"]["validation"]["loss"] == pytest.approx(best["eval_loss"], abs=1e-5)
