@@ -128,6 +128,10 @@ def load_tokenizer_and_model(
     return tokenizer, model.to(dtype).eval().requires_grad_(False)
 
 
+# Read together. Fewer leave the cores idle; with more, attention to other messages, which is computed and
+# thrown away, takes longer than it saves.
+_BATCH_TOKENS = 256
+
 # Decoders whose classification head reads the last token: their messages need no padding.
 _PACKABLE = {"gpt2": "transformer", "llama": "model"}
 
@@ -169,16 +173,13 @@ def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
         yield batch
 
 
-def classify(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, batch_tokens: int = 256
-) -> list[Classification]:
+def classify(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> list[Classification]:
     """Classify n messages and return n answers in their order.
 
     A message is class 1 when its probability reaches the adapter's `decision_threshold`.
 
     Args:
-        batch_tokens: read together. Fewer leave the cores idle; with more, attention to other messages, which
-            is computed and thrown away, takes longer than it saves.
+        model: or an `int8_model.Int8Model`.
 
     Raises:
         ValueError: a message is empty.
@@ -187,7 +188,8 @@ def classify(
         raise ValueError("an empty message cannot be classified")
     threshold = decision_threshold(model)
     encoded = encode(texts, tokenizer, tokenizer.model_max_length)
-    packed = model.config.model_type in _PACKABLE
+    packed = isinstance(model, PreTrainedModel) and model.config.model_type in _PACKABLE
+    batch_tokens = getattr(model, "batch_tokens", _BATCH_TOKENS)
     answers: list[Classification | None] = [None] * len(texts)
     for indices in _batches([len(ids) for ids in encoded["input_ids"]], batch_tokens):
         rows = {name: [values[index] for index in indices] for name, values in encoded.items()}
@@ -364,13 +366,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help=".csv to write: the file's columns and the answers")
     parser.add_argument("--text_column", default="Text", help="column with the messages (default: Text)")
     parser.add_argument("--adapter_dir", type=Path, default=Path("lora_model"), help="default: lora_model")
+    parser.add_argument("--int8", action="store_true", help="faster: weights of 8 bits (requirements-int8.txt)")
     options = parser.parse_args(argv)
     try:
         if options.output.resolve() == options.file.resolve():
             raise ValueError("--output is the file itself.")
-        tokenizer, model = load_tokenizer_and_model(options.adapter_dir, fast_dtype())
+        tokenizer, model = load_tokenizer_and_model(
+            options.adapter_dir, torch.float32 if options.int8 else fast_dtype()
+        )
         sha256 = file_sha256(*sorted(options.adapter_dir.glob("*.safetensors")), options.adapter_dir / "config.json")
+        if options.int8:
+            # An extra of its own, and slow to import.
+            from int8_model import Int8Model
+
+            model, sha256 = Int8Model(model), f"{sha256} int8"
         rows = score_file(options.file, options.output, tokenizer, model, options.text_column, sha256)
+    except ModuleNotFoundError as error:
+        print(f"Error: --int8 needs {error.name}: pip install -r requirements-int8.txt", file=sys.stderr)
+        return 1
     except (ArtifactError, ValueError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

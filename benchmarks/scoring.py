@@ -1,9 +1,10 @@
 """How fast the shipped adapter starts, answers and works through a file: `python benchmarks/scoring.py`.
 
 Every command runs in a process of its own, as a person would start it: one message from a cold start (with
-the base weights in the cache), then a file of messages of the collection, drawn with repetition, of a
-tenth of the size and of the full size, to see whether memory grows with it. With `--ray` also on two Ray
-workers.
+the base weights in the cache), then files of messages of the collection, drawn with repetition: one of a
+tenth of `--messages` in bfloat16 (or float32) and with weights of 8 bits, and one of the full size with the
+latter, to see whether memory grows. Labels of both are compared with those of float32 on the whole collection.
+With `--ray` the smaller file is also classified by two Ray workers. All times include the start.
 """
 
 import argparse
@@ -16,12 +17,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+from transformers import PreTrainedModel
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 from artifact_sources import read_sms_spam, resolve_sms_spam  # noqa: E402
 from gpt_classification_model import write_json  # noqa: E402
+from int8_model import Int8Model  # noqa: E402
 from text_classifier import classify, fast_dtype, load_tokenizer_and_model  # noqa: E402
 
 FIGURES = REPOSITORY / "results" / "benchmarks" / "scoring.json"
@@ -69,21 +73,32 @@ def main() -> None:
         p50, p95 = 1000 * np.quantile(seconds[20:], [0.5, 0.95])
         figures["one_message_p50_ms"], figures["one_message_p95_ms"] = p50, p95
         rows.append(("One message", f"p50 {p50:.0f} ms, p95 {p95:.0f} ms", ""))
-        del model
-        for count in (options.messages // 10, options.messages):
+        exact = load_tokenizer_and_model(ADAPTER, torch.float32)[1]
+
+        def labels(model: PreTrainedModel | Int8Model) -> np.ndarray:
+            return np.array([answer.label for answer in classify(texts.tolist(), tokenizer, model)])
+
+        expected = labels(exact)
+        for name, compared in (("fast", model), ("int8", Int8Model(exact))):
+            figures[f"{name}_agreement"] = agreement = np.mean(labels(compared) == expected)
+            differ = round(len(texts) * (1 - agreement))
+            rows.append((f"Labels as in float32, {name}", f"{100 * agreement:.2f} % ({differ} differ)", ""))
+        del model, exact, compared
+        small, large = options.messages // 10, options.messages
+        for count, flags in ((small, []), (small, ["--int8"]), (large, ["--int8"])):
             source = folder / f"{count}.csv"
             drawn = texts.sample(count, replace=True, random_state=0)
             pd.DataFrame({"Text": drawn}).to_csv(source, index=False)
-            took, peak = run("text_classifier.py", source, "--output", folder / f"{count}-scored.csv")
-            speed = count / (took - start_up)
-            figures[f"file_of_{count}"] = {"messages_per_second": speed, "peak_mib": peak}
-            rows.append((f"File of {count:,} messages", f"{speed:.0f} messages/s", f"{peak:,.0f} MiB"))
-        if options.ray:
-            took, _ = run("score_with_ray.py", source, "--output", folder / "ray")
-            figures["ray_messages_per_second"] = count / took
+            took, peak = run("text_classifier.py", source, "--output", folder / f"{count}-scored.csv", *flags)
+            name = " ".join([str(count), *flags])
+            figures[f"file of {name}"] = {"messages_per_second": count / took, "peak_mib": peak}
             rows.append(
-                (f"... on two Ray workers, with their start ({took:.0f} s)", f"{count / took:.0f} messages/s", "")
+                (f"File of {count:,} messages {' '.join(flags)}", f"{count / took:.0f} messages/s", f"{peak:,.0f} MiB")
             )
+        if options.ray:
+            took, _ = run("score_with_ray.py", folder / f"{small}.csv", "--output", folder / "ray")
+            figures["ray_messages_per_second"] = small / took
+            rows.append((f"File of {small:,} messages on two Ray workers", f"{small / took:.0f} messages/s", ""))
     write_json(figures, FIGURES)
     print(f"\nIn {str(fast_dtype()).removeprefix('torch.')} on {os.cpu_count()} CPU cores:\n")
     print("| | | Peak memory |\n| --- | ---: | ---: |")

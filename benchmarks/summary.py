@@ -89,9 +89,9 @@ def training_rows(figures: dict) -> list[tuple[str, str, str, str]]:
 
 def scoring_rows(figures: dict) -> list[tuple[str, str, str, str]]:
     """Return what is measured, the goal, our figure and what it is compared with for scoring.json."""
-    (small, of_small), (large, of_large) = [
-        (int(name.removeprefix("file_of_")), of_file) for name, of_file in figures.items() if name.startswith("file_of")
-    ]
+    files = {name.removeprefix("file of "): of_file for name, of_file in figures.items() if name.startswith("file of")}
+    (small, of_float), (_, of_small), (large, of_large) = files.items()
+    speed = "messages_per_second"
     return [
         ("Start of a process to the first answer, s", "≤ 6", f"{figures['first_answer_seconds']:.1f}", ""),
         (
@@ -100,14 +100,25 @@ def scoring_rows(figures: dict) -> list[tuple[str, str, str, str]]:
             f"p50 {figures['one_message_p50_ms']:.0f}, p95 {figures['one_message_p95_ms']:.0f}",
             "",
         ),
-        (f"File of {large:,} messages, messages/s", "≥ 100", f"{of_large['messages_per_second']:.0f}", ""),
+        (
+            f"File of {large} messages, messages/s with the start",
+            "≥ 100",
+            f"{of_large[speed]:.0f}",
+            f"{small} in floating point {of_float[speed]:.0f}, "
+            f"on two Ray workers {figures['ray_messages_per_second']:.0f}",
+        ),
         (
             "... its peak memory, MiB",
             "flat",
             f"{of_large['peak_mib']:,.0f}",
-            f"{small:,} messages: {of_small['peak_mib']:,.0f}",
+            f"a tenth of it {of_small['peak_mib']:,.0f}",
         ),
-        ("... on two Ray workers, with their start", "", f"{figures['ray_messages_per_second']:.0f}", ""),
+        (
+            "Labels as in float32, whole collection, %",
+            "≥ 99.9",
+            f"int8 {100 * figures['int8_agreement']:.2f}",
+            f"bfloat16 {100 * figures['fast_agreement']:.2f}",
+        ),
     ]
 
 

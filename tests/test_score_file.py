@@ -134,9 +134,27 @@ def test_mistakes_end_in_one_clear_error_and_leave_nothing(
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 40, 10_000])
-def test_answers_do_not_depend_on_what_is_read_together(batch_tokens, tiny_review_adapter):
+def test_answers_do_not_depend_on_what_is_read_together(batch_tokens, tiny_review_adapter, monkeypatch):
+    monkeypatch.setattr(text_classifier, "_BATCH_TOKENS", batch_tokens)
     tokenizer, model = load_tokenizer_and_model(tiny_review_adapter)
     texts = [f"message {number} " + "very " * (number % 9) + "long" for number in range(40)]
     alone = [classify([text], tokenizer, model)[0].positive_probability for text in texts]
-    together = [answer.positive_probability for answer in classify(texts, tokenizer, model, batch_tokens)]
+    together = [answer.positive_probability for answer in classify(texts, tokenizer, model)]
     assert together == pytest.approx(alone, abs=1e-5)
+
+
+def test_weights_of_8_bits_give_nearly_the_same_probabilities(reviews, tiny_review_adapter, capsys):
+    scored = reviews.with_name("scored.csv")
+    assert main(command(reviews, tiny_review_adapter)) == 0
+    exact = pd.read_csv(scored)["positive_probability"].dropna()
+    assert main(command(reviews, tiny_review_adapter, "--int8")) == 0
+    rounded = pd.read_csv(scored)["positive_probability"].dropna()
+    assert rounded.tolist() == pytest.approx(exact.tolist(), abs=0.05)
+    assert exact.std() > 0.01, "messages differ, so that mixed up answers would show"
+
+
+def test_without_its_extra_int8_says_what_to_install(reviews, tiny_review_adapter, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    monkeypatch.delitem(sys.modules, "int8_model", raising=False)
+    assert main(command(reviews, tiny_review_adapter, "--int8")) == 1
+    assert "--int8 needs nncf: pip install -r requirements-int8.txt" in capsys.readouterr().err
