@@ -773,18 +773,6 @@ def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
     return {"accuracy": accuracy, "tie_broken_accuracy": accuracy - min(loss, 10.0) * 1e-6}
 
 
-class LastStepCallback(TrainerCallback):
-    """Evaluate the last step, too.
-
-    `Trainer` does so only if its number is a multiple of `eval_steps`: otherwise the model that has learned most
-    would not be compared with the others, and never be the one that is kept.
-    """
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step >= state.max_steps and args.eval_strategy == "steps":
-            control.should_evaluate = True
-
-
 class AccuracyCallback(TrainerCallback):
     """After every evaluation, also measure and log the accuracy on training messages.
 
@@ -862,7 +850,6 @@ def build_trainer(
     sample = torch.randperm(len(counted), generator=torch.Generator().manual_seed(args.seed))
     measured = Subset(ConcatDataset(counted_parts), sample[:TRAIN_ACCURACY_MESSAGES].tolist())
     trainer.add_callback(AccuracyCallback(trainer, measured))
-    trainer.add_callback(LastStepCallback)
     if args.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
     return trainer

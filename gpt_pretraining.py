@@ -46,7 +46,6 @@ from artifact_sources import (
 )
 from gpt_classification_model import (
     ConfigurationError,
-    LastStepCallback,
     check_outputs,
     check_same_everywhere,
     checkpoint_to_resume,
@@ -484,7 +483,6 @@ def pretrain(
         processing_class=tokenizer,
     )
     trainer.add_callback(SampleCallback(tokenizer, corpus_args))
-    trainer.add_callback(LastStepCallback)
     if args.process_index == 0:
         remove_old_checkpoints(args)
     outcome = trainer.train(resume_from_checkpoint=checkpoint)

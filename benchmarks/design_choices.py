@@ -226,6 +226,9 @@ def run(row: Row, seed: int, jobs: int, messages: DataFile) -> dict:
         "base_sha256": report["base_model"]["sha256"],
         "data": report["data"]["source"].removesuffix(", local copy"),
         "hardware": report["hardware"],
+        "commit": subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+        ).stdout.strip(),
         "versions": report["versions"],
     }
 
@@ -297,7 +300,8 @@ def make_table(rows: list[Row], runs: list[dict]) -> str:
         for name, title in titles.items():
             lines.append(table_row(title, [with_tfidf[seed][name] for seed in sorted(with_tfidf)]))
     machines = sorted({f"{one['hardware']}, torch {one['versions']['torch']}" for one in runs})
-    lines += ["", f"Messages from: {data}. Run on {'; '.join(machines)}."]
+    commits = ", ".join(sorted({one["commit"] or "no commit" for one in runs}))
+    lines += ["", f"Messages from: {data}. Run on {'; '.join(machines)}, with the code of {commits}."]
     explanations = {
         "Commands": "`python benchmarks/design_choices.py --rows NAME` runs a row, which is `python` with the\n"
         "words below, outputs of its own and the seed. "

@@ -51,6 +51,7 @@ def test_table_shows_mean_and_spread_and_what_was_not_run(design_choices):
         "base_sha256": "0",
         "hardware": "2 CPU cores",
         "versions": {"torch": "9"},
+        "commit": "abc1234",
         "data": "UCI",
     }
     table = design_choices.make_table(rows, [run | {"seed": 1, "test": 0.97}, run | {"seed": 2, "test": 0.99}])
@@ -66,6 +67,7 @@ def test_table_shows_mean_and_spread_and_what_was_not_run(design_choices):
     ]
     assert "| Trained on the balanced messages | – | 90.00 ± 0.00 | 95.00 ± 0.00 |" in table
     commands, not_run = table.split("## Commands")[1].split("## Not run here")
+    assert "torch 9, with the code of abc1234." in table
     assert "has 250 messages: one is 0.40 points" in table
     assert (
         "- smollm2:" in commands
