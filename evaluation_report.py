@@ -18,8 +18,8 @@ HELD_OUT = ("validation", "test", "left_out_validation", "left_out_test")
 # What a model card says of the data sets that are known.
 SEEN = {
     "sms_spam": (
-        "The messages are in English and date from before 2012, many from Singapore: other languages and "
-        "present-day phishing are not what the model has seen."
+        "The collection's messages are in English and date from before 2012, many from Singapore: other languages and "
+        "present-day phishing are not in it."
     ),
     "imdb": (
         "The reviews are in English, from before 2011, and clearly for or against a film: lukewarm ones are not in "
@@ -324,6 +324,12 @@ def model_card(report: dict) -> str:
         )
     if data["dataset"] in SEEN:
         limits.insert(0, SEEN[data["dataset"]])
+    if today := data["split_sizes"].get("present_day"):
+        limits.insert(
+            1,
+            f"Of today's messages it has seen {today} that were made up for this project: one idea of how banks, "
+            "carriers and swindlers write.",
+        )
     if lora and base["layers"]:
         limits.append(
             f"It uses only the first {base['layers']} layers of its base. Plain PEFT has to be told so "

@@ -12,6 +12,7 @@ import copy
 import csv
 import dataclasses
 import importlib.metadata
+import itertools
 import json
 import logging
 import os
@@ -85,6 +86,7 @@ from text_noise import add_noise, make_normalizer
 logger = logging.getLogger(__name__)
 
 DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "sms_spam_gpt2.yaml"
+PRESENT_DAY_MESSAGES = Path(__file__).parent / "dataset" / "present_day_messages.tsv"
 
 # What LoRA adapts in each architecture (its config's `model_type`) and which new layers are trained in
 # full. GPT-2's `c_proj` names the projections of both attention and MLP; its layers are Conv1D, which
@@ -123,6 +125,8 @@ LICENCES = {
 }
 
 SPLITS = ("train", "validation", "test")
+# What else may be trained on, in every epoch.
+EXTRA_SPLITS = ("present_day", "feedback")
 
 # Accuracy on training messages is measured on so many at most: predicting all of them at every evaluation
 # takes a good part of a run, and with 35,000 reviews longer than training on them.
@@ -169,6 +173,10 @@ class DataArguments:
     )
     feedback_file: str | None = field(
         default=None, metadata={"help": "Answers corrected in the chat (its FEEDBACK_FILE), to be trained on as well."}
+    )
+    present_day_messages: bool = field(
+        default=False,
+        metadata={"help": "Train also on messages of today, written for this project (SMS Spam Collection only)."},
     )
     data_source: Literal["auto", "uci", "mirror"] = field(
         default="auto", metadata={"help": "Where the SMS Spam Collection comes from."}
@@ -380,32 +388,44 @@ def make_splits(messages: pd.DataFrame, label_names: Sequence[str], seed: int = 
     return {name: part.assign(Label=part["Label"].map(ids).astype(int)) for name, part in parts.items()}
 
 
-def add_feedback(
-    splits: dict[str, pd.DataFrame], feedback: pd.DataFrame, label_names: Sequence[str]
-) -> dict[str, pd.DataFrame]:
-    """Return the splits with another, `feedback`, to train on.
+def read_present_day_messages() -> pd.DataFrame:
+    """Return the messages of today that were written for this project, columns `Label` and `Text`.
 
-    A corrected message that stands in a split that is held out is left out, so that figures stay honest;
-    one that stands among the training messages replaces it.
+    Spam's made-up links are kept under `.example`, which belongs to nobody; here they get endings that links have, or
+    a model would learn the word.
+    """
+    messages = read_messages(PRESENT_DAY_MESSAGES, "Text", "Label")
+    endings = itertools.cycle((".com", ".info", ".co", ".net", ".top", ".org", ".co.uk", ".online", ".io", ".xyz"))
+    return messages.assign(Text=messages["Text"].str.replace(r"\.example\b", lambda _: next(endings), regex=True))
+
+
+def add_training_messages(
+    splits: dict[str, pd.DataFrame], name: str, messages: pd.DataFrame, label_names: Sequence[str]
+) -> dict[str, pd.DataFrame]:
+    """Return the splits with another to train on in every epoch.
+
+    A message that stands in a split that is held out is left out, so that figures stay honest; one that
+    stands among the training messages replaces it.
 
     Args:
         splits: see `make_splits`.
-        feedback: columns `Label` (names) and `Text`.
+        name: of the new split, one of `EXTRA_SPLITS`.
+        messages: columns `Label` (names) and `Text`.
         label_names: of class 0 and class 1.
 
     Raises:
-        ConfigurationError: the feedback has other labels.
+        ConfigurationError: the messages have other labels.
     """
-    if unknown := sorted(set(feedback["Label"]) - set(label_names)):
-        raise ConfigurationError(f"The feedback has labels that the data has not: {', '.join(map(repr, unknown))}.")
-    held_out = text_key(pd.concat([splits[name]["Text"] for name in HELD_OUT]))
-    feedback = feedback[~text_key(feedback["Text"]).isin(held_out)]
-    keys = text_key(feedback["Text"])
-    ids = {name: number for number, name in enumerate(label_names)}
+    if unknown := sorted(set(messages["Label"]) - set(label_names)):
+        raise ConfigurationError(f"The {name} has labels that the data has not: {', '.join(map(repr, unknown))}.")
+    held_out = text_key(pd.concat([splits[split]["Text"] for split in HELD_OUT]))
+    messages = messages[~text_key(messages["Text"]).isin(held_out)]
+    keys = text_key(messages["Text"])
+    ids = {label: number for number, label in enumerate(label_names)}
     replaced = {
-        name: part if name in HELD_OUT else part[~text_key(part["Text"]).isin(keys)] for name, part in splits.items()
+        split: part if split in HELD_OUT else part[~text_key(part["Text"]).isin(keys)] for split, part in splits.items()
     }
-    return replaced | {"feedback": feedback.assign(Label=feedback["Label"].map(ids).astype(int))}
+    return replaced | {name: messages.assign(Label=messages["Label"].map(ids).astype(int))}
 
 
 def load_splits(data_args: DataArguments) -> tuple[dict[str, pd.DataFrame], tuple[str, str], dict]:
@@ -448,12 +468,17 @@ def load_splits(data_args: DataArguments) -> tuple[dict[str, pd.DataFrame], tupl
         )
     if data_args.majority == "all" and left_out:
         description += f"; every epoch also takes {left_out:,} messages of the larger class that balancing left out"
+    if data_args.present_day_messages and name == "SMS Spam Collection":
+        splits = add_training_messages(splits, "present_day", read_present_day_messages(), label_names)
+        description += (
+            f"; every epoch also takes {len(splits['present_day']):,} messages of today, written for this project"
+        )
     if data_args.feedback_file:
         try:
             feedback = drop_duplicates(read_feedback(Path(data_args.feedback_file)), keep="last")
         except ValueError as error:
             raise ConfigurationError(str(error)) from error
-        splits = add_feedback(splits, feedback, label_names)
+        splits = add_training_messages(splits, "feedback", feedback, label_names)
         used = len(splits["feedback"])
         description += (
             f"; {used:,} messages corrected in the chat are seen in every epoch "
@@ -823,8 +848,8 @@ def build_trainer(
     at_natural_ratio = data_args.majority == "all"
     drawn_from = [train] if data_args.majority == "same" else [train, datasets["left_out_train"]]
     counted_parts = drawn_from if at_natural_ratio else [train]
-    feedback = datasets.get("feedback")
-    parts = [*drawn_from, feedback] if feedback else drawn_from
+    extra = [datasets[name] for name in EXTRA_SPLITS if name in datasets]
+    parts = [*drawn_from, *extra]
     counted = [label for part in counted_parts for label in part.labels]
     sampler = FreshSampler(
         labels=[label for part in parts for label in part.labels],
@@ -832,7 +857,7 @@ def build_trainer(
         draws={label: counted.count(label) for label in sorted(set(counted))},
         group_size=args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         seed=args.seed,
-        always=len(feedback or ()),
+        always=sum(map(len, extra)),
     )
     texts = [text for part in parts for text in part.texts]
     validation = [datasets["validation"], *([datasets["left_out_validation"]] if at_natural_ratio else [])]
@@ -931,7 +956,7 @@ def predict_with_tfidf(
     splits: dict[str, pd.DataFrame], majority: str
 ) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
     """Return the TF-IDF baseline's predictions, once per set of messages the model could learn from."""
-    train = pd.concat([splits["train"], *(part for name, part in splits.items() if name == "feedback")])
+    train = pd.concat([splits["train"], *(splits[name] for name in EXTRA_SPLITS if name in splits)])
     training_sets = {"TF-IDF, train": train}
     if majority != "same" and len(splits["left_out_train"]):
         training_sets["TF-IDF, train + left out"] = pd.concat([train, splits["left_out_train"]])

@@ -2,9 +2,10 @@
 
 The recipe is run once for each of five seeds, which draw the splits as well, and compared with TF-IDF and
 logistic regression on the same held-out messages: the test split and the ham that balancing left out,
-together at the natural ratio of the classes. For the first seed also with the published recipe, which
-takes longer. Then all classify `tests/modern_messages.tsv`, which was written for this project, is unlike
-the collection and never trained on. Finished runs stay in results/accuracy/ and are not repeated.
+together at the natural ratio of the classes. For the first seed also with the published recipe, and with
+ours without the messages of today that were written for this project. Then all classify
+`tests/modern_messages.tsv`, also written for this project, unlike the collection and never trained on.
+Finished runs stay in results/accuracy/ and are not repeated.
 """
 
 import argparse
@@ -37,15 +38,19 @@ FIGURES = REPOSITORY / "results" / "benchmarks" / "accuracy.json"
 INTERVAL_OF_ALL = (
     ";\nthose of all seeds are for repeated splits, which share messages (Nadeau and Bengio, Machine Learning 52, 2003)"
 )
-OURS, PUBLISHED, RIVALS = "this recipe", "published recipe", ("TF-IDF, train + left out", "TF-IDF, train")
+OURS, RIVALS = "this recipe", ("TF-IDF, train + left out", "TF-IDF, train")
 METRICS = ("accuracy", "f1", "false_positive_rate", "calibration_error")
-# On the same messages as ours; the published figures have duplicates in both training and test.
-PUBLISHED_RECIPE = ("recipes/sms_spam_gpt2_published.yaml", "--protocol", "deduplicated")
+# Other recipes, by what follows the seed in the names of their folders. The published one on the same messages
+# as ours; the published figures have duplicates in both training and test.
+OTHERS = {
+    "published recipe": ("published", ("recipes/sms_spam_gpt2_published.yaml", "--protocol", "deduplicated")),
+    "no messages of today": ("no-today", ("--present_day_messages", "false")),
+}
 
 
-def run(seed: int, recipe: tuple[str, ...], jobs: int) -> Path:
+def run(seed: int, jobs: int, suffix: str = "", recipe: tuple[str, ...] = ()) -> Path:
     """Train with one seed, unless that has been done, and return the folder of the run."""
-    folder = RUNS / ("-".join([str(seed), *(["published"] if recipe else [])]))
+    folder = RUNS / f"{seed}-{suffix}".removesuffix("-")
     if not (folder / "metrics.json").is_file():
         print(f"Training {folder} …", file=sys.stderr)
         seeds = ["--seed", str(seed), "--split_seed", str(seed)]
@@ -88,8 +93,12 @@ def percent(values: list[float]) -> str:
     return f"{100 * np.mean(values):.2f}" + (f" ± {100 * np.std(values, ddof=1):.2f}" if len(values) > 1 else "")
 
 
-def compare(folders: dict[int, Path], published: dict[int, Path]) -> tuple[str, dict]:
+def compare(folders: dict[int, Path], others: dict[str, dict[int, Path]]) -> tuple[str, dict]:
     """Lay out the figures of all runs at the natural ratio, and what separates ours from the others.
+
+    Args:
+        folders: seed -> run of this recipe.
+        others: name of another recipe -> the same, for some of the seeds.
 
     Returns:
         The table, and for each model its figures: of each of `METRICS` a list over the seeds.
@@ -98,14 +107,15 @@ def compare(folders: dict[int, Path], published: dict[int, Path]) -> tuple[str, 
         "| Seed | | Accuracy % | F1 % | False positives % | Calibration error % | Ours is better by (95 % interval) |",
         "| --- | --- | ---: | ---: | ---: | ---: | --- |",
     ]
-    figures = {model: {name: [] for name in (*METRICS, "gain")} for model in (OURS, *RIVALS, PUBLISHED)}
+    figures = {model: {name: [] for name in (*METRICS, "gain")} for model in (OURS, *RIVALS, *others)}
     for seed, folder in folders.items():
         messages, report = natural(folder), json.loads((folder / "metrics.json").read_text())
-        if seed in published:
-            theirs = natural(published[seed])
-            if theirs["Text"].tolist() != messages["Text"].tolist():
-                raise SystemExit(f"{folder} and {published[seed]} hold different messages: put them away.")
-            messages[PUBLISHED] = theirs[OURS].to_numpy()
+        for other, of_seeds in others.items():
+            if seed in of_seeds:
+                theirs = natural(of_seeds[seed])
+                if theirs["Text"].tolist() != messages["Text"].tolist():
+                    raise SystemExit(f"{folder} and {of_seeds[seed]} hold different messages: put them away.")
+                messages[other] = theirs[OURS].to_numpy()
         hits = {}
         for model in [model for model in figures if model in messages]:
             threshold = report["decision_threshold"] if model == OURS else 0.5
@@ -134,8 +144,12 @@ def compare(folders: dict[int, Path], published: dict[int, Path]) -> tuple[str, 
     return "\n".join(lines), figures
 
 
-def compare_on_modern_messages(folders: list[Path], published: list[Path]) -> tuple[str, dict]:
+def compare_on_modern_messages(folders: list[Path], others: dict[str, list[Path]]) -> tuple[str, dict]:
     """Lay out, by group, how much spam is found and how much ham is taken for spam; means over the runs.
+
+    Args:
+        folders: runs of this recipe.
+        others: name of another recipe -> its runs.
 
     Returns:
         The table, and for each model what share of all these messages it classifies rightly.
@@ -150,14 +164,15 @@ def compare_on_modern_messages(folders: list[Path], published: list[Path]) -> tu
         ]
 
     def tfidf_answers(folder: Path) -> np.ndarray:
-        parts = [folder / "dataset" / f"{part}.csv" for part in ("train", "left_out_train")]
+        parts = [folder / "dataset" / f"{part}.csv" for part in ("train", "left_out_train", "present_day")]
         train = pd.concat([pd.read_csv(part, keep_default_na=False) for part in parts])
         return tfidf_predictions(train, {"modern": messages})["modern"][1] >= 0.5
 
     called = {OURS: np.mean([answers(folder) for folder in folders], axis=0)}
     called["TF-IDF"] = np.mean([tfidf_answers(folder) for folder in folders], axis=0)
-    if published:
-        called[PUBLISHED] = np.mean([answers(folder) for folder in published], axis=0)
+    for other, of_other in others.items():
+        if of_other:
+            called[other] = np.mean([answers(folder) for folder in of_other], axis=0)
 
     def rates(chosen: pd.Series) -> list[str]:
         cells = []
@@ -184,22 +199,29 @@ def main() -> None:
     os.chdir(REPOSITORY)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=len(SEEDS), choices=range(1, len(SEEDS) + 1))
-    parser.add_argument("--published", type=int, default=1, metavar="N", help="seeds of the published recipe")
+    parser.add_argument("--other_seeds", type=int, default=1, metavar="N", help="seeds of the recipes compared with")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, sharing the cores")
     options = parser.parse_args()
+    seeds, other_seeds = SEEDS[: options.seeds], SEEDS[: options.other_seeds]
     with ThreadPoolExecutor(options.jobs) as pool:
-        ours = {seed: pool.submit(run, seed, (), options.jobs) for seed in SEEDS[: options.seeds]}
-        theirs = {seed: pool.submit(run, seed, PUBLISHED_RECIPE, options.jobs) for seed in SEEDS[: options.published]}
+        ours = {seed: pool.submit(run, seed, options.jobs) for seed in seeds}
+        theirs = {
+            name: {seed: pool.submit(run, seed, options.jobs, *other) for seed in other_seeds}
+            for name, other in OTHERS.items()
+        }
     folders = {seed: future.result() for seed, future in ours.items()}
-    published = {seed: future.result() for seed, future in theirs.items()}
+    others = {name: {seed: future.result() for seed, future in of.items()} for name, of in theirs.items()}
     reports = [json.loads((folder / "metrics.json").read_text()) for folder in folders.values()]
-    table, figures = compare(folders, published)
-    modern_table, right = compare_on_modern_messages(list(folders.values()), list(published.values()))
+    table, figures = compare(folders, others)
+    modern_table, right = compare_on_modern_messages(
+        list(folders.values()), {name: list(of.values()) for name, of in others.items()}
+    )
     text = f"""# Accuracy, measured
 
 Made by `python benchmarks/accuracy.py`: the default recipe on {reports[0]["base_model"]["name"]}, and as its rivals
-TF-IDF with logistic regression and the published recipe (`recipes/sms_spam_gpt2_published.yaml`, all layers, on the
-same split). Messages from: {reports[0]["data"]["source"].removesuffix(", local copy")}.
+TF-IDF with logistic regression and, for the first seed, the published recipe (`recipes/sms_spam_gpt2_published.yaml`,
+all layers, on the same split) and this one with `--present_day_messages false`.
+Messages from: {reports[0]["data"]["source"].removesuffix(", local copy")}.
 
 ## Held-out messages of the collection, at their natural ratio
 

@@ -109,6 +109,7 @@ def make_rows() -> list[Row]:
         ("full", tuned, "All layers, 5e-5", "--tuning full --learning_rate 5e-5"),
         ("same-ham", recipe, "The same ham every epoch", "--majority same"),
         ("all-ham", recipe, "All ham every epoch, 3 epochs", ALL_HAM),
+        ("no-today", recipe, "No messages of today", "--present_day_messages false"),
         ("no-token-dropout", recipe, "No token dropout", "--token_dropout 0"),
         ("no-noise", recipe, "No noise", "--text_noise 0"),
         ("lora-dropout", recipe, "LoRA dropout 0.1 (default: 0)", "--lora_dropout 0.1"),

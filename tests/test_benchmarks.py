@@ -8,10 +8,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
-from accuracy import METRICS, OURS, PUBLISHED, RIVALS, compare, paired_interval, repeated_interval
+from accuracy import METRICS, OTHERS, OURS, RIVALS, compare, paired_interval, repeated_interval
 from summary import accuracy_rows, training_rows
 
 from gpt_classification_model import write_json
+
+PUBLISHED, _ = OTHERS
 
 
 def test_interval_of_a_paired_difference_holds_it_and_narrows_with_messages():
@@ -45,7 +47,7 @@ def test_runs_are_compared_on_the_same_messages(tmp_path):
         (tmp_path / name / "predictions.csv").write_text("\n".join(lines))
         write_json({"decision_threshold": 0.5, "data": {"split_sizes": sizes}}, tmp_path / name / "metrics.json")
     folders = {number: tmp_path / str(number) for number in (1, 2)}
-    table, figures = compare(folders, {1: tmp_path / "1-published"})
+    table, figures = compare(folders, {PUBLISHED: {1: tmp_path / "1-published"}})
     assert figures[OURS]["accuracy"] == [0.75, 0.75] and figures[RIVALS[0]]["accuracy"] == [0.5, 0.5]
     assert figures[PUBLISHED]["accuracy"] == [0.75] and figures[PUBLISHED]["gain"] == [0.0]
     assert table.count("+25.00 (") == 6

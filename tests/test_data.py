@@ -27,6 +27,8 @@ from gpt_classification_model import (
     make_splits,
     random_split,
     read_messages,
+    read_present_day_messages,
+    text_key,
 )
 
 
@@ -104,6 +106,34 @@ def test_original_protocol_gives_the_published_loaders(tmp_path, tiny_gpt2, monk
         dataset = SpamDataset(tmp_path / f"{name}.csv", tokenizer, 120)
         batches[name] = len(DataLoader(dataset, 8, drop_last=name == "train"))
     assert batches == {"train": 130, "validation": 19, "test": 38}
+
+
+def test_messages_of_today_share_no_five_words_with_those_for_testing():
+    def runs_of_words(texts: pd.Series) -> set[tuple[str, ...]]:
+        words = [text.split() for text in text_key(texts)]
+        return {tuple(of_text[at : at + 5]) for of_text in words for at in range(len(of_text) - 4)}
+
+    today = read_present_day_messages()
+    tested = read_messages(REPOSITORY / "tests/modern_messages.tsv", "Text", "Label")
+    assert not runs_of_words(today["Text"]) & runs_of_words(tested["Text"])
+    assert not set(text_key(today["Text"])) & set(text_key(tested["Text"]))
+    assert today["Label"].value_counts().to_dict() == {"ham": 227, "spam": 227}
+    assert not today["Text"].str.contains(".example", regex=False).any(), "an ending that no real link has"
+
+
+def test_messages_of_today_are_trained_on_besides_the_collection_alone(tmp_path, messages_csv):
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    uci_stand_in(folder)
+    with_today, names, data = load_splits(DataArguments(dataset_dir=str(folder), present_day_messages=True))
+    without = load_splits(DataArguments(dataset_dir=str(folder)))[0]
+    assert names == ("ham", "spam") and set(with_today) - set(without) == {"present_day"}
+    assert with_today["present_day"]["Label"].value_counts().to_dict() == {0: 227, 1: 227}
+    assert "also takes 454 messages of today" in data["description"]
+    for name, part in without.items():
+        pd.testing.assert_frame_equal(with_today[name], part)
+    own = load_splits(DataArguments(data_file=str(messages_csv), present_day_messages=True))[0]
+    assert set(own) == set(without)
 
 
 def test_too_few_messages_are_refused():

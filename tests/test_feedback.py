@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from chat.feedback import delete_feedback, open_feedback, read_feedback, save_feedback
-from gpt_classification_model import ConfigurationError, FreshSampler, add_feedback, main, make_splits
+from gpt_classification_model import ConfigurationError, FreshSampler, add_training_messages, main, make_splits
 
 
 @pytest.fixture
@@ -46,14 +46,14 @@ def test_corrections_never_touch_what_is_held_out_and_replace_what_is_trained_on
     right = "spam" if trained["Label"] == 0 else "ham"
     texts = [f"{tested.upper()}!!", f" {trained['Text']} ", "something new"]
     feedback = pd.DataFrame({"Label": ["spam", right, "ham"], "Text": texts})
-    after = add_feedback(splits, feedback, ("ham", "spam"))
+    after = add_training_messages(splits, "feedback", feedback, ("ham", "spam"))
     assert after["feedback"]["Text"].tolist() == texts[1:], "the test message in capitals is the test message"
     assert after["feedback"]["Label"].tolist() == [1 - trained["Label"], 0]
     assert trained["Text"] not in set(after["train"]["Text"]) and len(after["train"]) == len(splits["train"]) - 1
     for name in ("validation", "test", "left_out_validation", "left_out_test"):
         pd.testing.assert_frame_equal(after[name], splits[name])
     with pytest.raises(ConfigurationError, match="junk"):
-        add_feedback(splits, feedback.assign(Label="junk"), ("ham", "spam"))
+        add_training_messages(splits, "feedback", feedback.assign(Label="junk"), ("ham", "spam"))
 
 
 def test_corrections_are_seen_in_every_epoch():

@@ -19,9 +19,9 @@ pytestmark = pytest.mark.registry
 
 @pytest.fixture(scope="module")
 def splits(tmp_path_factory):
-    """The splits the adapter was trained on: the mirror's messages."""
-    arguments = DataArguments(data_source="mirror", dataset_dir=str(tmp_path_factory.mktemp("dataset")))
-    return load_splits(arguments)[0]
+    """The splits the adapter was trained on: the mirror's messages, and those of today."""
+    folder = str(tmp_path_factory.mktemp("dataset"))
+    return load_splits(DataArguments(data_source="mirror", dataset_dir=folder, present_day_messages=True))[0]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_the_card_keeps_its_promises_on_the_test_split(splits, shipped, shipped_
 def test_at_the_natural_ratio_it_is_accurate_and_not_below_tfidf_on_the_same_messages(splits, shipped):
     held_out = pd.concat([splits["test"], splits["left_out_test"]])
     metrics = classification_metrics(held_out["Label"], spam_probabilities(held_out["Text"], shipped))
-    train = pd.concat([splits["train"], splits["left_out_train"]])
+    train = pd.concat([splits[name] for name in ("train", "left_out_train", "present_day")])
     baseline = classification_metrics(*tfidf_predictions(train, {"held out": held_out})["held out"])
     assert metrics["accuracy"] >= max(0.99, baseline["accuracy"]) and metrics["f1"] >= max(0.96, baseline["f1"])
     assert metrics["n"] > 800 and metrics["false_positive_rate"] <= 0.003
@@ -68,7 +68,7 @@ def test_messages_unlike_the_collection_are_told_apart_better_than_by_tfidf(spli
     assert not set(messages["Text"]) & set(pd.concat(splits.values())["Text"])
     messages["Label"] = messages["Label"].eq("spam").astype(int)
     right = np.greater_equal(spam_probabilities(messages["Text"], shipped), 0.5) == messages["Label"]
-    train = pd.concat([splits["train"], splits["left_out_train"]])
+    train = pd.concat([splits[name] for name in ("train", "left_out_train", "present_day")])
     baseline = classification_metrics(*tfidf_predictions(train, {"modern": messages})["modern"])
     assert right.mean() >= max(0.74, baseline["accuracy"])
     assert right[messages["Group"].eq("look_alike_unicode")].mean() >= 0.9
