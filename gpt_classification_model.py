@@ -956,14 +956,20 @@ def predict_with_tfidf(
     splits: dict[str, pd.DataFrame], majority: str
 ) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
     """Return the TF-IDF baseline's predictions, once per set of messages the model could learn from."""
-    train = pd.concat([splits["train"], *(splits[name] for name in EXTRA_SPLITS if name in splits)])
-    training_sets = {"TF-IDF, train": train}
+    name, parts = "TF-IDF, train", ["train", *(["feedback"] if "feedback" in splits else [])]
+    training_sets = {name: parts}
     if majority != "same" and len(splits["left_out_train"]):
-        training_sets["TF-IDF, train + left out"] = pd.concat([train, splits["left_out_train"]])
+        name, parts = f"{name} + left out", [*parts, "left_out_train"]
+        training_sets[name] = parts
+    if "present_day" in splits:
+        # Besides the others: on messages of the collection TF-IDF loses by them.
+        training_sets[f"{name} + today"] = [*parts, "present_day"]
     try:
         return {
-            name: tfidf_predictions(messages, {split: splits[split] for split in HELD_OUT})
-            for name, messages in training_sets.items()
+            name: tfidf_predictions(
+                pd.concat([splits[part] for part in parts]), {split: splits[split] for split in HELD_OUT}
+            )
+            for name, parts in training_sets.items()
         }
     except ValueError as error:
         raise ConfigurationError(f"The messages hold no words: {error}") from error

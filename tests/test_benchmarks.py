@@ -43,14 +43,17 @@ def test_runs_are_compared_on_the_same_messages(tmp_path):
     for name in ("1", "1-published", "2"):
         (tmp_path / name).mkdir()
         lines = ["Text,Label,Split,after," + ",".join(f'"{rival}"' for rival in RIVALS)]
-        lines += [f"{text},{label},{split},{ours},{theirs},{theirs}" for text, label, split, ours, theirs in rows]
+        lines += [
+            ",".join(map(str, (text, label, split, ours, *[theirs] * len(RIVALS))))
+            for text, label, split, ours, theirs in rows
+        ]
         (tmp_path / name / "predictions.csv").write_text("\n".join(lines))
         write_json({"decision_threshold": 0.5, "data": {"split_sizes": sizes}}, tmp_path / name / "metrics.json")
     folders = {number: tmp_path / str(number) for number in (1, 2)}
     table, figures = compare(folders, {PUBLISHED: {1: tmp_path / "1-published"}})
     assert figures[OURS]["accuracy"] == [0.75, 0.75] and figures[RIVALS[0]]["accuracy"] == [0.5, 0.5]
     assert figures[PUBLISHED]["accuracy"] == [0.75] and figures[PUBLISHED]["gain"] == [0.0]
-    assert table.count("+25.00 (") == 6
+    assert table.count("+25.00 (") == 9
 
     summary = {"natural_ratio": figures, "modern": {OURS: 0.7, "TF-IDF": 0.6}}
     cells = {row[0]: row[1:] for row in accuracy_rows(summary)}

@@ -45,7 +45,7 @@ def test_table_shows_mean_and_spread_and_what_was_not_run(design_choices):
         "trainable_parameters": 1234,
         "cpu_seconds": 90,
         "peak_memory_gib": 2.0,
-        "tfidf": {"TF-IDF, train": tfidf, "TF-IDF, train + left out": tfidf},
+        "tfidf": {f"TF-IDF, train{more}": tfidf for more in ("", " + left out", " + left out + today")},
         "test_messages": 250,
         "left_out_messages": 600,
         "base_sha256": "0",
