@@ -117,7 +117,7 @@ def test_messages_of_today_share_no_five_words_with_those_for_testing():
     tested = read_messages(REPOSITORY / "tests/modern_messages.tsv", "Text", "Label")
     assert not runs_of_words(today["Text"]) & runs_of_words(tested["Text"])
     assert not set(text_key(today["Text"])) & set(text_key(tested["Text"]))
-    assert today["Label"].value_counts().to_dict() == {"ham": 227, "spam": 227}
+    assert today["Label"].value_counts().to_dict() == {"ham": 526, "spam": 526}
     assert not today["Text"].str.contains(".example", regex=False).any(), "an ending that no real link has"
 
 
@@ -128,8 +128,8 @@ def test_messages_of_today_are_trained_on_besides_the_collection_alone(tmp_path,
     with_today, names, data = load_splits(DataArguments(dataset_dir=str(folder), present_day_messages=True))
     without = load_splits(DataArguments(dataset_dir=str(folder)))[0]
     assert names == ("ham", "spam") and set(with_today) - set(without) == {"present_day"}
-    assert with_today["present_day"]["Label"].value_counts().to_dict() == {0: 227, 1: 227}
-    assert "also takes 454 messages of today" in data["description"]
+    assert with_today["present_day"]["Label"].value_counts().to_dict() == {0: 526, 1: 526}
+    assert "also takes 1,052 messages of today" in data["description"]
     for name, part in without.items():
         pd.testing.assert_frame_equal(with_today[name], part)
     own = load_splits(DataArguments(data_file=str(messages_csv), present_day_messages=True))[0]
