@@ -24,7 +24,7 @@ FIGURES = Path("results/benchmarks")
 TABLE = Path("benchmarks/BENCHMARKS.md")
 BENCHMARKS = {
     "accuracy": ["--jobs", "2"],
-    "training_speed": [],
+    "training_speed": ["--messages", "96"],
     "scoring": ["--ray"],
     "chat_load": [],
 }
