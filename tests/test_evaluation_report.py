@@ -13,7 +13,7 @@ from evaluation_report import (
     score,
     tfidf_predictions,
 )
-from gpt_classification_model import compute_metrics, make_splits
+from gpt_classification_model import make_splits
 
 
 def test_metrics_of_a_case_worked_by_hand():
@@ -38,18 +38,6 @@ def test_one_class_or_no_messages_leave_undefined_figures_empty():
     assert nothing["n"] == 0 and nothing["accuracy"] is None
     table = results_table({"model": {"left_out": only_ham, "test": nothing}})
     assert "left out" in table and "–" in table and table.count("\n") == 2, "a split without messages has no row"
-
-
-def test_equal_accuracy_goes_to_the_lower_loss():
-    class Prediction:
-        label_ids = np.array([0, 1])
-
-    unsure, sure, wrong = Prediction(), Prediction(), Prediction()
-    unsure.predictions = np.array([[0.1, 0.0], [0.0, 0.1]])
-    sure.predictions = np.array([[3.0, 0.0], [0.0, 3.0]])
-    wrong.predictions = np.array([[9.0, 0.0], [9.0, 0.0]])
-    scores = [compute_metrics(prediction)["tie_broken_accuracy"] for prediction in (wrong, unsure, sure)]
-    assert scores == sorted(scores) and len(set(scores)) == 3
 
 
 def test_baseline_learns():
