@@ -15,6 +15,7 @@ import importlib.metadata
 import itertools
 import json
 import logging
+import math
 import os
 import platform
 import random
@@ -22,6 +23,7 @@ import shlex
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,7 +95,10 @@ PRESENT_DAY_MESSAGES = Path(__file__).parent / "dataset" / "present_day_messages
 # store weights transposed.
 LORA_TARGETS = {
     "gpt2": {"target_modules": ["c_attn", "c_proj"], "modules_to_save": ["score"], "fan_in_fan_out": True},
-    "llama": {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"], "modules_to_save": ["score"]},
+    "llama": {
+        "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        "modules_to_save": ["score"],
+    },
     "distilbert": {"target_modules": ["q_lin", "v_lin"], "modules_to_save": ["pre_classifier", "classifier"]},
     "bert": {"target_modules": ["query", "key", "value"], "modules_to_save": ["classifier"]},
 }
@@ -125,8 +130,9 @@ LICENCES = {
 }
 
 SPLITS = ("train", "validation", "test")
-# What else may be trained on, in every epoch.
-EXTRA_SPLITS = ("present_day", "feedback")
+# What else may be trained on, and the share of it that an epoch takes. All messages of today in every epoch would
+# teach that the collection's spam about ringtones and downloads, which reads like a notice, is one.
+EXTRA_SPLITS = {"present_day": 1 / 3, "feedback": 1.0}
 
 # Accuracy on training messages is measured on so many at most: predicting all of them at every evaluation
 # takes a good part of a run, and with 35,000 reviews longer than training on them.
@@ -470,9 +476,8 @@ def load_splits(data_args: DataArguments) -> tuple[dict[str, pd.DataFrame], tupl
         description += f"; every epoch also takes {left_out:,} messages of the larger class that balancing left out"
     if data_args.present_day_messages and name == "SMS Spam Collection":
         splits = add_training_messages(splits, "present_day", read_present_day_messages(), label_names)
-        description += (
-            f"; every epoch also takes {len(splits['present_day']):,} messages of today, written for this project"
-        )
+        share = f"{EXTRA_SPLITS['present_day']:.0%} of {len(splits['present_day']):,}"
+        description += f"; every epoch also takes {share} messages of today, written for this project"
     if data_args.feedback_file:
         try:
             feedback = drop_duplicates(read_feedback(Path(data_args.feedback_file)), keep="last")
@@ -540,36 +545,34 @@ class SpamDataset(Dataset):
 
 
 class FreshSampler(Sampler[int]):
-    """Draw a fixed number of messages of each class every epoch, messages of similar length together.
+    """Draw a fixed number of messages from each pool every epoch, messages of similar length together.
 
-    A class with more messages than are drawn is walked through without repetition: the next epoch
+    A pool with more messages than are drawn is walked through without repetition: the next epoch
     takes those that no epoch took yet. The order depends on seed and epoch alone, so a resumed run and
     every process of a distributed one see the same.
 
     Args:
-        labels, lengths: of all messages, shape (n,).
-        draws: how many messages of each label an epoch takes.
+        pools: which pool each message is in, shape (n,): its label, or a name for those that are drawn apart.
+        lengths: of all messages, shape (n,).
+        draws: how many messages of each pool an epoch takes.
         group_size: messages of one optimizer step, over all devices.
-        always: how many messages, the last ones, every epoch takes besides those drawn.
     """
 
     def __init__(
         self,
-        labels: Sequence[int],
+        pools: Sequence[int | str],
         lengths: Sequence[int],
-        draws: dict[int, int],
+        draws: dict[int | str, int],
         group_size: int,
         seed: int,
-        always: int = 0,
     ):
         generator = torch.Generator().manual_seed(seed)
-        drawn_from = len(labels) - always
-        labels_tensor = torch.tensor(labels[:drawn_from])
-        self.always = list(range(drawn_from, len(labels)))
         self.walks = {}
-        for label in draws:
-            members = (labels_tensor == label).nonzero().flatten()
-            self.walks[label] = members[torch.randperm(len(members), generator=generator)]
+        for pool in draws:
+            members = torch.tensor(
+                [index for index, its_pool in enumerate(pools) if its_pool == pool], dtype=torch.long
+            )
+            self.walks[pool] = members[torch.randperm(len(members), generator=generator)]
         self.lengths, self.draws, self.group_size, self.seed = lengths, draws, group_size, seed
         self.epoch = 0
 
@@ -578,13 +581,13 @@ class FreshSampler(Sampler[int]):
         self.epoch = int(epoch)
 
     def __len__(self) -> int:
-        return sum(self.draws.values()) + len(self.always)
+        return sum(self.draws.values())
 
     def __iter__(self) -> Iterator[int]:
-        drawn = list(self.always)
-        for label, walk in self.walks.items():
-            first = self.epoch * self.draws[label]
-            drawn += walk[torch.arange(first, first + self.draws[label]) % len(walk)].tolist()
+        drawn = []
+        for pool, walk in self.walks.items():
+            first = self.epoch * self.draws[pool]
+            drawn += walk[torch.arange(first, first + self.draws[pool]) % len(walk)].tolist()
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         lengths = [self.lengths[index] for index in drawn]
         order = get_length_grouped_indices(lengths, self.group_size, generator=generator)
@@ -841,16 +844,21 @@ def build_trainer(
     at_natural_ratio = data_args.majority == "all"
     drawn_from = [train] if data_args.majority == "same" else [train, datasets["left_out_train"]]
     counted_parts = drawn_from if at_natural_ratio else [train]
-    extra = [datasets[name] for name in EXTRA_SPLITS if name in datasets]
-    parts = [*drawn_from, *extra]
     counted = [label for part in counted_parts for label in part.labels]
+    pools = [label for part in drawn_from for label in part.labels]
+    draws = {label: counted.count(label) for label in sorted(set(counted))}
+    extra = {name: datasets[name] for name in EXTRA_SPLITS if name in datasets}
+    for name, part in extra.items():
+        pools_of_part = [f"{name} {label}" for label in part.labels]
+        draws |= {pool: math.ceil(size * EXTRA_SPLITS[name]) for pool, size in Counter(pools_of_part).items()}
+        pools += pools_of_part
+    parts = [*drawn_from, *extra.values()]
     sampler = FreshSampler(
-        labels=[label for part in parts for label in part.labels],
+        pools=pools,
         lengths=[length for part in parts for length in part.lengths],
-        draws={label: counted.count(label) for label in sorted(set(counted))},
+        draws=draws,
         group_size=args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         seed=args.seed,
-        always=sum(map(len, extra)),
     )
     texts = [text for part in parts for text in part.texts]
     validation = [datasets["validation"], *([datasets["left_out_validation"]] if at_natural_ratio else [])]

@@ -57,7 +57,8 @@ def test_corrections_never_touch_what_is_held_out_and_replace_what_is_trained_on
 
 
 def test_corrections_are_seen_in_every_epoch():
-    sampler = FreshSampler([1] * 5 + [0] * 50 + [0, 1], [3] * 57, draws={0: 5, 1: 5}, group_size=4, seed=1, always=2)
+    draws = {0: 5, 1: 5, "feedback 0": 1, "feedback 1": 1}
+    sampler = FreshSampler([1] * 5 + [0] * 50 + list(draws)[2:], [3] * 57, draws, group_size=4, seed=1)
     for epoch in range(3):
         sampler.set_epoch(epoch)
         drawn = list(sampler)
