@@ -199,6 +199,10 @@ class DataArguments:
             "of the smaller class, as many `fresh` ones, or `all`."
         },
     )
+    minority_repeats: int = field(
+        default=1,
+        metadata={"help": "With all of the larger class, an epoch takes each message of the smaller one so often."},
+    )
     token_dropout: float = field(
         default=0.0, metadata={"help": "Leave out this share of a training message's tokens, others every epoch."}
     )
@@ -847,6 +851,8 @@ def build_trainer(
     counted = [label for part in counted_parts for label in part.labels]
     pools = [label for part in drawn_from for label in part.labels]
     draws = {label: counted.count(label) for label in sorted(set(counted))}
+    if at_natural_ratio:
+        draws[min(draws, key=draws.get)] *= data_args.minority_repeats
     extra = {name: datasets[name] for name in EXTRA_SPLITS if name in datasets}
     for name, part in extra.items():
         pools_of_part = [f"{name} {label}" for label in part.labels]

@@ -1,6 +1,7 @@
 """A whole run at small size: what it leaves, that it can be repeated, resumed, distributed and killed."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from hub_stand_in import hub_handler
 from peft import AutoPeftModelForSequenceClassification
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import log_loss
+from test_data import uci_stand_in
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -34,7 +36,7 @@ from text_classifier import classify, encode, load_tokenizer_and_model
 SCRIPT = REPOSITORY / "gpt_classification_model.py"
 QUICK = (
     "--num_train_epochs 3 --eval_steps 5 --save_steps 5 --logging_steps 5 --save_total_limit 9 "
-    "--learning_rate 5e-3 --disable_tqdm true --bf16 false --majority fresh"
+    "--learning_rate 5e-3 --disable_tqdm true --bf16 false --majority fresh --load_best_model_at_end true"
 )
 
 
@@ -71,7 +73,8 @@ def test_default_recipe_has_the_documented_values(capsys):
     assert training.per_device_train_batch_size == training.per_device_eval_batch_size == 16
     assert training.eval_steps == training.save_steps == training.logging_steps == 100
     assert training.lr_scheduler_type == "cosine" and training.warmup_steps == 0.1 and training.max_grad_norm == 1.0
-    assert training.load_best_model_at_end and training.output_dir == "./results" and training.report_to == []
+    assert training.output_dir == "./results" and training.report_to == []
+    assert not training.load_best_model_at_end, "the last step's weights are kept"
 
 
 def test_the_published_recipe_has_the_published_values():
@@ -87,7 +90,8 @@ def test_every_recipe_in_the_repository_is_valid(recipe):
     script = gpt_pretraining if recipe.stem.startswith("gpt_pretraining") else gpt_classification_model
     *_, training = script.parse_arguments([str(recipe)])
     published = recipe.stem.endswith("published")
-    assert training.load_best_model_at_end and training.greater_is_better == published
+    assert training.load_best_model_at_end == (recipe != gpt_classification_model.DEFAULT_RECIPE)
+    assert training.greater_is_better == published
     assert training.metric_for_best_model == ("accuracy" if published else "eval_loss")
 
 
@@ -537,6 +541,19 @@ def test_all_messages_of_the_larger_class_can_be_taken_every_epoch(tmp_path, tin
         ]
         assert kept == pytest.approx(hits.mean()) and len(compared) == (18 if majority == "all" else 12)
     assert steps == {"same": 14, "fresh": 14, "all": 21}
+
+
+def test_an_epoch_takes_a_third_of_the_messages_of_today(tmp_path, tiny_gpt2):
+    """Besides 1,045 of the collection, balanced: 176 of 526 ham and as many of spam."""
+    (tmp_path / "dataset").mkdir()
+    uci_stand_in(tmp_path / "dataset")
+    flags = "--majority same --protocol original --num_train_epochs 1 --disable_tqdm true --present_day_messages"
+    steps = {}
+    for today in ("true", "false"):
+        assert run_here(tmp_path, ["--model_name_or_path", str(tiny_gpt2), *flags.split(), today]) == 0
+        steps[today] = json.loads((tmp_path / "results/metrics.json").read_text())["training"]["steps"]
+    # Batches of 16.
+    assert steps == {"true": math.ceil((1045 + 2 * 176) / 16), "false": math.ceil(1045 / 16)}
 
 
 @pytest.mark.parametrize(
