@@ -300,8 +300,10 @@ def model_card(report: dict) -> str:
         "together; FPR is the false-positive rate, ECE the expected calibration error of the probabilities. "
         "TF-IDF rows are a logistic regression on TF-IDF features, trained on the messages named in the row. "
     )
+    kept = "the last step's weights"
     if training["best_checkpoint"]:
         explanation += "The checkpoint was chosen on validation messages, so judge by the other two splits. "
+        kept = f"best checkpoint at step {training['best_step']}"
     if data["protocol"] == "deduplicated":
         explanation += "Training saw none of the messages counted here."
     else:
@@ -367,8 +369,7 @@ person{guard}.
 
 - Base weights: `{base["name"]}` from {base["source"]}, SHA-256 `{base["sha256"]}`{layers_note}
 - Trainable parameters: {training["trainable_parameters"]:,} of {training["total_parameters"]:,}
-- {training["epochs"]:g} epochs, {training["steps"]} steps, best checkpoint at step {training["best_step"]}, seed \
-{report["seed"]}
+- {training["epochs"]:g} epochs, {training["steps"]} steps, {kept}, seed {report["seed"]}
 - {training["train_seconds"]:.0f} s of training, {report["total_seconds"]:.0f} s in all, peak memory \
 {report["peak_memory_gib"]:.1f} GiB, on {report["hardware"]}
 - {", ".join(f"{name} {version}" for name, version in report["versions"].items())}

@@ -1242,7 +1242,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
         save_adapter(model, tokenizer, base, card, Path(args.adapter_dir), decision_threshold=threshold)
         title = f"{base.name} + {TUNINGS[model_args.tuning]} on {data['name']}"
         seen = ("Examples seen", args.train_batch_size * args.gradient_accumulation_steps * args.world_size)
-        best_step = report["training"]["best_step"]
+        best_step = report["training"]["best_step"] if args.load_best_model_at_end else None
         labels, probabilities = (
             np.concatenate(pair) for pair in zip(after["test"], after["left_out_test"], strict=True)
         )
