@@ -329,8 +329,8 @@ def model_card(report: dict) -> str:
     if today := data["split_sizes"].get("present_day"):
         limits.insert(
             1,
-            f"Of today's messages it has seen {today} that were made up for this project: one idea of how banks, "
-            "carriers and swindlers write.",
+            f"The messages of today are {today:,} that were made up for this project: one idea of how banks, carriers "
+            "and swindlers write.",
         )
     if lora and base["layers"]:
         limits.append(

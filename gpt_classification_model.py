@@ -201,7 +201,10 @@ class DataArguments:
     )
     minority_repeats: int = field(
         default=1,
-        metadata={"help": "With all of the larger class, an epoch takes each message of the smaller one so often."},
+        metadata={
+            "help": "With all of the larger class, an epoch takes each message of the smaller one so often, the same "
+            "version each time, until there are as many."
+        },
     )
     token_dropout: float = field(
         default=0.0, metadata={"help": "Leave out this share of a training message's tokens, others every epoch."}
@@ -226,7 +229,7 @@ class FineTuningArguments(TrainingArguments):
     metrics_pdf: str = field(default="training_metrics.pdf", metadata={"help": "File the charts are saved to."})
     plot_over: Literal["step", "epoch"] = field(default="step", metadata={"help": "Horizontal axis of the charts."})
     early_stopping_patience: int | None = field(
-        default=None, metadata={"help": "Stop after this many evaluations without improvement."}
+        default=None, metadata={"help": "Stop after this many evaluations without improvement, and keep the best."}
     )
     target_false_positive_rate: float | None = field(
         default=None,
@@ -412,7 +415,7 @@ def read_present_day_messages() -> pd.DataFrame:
 def add_training_messages(
     splits: dict[str, pd.DataFrame], name: str, messages: pd.DataFrame, label_names: Sequence[str]
 ) -> dict[str, pd.DataFrame]:
-    """Return the splits with another to train on in every epoch.
+    """Return the splits with another to train on.
 
     A message that stands in a split that is held out is left out, so that figures stay honest; one that
     stands among the training messages replaces it.
@@ -478,7 +481,9 @@ def load_splits(data_args: DataArguments) -> tuple[dict[str, pd.DataFrame], tupl
         )
     if data_args.majority == "all" and left_out:
         description += f"; every epoch also takes {left_out:,} messages of the larger class that balancing left out"
-    if data_args.present_day_messages and name == "SMS Spam Collection":
+    if data_args.majority == "all" and left_out and data_args.minority_repeats > 1:
+        description += f" and those of the smaller class {data_args.minority_repeats} times"
+    if data_args.present_day_messages and data_args.dataset == "sms_spam" and not data_args.data_file:
         splits = add_training_messages(splits, "present_day", read_present_day_messages(), label_names)
         share = f"{EXTRA_SPLITS['present_day']:.0%} of {len(splits['present_day']):,}"
         description += f"; every epoch also takes {share} messages of today, written for this project"
@@ -571,12 +576,13 @@ class FreshSampler(Sampler[int]):
         seed: int,
     ):
         generator = torch.Generator().manual_seed(seed)
-        self.walks = {}
-        for pool in draws:
-            members = torch.tensor(
-                [index for index, its_pool in enumerate(pools) if its_pool == pool], dtype=torch.long
-            )
-            self.walks[pool] = members[torch.randperm(len(members), generator=generator)]
+        members = {pool: [] for pool in draws}
+        for index, pool in enumerate(pools):
+            members[pool].append(index)
+        self.walks = {
+            pool: torch.tensor(of_pool, dtype=torch.long)[torch.randperm(len(of_pool), generator=generator)]
+            for pool, of_pool in members.items()
+        }
         self.lengths, self.draws, self.group_size, self.seed = lengths, draws, group_size, seed
         self.epoch = 0
 
@@ -841,8 +847,8 @@ def build_trainer(
 ) -> Trainer:
     """Put model, data and arguments into a `Trainer` with the accuracy callback.
 
-    Checkpoints are compared at the ratio of classes that is trained at: with all of the larger class, on all of
-    its validation messages too.
+    Checkpoints are compared at the ratio of classes in the data where all of the larger class is trained on:
+    on all of its validation messages, too.
     """
     train = datasets["train"]
     at_natural_ratio = data_args.majority == "all"
@@ -852,7 +858,8 @@ def build_trainer(
     pools = [label for part in drawn_from for label in part.labels]
     draws = {label: counted.count(label) for label in sorted(set(counted))}
     if at_natural_ratio:
-        draws[min(draws, key=draws.get)] *= data_args.minority_repeats
+        smaller = min(draws, key=draws.get)
+        draws[smaller] = min(draws[smaller] * data_args.minority_repeats, max(draws.values()))
     extra = {name: datasets[name] for name in EXTRA_SPLITS if name in datasets}
     for name, part in extra.items():
         pools_of_part = [f"{name} {label}" for label in part.labels]
@@ -883,6 +890,8 @@ def build_trainer(
     measured = Subset(ConcatDataset(counted_parts), sample[:TRAIN_ACCURACY_MESSAGES].tolist())
     trainer.add_callback(AccuracyCallback(trainer, measured))
     if args.early_stopping_patience is not None:
+        # What is stopped after evaluations that were no better has to go back to the best.
+        args.load_best_model_at_end = True
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
     return trainer
 

@@ -42,10 +42,11 @@ PRETRAINED_HERE = "./gpt_chitchat"
 
 # What all rows have in common besides the default recipe: balanced 1:1, which takes a third of the time.
 BALANCED = "--majority fresh --num_train_epochs 4 --bf16 true"
-ALL_HAM = "--majority all --num_train_epochs 3"
+ALL_HAM = "--majority all --num_train_epochs 3 --minority_repeats"
 PUBLISHED = (
     "--majority same --num_train_epochs 5 --learning_rate 1e-4 "
-    "--token_dropout 0 --text_noise 0 --normalize_text false --lora_dropout 0.1"
+    "--token_dropout 0 --text_noise 0 --normalize_text false --lora_dropout 0.1 --present_day_messages false "
+    "--load_best_model_at_end true --metric_for_best_model accuracy --greater_is_better true"
 )
 READ_AFTER_PADDING = "benchmarks/design_choices.py --read_after_padding"
 
@@ -108,7 +109,9 @@ def make_rows() -> list[Row]:
         ("last-two-blocks", tuned, "Last two blocks, 5e-5", "--tuning last_two_blocks --learning_rate 5e-5"),
         ("full", tuned, "All layers, 5e-5", "--tuning full --learning_rate 5e-5"),
         ("same-ham", recipe, "The same ham every epoch", "--majority same"),
-        ("all-ham", recipe, "All ham every epoch, 3 epochs", ALL_HAM),
+        ("all-ham", recipe, "All ham every epoch, 3 epochs", f"{ALL_HAM} 1"),
+        ("spam-twice", recipe, "… and spam twice", f"{ALL_HAM} 2"),
+        ("best-checkpoint", recipe, "The best checkpoint, not the last", "--load_best_model_at_end true"),
         ("no-today", recipe, "No messages of today", "--present_day_messages false"),
         ("no-token-dropout", recipe, "No token dropout", "--token_dropout 0"),
         ("no-noise", recipe, "No noise", "--text_noise 0"),
