@@ -12,6 +12,7 @@ import argparse
 import csv
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -222,7 +223,8 @@ def main() -> None:
     )
     text = f"""# Accuracy, measured
 
-Made by `python benchmarks/accuracy.py`: the default recipe on {reports[0]["base_model"]["name"]}, and as its rivals
+Made by `{shlex.join(["python", "benchmarks/accuracy.py", *sys.argv[1:]])}`:
+the default recipe on {reports[0]["base_model"]["name"]}, and as its rivals
 TF-IDF with logistic regression and, for the first seed, the published recipe (`recipes/sms_spam_gpt2_published.yaml`,
 all layers, on the same split) and this one with `--present_day_messages false`.
 Messages from: {reports[0]["data"]["source"].removesuffix(", local copy")}.
