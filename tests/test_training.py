@@ -289,8 +289,11 @@ def test_fallback_is_told_in_the_report(tmp_path, tiny_gpt2, messages_csv, monke
 
 def test_early_stopping_ends_a_run_that_no_longer_improves(tmp_path, tiny_gpt2, messages_csv):
     stop = ["--early_stopping_patience", "1", "--learning_rate", "0", "--num_train_epochs", "50"]
+    # The default recipe's way; a run that is stopped keeps its best all the same.
+    stop += ["--load_best_model_at_end", "false"]
     assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *stop)) == 0
-    assert json.loads((tmp_path / "results/metrics.json").read_text())["training"]["steps"] == 10
+    training = json.loads((tmp_path / "results/metrics.json").read_text())["training"]
+    assert training["steps"] == 10 and training["best_step"] == 5 and training["best_checkpoint"]
 
 
 @pytest.mark.parametrize(
