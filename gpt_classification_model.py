@@ -40,8 +40,10 @@ from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import CONFIG_NAME
 from tokenizers import normalizers
+from torch import nn
 from torch.utils.data import ConcatDataset, Dataset, Sampler, Subset
 from transformers import (
     AutoConfig,
@@ -59,6 +61,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.pytorch_utils import Conv1D
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -778,6 +781,20 @@ def build_model(
     return model
 
 
+def store_frozen_in_bfloat16(model: PeftModel) -> None:
+    """Keep what mixed precision would convert to bfloat16 at every step, the frozen matrices, in it from the start.
+
+    That changes no result, and the step is a tenth faster on a CPU. A model whose own weights are saved must not be
+    stored so.
+    """
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, Conv1D)) and not module.weight.requires_grad:
+            module.weight.data = module.weight.data.to(torch.bfloat16)
+        if isinstance(module, BaseTunerLayer):
+            # Nor need its input go to float32, that of the LoRA weights, and back.
+            module.cast_input_dtype_enabled = False
+
+
 def freeze_all_but(model: PreTrainedModel, tuning: str, head: Sequence[str]) -> None:
     """Train only the new head, or also what is close to it: the last blocks and what comes after them.
 
@@ -1191,6 +1208,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
         for name, file in csv_files.items()
     }
     model = build_model(base, tokenizer, label_names, model_args)
+    if args.bf16 and model_args.tuning == "lora":
+        store_frozen_in_bfloat16(model)
     layers, base_layers = model.config.num_hidden_layers, AutoConfig.from_pretrained(base.path).num_hidden_layers
     total_parameters = sum(weights.numel() for weights in model.parameters())
     trainable_parameters = sum(weights.numel() for weights in model.parameters() if weights.requires_grad)

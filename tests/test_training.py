@@ -243,6 +243,23 @@ def test_same_seed_gives_the_same_adapter(trained, tmp_path, tiny_gpt2, messages
     assert_same_adapter(tmp_path, trained)
 
 
+def test_frozen_weights_stored_in_bfloat16_change_no_result(tmp_path, tiny_gpt2, messages_csv, monkeypatch):
+    store, dtypes = gpt_classification_model.store_frozen_in_bfloat16, set()
+
+    def spy(model):
+        store(model)
+        dtypes.update((weights.requires_grad, weights.dtype) for weights in model.parameters() if weights.dim() == 2)
+
+    argv = arguments(tiny_gpt2, messages_csv, "--bf16", "true")
+    for name, replacement in (("stored", spy), ("converted", lambda model: None)):
+        monkeypatch.setattr(gpt_classification_model, "store_frozen_in_bfloat16", replacement)
+        (tmp_path / name).mkdir()
+        assert run_here(tmp_path / name, argv) == 0
+    # The embeddings are frozen and stay as they are.
+    assert dtypes == {(True, torch.float32), (False, torch.bfloat16), (False, torch.float32)}
+    assert_same_adapter(tmp_path / "stored", tmp_path / "converted")
+
+
 def test_a_mistake_costs_no_checkpoints(trained, tmp_path, tiny_gpt2, messages_csv):
     shutil.copytree(trained / "results", tmp_path / "results")
     assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, "--target_modules", "q_proj")) == 1
