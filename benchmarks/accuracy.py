@@ -2,8 +2,8 @@
 
 The recipe is run once for each of five seeds, which draw the splits as well, and compared with TF-IDF and
 logistic regression on the same held-out messages: the test split and the ham that balancing left out,
-together at the natural ratio of the classes. For the first seed also with the published recipe, and with
-ours without the messages of today that were written for this project. Then all classify
+together at the natural ratio of the classes; also with what both say together. For the first seed also with the
+published recipe, and with ours without the messages of today that were written for this project. Then all classify
 `tests/modern_messages.tsv`, also written for this project, unlike the collection and never trained on.
 Finished runs stay in results/accuracy/ and are not repeated: `make clean` after a change of the recipe.
 """
@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy import stats
+from scipy.special import expit, logit
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
@@ -43,6 +44,8 @@ INTERVAL_OF_ALL = (
 OURS, RIVALS = "this recipe", ("TF-IDF, train", "TF-IDF, train + left out", "TF-IDF, train + left out + today")
 # On what the latter two are trained.
 TFIDF_PARTS = {RIVALS[1]: ("train", "left_out_train"), RIVALS[2]: ("train", "left_out_train", "present_day")}
+# Whether they err on different messages: the log odds of ours and of TF-IDF trained on the same messages, added.
+TOGETHER = "this recipe + TF-IDF"
 METRICS = ("accuracy", "f1", "false_positive_rate", "calibration_error")
 # Other recipes, by what follows the seed in the names of their folders. The published one on the same messages
 # as ours; the published figures have duplicates in both training and test.
@@ -66,6 +69,11 @@ def natural(folder: Path) -> pd.DataFrame:
     """Return the held-out messages of a run at the natural ratio: label, and every model's probability of spam."""
     predictions = pd.read_csv(folder / "predictions.csv", keep_default_na=False)
     return predictions[predictions["Split"].isin(["test", "left_out_test"])].rename(columns={"after": OURS})
+
+
+def together(probabilities: np.ndarray, of_tfidf: np.ndarray) -> np.ndarray:
+    """Return the probabilities of spam, shape (n,), that come of adding up the log odds of two models."""
+    return expit(logit(probabilities) + logit(of_tfidf))
 
 
 def paired_interval(hits: np.ndarray, rival_hits: np.ndarray, draws: int = 10_000) -> tuple[float, float]:
@@ -111,9 +119,10 @@ def compare(folders: dict[int, Path], others: dict[str, dict[int, Path]]) -> tup
         "| Seed | | Accuracy % | F1 % | False positives % | Calibration error % | Ours is better by (95 % interval) |",
         "| --- | --- | ---: | ---: | ---: | ---: | --- |",
     ]
-    figures = {model: {name: [] for name in (*METRICS, "gain")} for model in (OURS, *RIVALS, *others)}
+    figures = {model: {name: [] for name in (*METRICS, "gain")} for model in (OURS, TOGETHER, *RIVALS, *others)}
     for seed, folder in folders.items():
         messages, report = natural(folder), json.loads((folder / "metrics.json").read_text())
+        messages[TOGETHER] = together(messages[OURS], messages[RIVALS[-1]])
         for other, of_seeds in others.items():
             if seed in of_seeds:
                 theirs = natural(of_seeds[seed])
@@ -161,23 +170,22 @@ def compare_on_modern_messages(folders: list[Path], others: dict[str, list[Path]
     messages = pd.read_csv(MODERN, sep="\t", quoting=csv.QUOTE_NONE, keep_default_na=False)
     messages = messages.assign(Label=messages["Label"].eq("spam").astype(int))
 
-    def answers(folder: Path) -> list[bool]:
-        tokenizer, model = load_tokenizer_and_model(folder / "model", fast_dtype())
-        return [
-            answer.label == model.config.id2label[1] for answer in classify(messages["Text"].tolist(), tokenizer, model)
-        ]
+    def probabilities(folder: Path) -> np.ndarray:
+        answers = classify(messages["Text"].tolist(), *load_tokenizer_and_model(folder / "model", fast_dtype()))
+        return np.array([answer.positive_probability for answer in answers])
 
-    def tfidf_answers(folder: Path, parts: Sequence[str]) -> np.ndarray:
+    def tfidf_probabilities(folder: Path, parts: Sequence[str]) -> np.ndarray:
         files = [folder / "dataset" / f"{part}.csv" for part in parts]
         train = pd.concat([pd.read_csv(file, keep_default_na=False) for file in files])
-        return tfidf_predictions(train, {"modern": messages})["modern"][1] >= 0.5
+        return tfidf_predictions(train, {"modern": messages})["modern"][1]
 
-    called = {OURS: np.mean([answers(folder) for folder in folders], axis=0)}
+    # Each of shape (runs, messages).
+    said = {OURS: np.array([probabilities(folder) for folder in folders])}
     for name, parts in TFIDF_PARTS.items():
-        called[name] = np.mean([tfidf_answers(folder, parts) for folder in folders], axis=0)
-    for other, of_other in others.items():
-        if of_other:
-            called[other] = np.mean([answers(folder) for folder in of_other], axis=0)
+        said[name] = np.array([tfidf_probabilities(folder, parts) for folder in folders])
+    said[TOGETHER] = together(said[OURS], said[RIVALS[-1]])
+    said |= {other: np.array([probabilities(folder) for folder in of]) for other, of in others.items() if of}
+    called = {model: (of_model >= 0.5).mean(axis=0) for model, of_model in said.items()}
 
     def rates(chosen: pd.Series) -> list[str]:
         cells = []
@@ -226,7 +234,8 @@ def main() -> None:
 Made by `{shlex.join(["python", "benchmarks/accuracy.py", *sys.argv[1:]])}`:
 the default recipe on {reports[0]["base_model"]["name"]}, and as its rivals
 TF-IDF with logistic regression and, for the first seed, the published recipe (`recipes/sms_spam_gpt2_published.yaml`,
-all layers, on the same split) and this one with `--present_day_messages false`.
+all layers, on the same split) and this one with `--present_day_messages false`. *{TOGETHER}* adds up the log odds of
+the two, TF-IDF being that on the same messages, at equal weights.
 Messages from: {reports[0]["data"]["source"].removesuffix(", local copy")}.
 
 ## Held-out messages of the collection, at their natural ratio

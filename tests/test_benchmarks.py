@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
-from accuracy import METRICS, OTHERS, OURS, RIVALS, compare, paired_interval, repeated_interval
+from accuracy import METRICS, OTHERS, OURS, RIVALS, TOGETHER, compare, paired_interval, repeated_interval, together
 from summary import accuracy_rows, training_rows
 
 from gpt_classification_model import write_json
@@ -37,7 +37,7 @@ def test_repeated_splits_have_a_wider_interval_than_independent_ones():
 
 def test_runs_are_compared_on_the_same_messages(tmp_path):
     """Ours misses one of four, the rivals two; validation messages do not count."""
-    rows = [("a", 0, "test", 0.1, 0.9), ("b", 1, "test", 0.9, 0.9), ("c", 0, "left_out_test", 0.2, 0.2)]
+    rows = [("a", 0, "test", 0.05, 0.9), ("b", 1, "test", 0.9, 0.9), ("c", 0, "left_out_test", 0.2, 0.2)]
     rows += [("d", 0, "left_out_test", 0.8, 0.8), ("e", 1, "validation", 0.0, 1.0)]
     sizes = {f"{left_out}{split}": 2 for left_out in ("", "left_out_") for split in ("train", "test")}
     for name in ("1", "1-published", "2"):
@@ -53,12 +53,17 @@ def test_runs_are_compared_on_the_same_messages(tmp_path):
     table, figures = compare(folders, {PUBLISHED: {1: tmp_path / "1-published"}})
     assert figures[OURS]["accuracy"] == [0.75, 0.75] and figures[RIVALS[0]]["accuracy"] == [0.5, 0.5]
     assert figures[PUBLISHED]["accuracy"] == [0.75] and figures[PUBLISHED]["gain"] == [0.0]
+    assert figures[TOGETHER]["accuracy"] == [0.75, 0.75] and figures[TOGETHER]["gain"] == [0.0, 0.0]
     assert table.count("+25.00 (") == 9
 
     summary = {"natural_ratio": figures, "modern": {OURS: 0.7, "TF-IDF": 0.6}}
     cells = {row[0]: row[1:] for row in accuracy_rows(summary)}
     assert cells[f"Seeds more accurate than {RIVALS[0]}"] == ("2 of 2", "2 of 2", "+25.00 points")
     assert set(figures[OURS]) == {*METRICS, "gain"}
+
+
+def test_together_the_surer_model_decides():
+    assert together(np.array([0.9, 0.9]), np.array([0.4, 0.05])) == pytest.approx([6 / 7, 9 / 28])
 
 
 def test_whole_runs_are_compared_with_the_documents():
@@ -70,10 +75,14 @@ def test_whole_runs_are_compared_with_the_documents():
     whole = {
         "ours": {"minutes": 6.0, "from_start_to_end_minutes": 6.8, "gib": 3.0, "natural_ratio": 0.99},
         "two_processes": {"minutes": 5.0, "gib": 2.0, "natural_ratio": 0.98},
+        "balanced": {"minutes": 2.0, "gib": 2.0, "natural_ratio": 0.985},
         "documents": {"minutes": 42.0, "gib": 4.0, "steps": [20, 280]},
     }
     shown = {row[0]: row[2] for row in training_rows({"steps": steps, "whole": whole})}
     assert shown["Training GPT-2's architecture, messages/s"] == "10.0 (5.0×)"
     assert shown["Whole training on the fallback base, min"] == "6.0 (7.0×)"
+    assert shown["... balanced like the documents' (`--majority fresh --num_train_epochs 4`), min"].startswith(
+        "2.0 (21.0×)"
+    )
     assert shown["... with all its evaluation, min"] == "6.8"
     assert shown["... share of the float32 peak, %"] == "60"
