@@ -31,7 +31,7 @@ from design_choices import train  # noqa: E402
 from artifact_sources import atomic_path, resolve_sms_spam  # noqa: E402
 from evaluation_report import classification_metrics, tfidf_predictions  # noqa: E402
 from gpt_classification_model import write_json  # noqa: E402
-from text_classifier import classify, fast_dtype, load_tokenizer_and_model  # noqa: E402
+from text_classifier import Classification, classify, fast_dtype, load_tokenizer_and_model  # noqa: E402
 
 SEEDS = (123, 124, 125, 126, 127)
 RUNS = Path("results/accuracy")
@@ -170,22 +170,27 @@ def compare_on_modern_messages(folders: list[Path], others: dict[str, list[Path]
     messages = pd.read_csv(MODERN, sep="\t", quoting=csv.QUOTE_NONE, keep_default_na=False)
     messages = messages.assign(Label=messages["Label"].eq("spam").astype(int))
 
-    def probabilities(folder: Path) -> np.ndarray:
-        answers = classify(messages["Text"].tolist(), *load_tokenizer_and_model(folder / "model", fast_dtype()))
-        return np.array([answer.positive_probability for answer in answers])
+    def answers(folder: Path) -> list[Classification]:
+        return classify(messages["Text"].tolist(), *load_tokenizer_and_model(folder / "model", fast_dtype()))
+
+    def called_spam(runs: list[list[Classification]]) -> np.ndarray:
+        return np.mean([[answer.label == "spam" for answer in run] for run in runs], axis=0)
 
     def tfidf_probabilities(folder: Path, parts: Sequence[str]) -> np.ndarray:
         files = [folder / "dataset" / f"{part}.csv" for part in parts]
         train = pd.concat([pd.read_csv(file, keep_default_na=False) for file in files])
         return tfidf_predictions(train, {"modern": messages})["modern"][1]
 
-    # Each of shape (runs, messages).
-    said = {OURS: np.array([probabilities(folder) for folder in folders])}
+    ours = [answers(folder) for folder in folders]
+    called = {OURS: called_spam(ours)}
     for name, parts in TFIDF_PARTS.items():
-        said[name] = np.array([tfidf_probabilities(folder, parts) for folder in folders])
-    said[TOGETHER] = together(said[OURS], said[RIVALS[-1]])
-    said |= {other: np.array([probabilities(folder) for folder in of]) for other, of in others.items() if of}
-    called = {model: (of_model >= 0.5).mean(axis=0) for model, of_model in said.items()}
+        # Shape (runs, messages).
+        of_tfidf = np.array([tfidf_probabilities(folder, parts) for folder in folders])
+        called[name] = (of_tfidf >= 0.5).mean(axis=0)
+    # The last of them learned from the same messages as ours.
+    probabilities = np.array([[answer.positive_probability for answer in run] for run in ours])
+    called[TOGETHER] = (together(probabilities, of_tfidf) >= 0.5).mean(axis=0)
+    called |= {other: called_spam([answers(folder) for folder in of]) for other, of in others.items() if of}
 
     def rates(chosen: pd.Series) -> list[str]:
         cells = []

@@ -41,7 +41,7 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 PRETRAINED_HERE = "./gpt_chitchat"
 
 # What all rows have in common besides the default recipe: balanced 1:1, which takes a third of the time.
-BALANCED = "--majority fresh --num_train_epochs 4 --bf16 true"
+BALANCED = "--majority fresh --num_train_epochs 4"
 ALL_HAM = "--majority all --num_train_epochs 3 --minority_repeats"
 PUBLISHED = (
     "--majority same --num_train_epochs 5 --learning_rate 1e-4 "
@@ -64,7 +64,7 @@ class Base:
         """Return the flags that choose it."""
         path = str(random_base_dir(self.weights)) if self.random else self.weights
         layers = ["--num_hidden_layers", str(self.layers)] if self.layers else []
-        return ["--model_name_or_path", path, "--fallback_model", "none", *BALANCED.split(), *layers]
+        return ["--model_name_or_path", path, "--fallback_model", "none", *BALANCED.split(), "--bf16", "true", *layers]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 from accuracy import OURS, RIVALS, percent  # noqa: E402
+from design_choices import BALANCED  # noqa: E402
 
 from artifact_sources import atomic_path  # noqa: E402
 
@@ -82,7 +83,7 @@ def training_rows(figures: dict) -> list[tuple[str, str, str, str]]:
             "",
             f"{balanced['minutes']:.1f} ({documents['minutes'] / balanced['minutes']:.1f}×), "
             f"accuracy {100 * balanced['natural_ratio']:.2f} %",
-            "`--majority fresh --num_train_epochs 4`",
+            f"`{BALANCED}`",
         ),
         ("... peak memory, GiB", "", f"{ours['gib']:.1f}", f"documents' recipe {documents['gib']:.1f}"),
         ("... with all its evaluation, min", "≤ 8", f"{ours['from_start_to_end_minutes']:.1f}", ""),
@@ -99,6 +100,7 @@ def scoring_rows(figures: dict) -> list[tuple[str, str, str, str]]:
     """Return what is measured, the goal, our figure and what it is compared with for scoring.json."""
     files = {name.removeprefix("file of "): of_file for name, of_file in figures.items() if name.startswith("file of")}
     (small, of_float), (_, of_small), (large, of_large) = files.items()
+    small, large = (f"{int(count.split()[0]):,}" for count in (small, large))
     speed = "messages_per_second"
     return [
         ("Start of a process to the first answer, s", "≤ 6", f"{figures['first_answer_seconds']:.1f}", ""),
@@ -109,10 +111,10 @@ def scoring_rows(figures: dict) -> list[tuple[str, str, str, str]]:
             "",
         ),
         (
-            f"File of {large} messages, messages/s with the start",
+            f"File of {large} messages in 8 bits, messages/s with the start",
             "≥ 100",
             f"{of_large[speed]:.0f}",
-            f"{small} in floating point {of_float[speed]:.0f}, "
+            f"{small} messages in floating point {of_float[speed]:.0f}, "
             f"on two Ray workers {figures['ray_messages_per_second']:.0f}",
         ),
         (
@@ -141,7 +143,7 @@ def chat_rows(figures: dict) -> list[tuple[str, str, str, str]]:
             f"{exact} {figures[exact]['messages_per_second']:.0f}; "
             f"{reloaded} {figures[reloaded]['messages_per_second']:.1f}",
         ),
-        ("Labels as in float32, %", "≥ 99.9", f"{100 * figures['agreement']:.2f}", ""),
+        ("... its labels as in float32, %", "≥ 99.9", f"{100 * figures['agreement']:.2f}", ""),
     ]
 
 

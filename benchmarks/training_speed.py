@@ -46,6 +46,8 @@ from transformers import (
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
+from design_choices import BALANCED  # noqa: E402
+
 import gpt_classification_model  # noqa: E402
 from artifact_sources import ArtifactError, resolve_base_model  # noqa: E402
 from gpt_classification_model import (  # noqa: E402
@@ -63,7 +65,6 @@ from text_classifier import fast_dtype, quiet_loading  # noqa: E402
 
 FIGURES = REPOSITORY / "results" / "benchmarks" / "training_speed.json"
 DOCUMENTS_RECIPE = ("recipes/sms_spam_gpt2_published.yaml", "--protocol", "deduplicated", "--bf16", "false")
-BALANCED = ["--majority", "fresh", "--num_train_epochs", "4"]
 
 
 def gpt2_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
@@ -194,7 +195,7 @@ def compare_whole_runs(steps: int) -> dict:
         for name, launcher, flags in (
             ("ours", [], []),
             ("two_processes", two, ["--per_device_train_batch_size", "8"]),
-            ("balanced", [], BALANCED),
+            ("balanced", [], BALANCED.split()),
         ):
             print(f"Running the default recipe: {name} ...", flush=True)
             run(*launcher, "gpt_classification_model.py", *flags)
@@ -223,8 +224,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="steps of the documents' recipe; 0: no whole runs")
     options = parser.parse_args()
     os.chdir(REPOSITORY)
-    # Before there are models here: a child's peak memory is never below what its parent holds.
-    whole = compare_whole_runs(options.steps) if options.steps else {}
 
     with tempfile.TemporaryDirectory() as folder:
         splits, _, _ = load_splits(DataArguments(dataset_dir=folder))
@@ -271,8 +270,8 @@ def main() -> None:
     figures = {
         "steps": {name: {"messages_per_second": speed, "share": speed * work / peak} for name, speed in best.items()}
     }
-    if whole:
-        figures["whole"] = whole
+    if options.steps:
+        figures["whole"] = whole = compare_whole_runs(options.steps)
         print("\n| Whole run, training with its evaluations | Minutes | Peak GiB of a process |\n| --- | ---: | ---: |")
         for name, of_run in whole.items():
             print(f"| {name} | {of_run['minutes']:.1f} | {of_run['gib']:.1f} |")

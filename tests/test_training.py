@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -258,6 +259,14 @@ def test_frozen_weights_stored_in_bfloat16_change_no_result(tmp_path, tiny_gpt2,
     # The embeddings are frozen and stay as they are.
     assert dtypes == {(True, torch.float32), (False, torch.bfloat16), (False, torch.float32)}
     assert_same_adapter(tmp_path / "stored", tmp_path / "converted")
+
+
+def test_peak_memory_is_that_of_the_process_and_not_of_what_started_it():
+    code = "import gpt_classification_model as module; print(module.peak_memory_gib())"
+    bulky = np.ones(2**28)
+    child = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
+    assert gpt_classification_model.peak_memory_gib() > bulky.nbytes / 2**30 == 2
+    assert 0.05 < float(child.stdout) < 2
 
 
 def test_a_mistake_costs_no_checkpoints(trained, tmp_path, tiny_gpt2, messages_csv):
