@@ -86,10 +86,10 @@ class Row:
 
 def make_rows() -> list[Row]:
     """Return all rows in the order of the table."""
-    pretrained_here = Base("gpt-here", PRETRAINED_HERE)
+    pretrained_here, smollm2_12 = Base("gpt-here", PRETRAINED_HERE), Base("smollm2-12", SMOLLM2, layers=12)
     bases = {
         "SmolLM2-135M, the fallback base, its 30 layers": Base("smollm2", SMOLLM2, layers=30),
-        "… its first 12 layers": Base("smollm2-12", SMOLLM2, layers=12),
+        "… its first 12 layers": smollm2_12,
         "… 12 layers of random weights": Base("smollm2-12-random", SMOLLM2, layers=12, random=True),
         "all-MiniLM-L6, an encoder": Base("minilm", MINILM),
         "… random weights": Base("minilm-random", MINILM, random=True),
@@ -122,6 +122,8 @@ def make_rows() -> list[Row]:
     rows += [Row(f"gpt-here/{key}", section, title, pretrained_here, flags) for key, section, title, flags in choices]
     padded = "No noise, padded to 120, answer read after the padding"
     rows.append(Row("gpt-here/padded", recipe, padded, pretrained_here, "--text_noise 0", READ_AFTER_PADDING))
+    default = "All ham every epoch, spam twice, 3 epochs: the default recipe"
+    rows.append(Row("smollm2-12/default", "Recipe, on 12 layers of SmolLM2", default, smollm2_12, f"{ALL_HAM} 2"))
     return rows
 
 
