@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 from huggingface_hub import EvalResult, ModelCardData
 from matplotlib.figure import Figure
+from scipy.special import expit, logit
 from scipy.stats import binomtest
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, precision_recall_fscore_support, roc_auc_score
-from sklearn.pipeline import make_pipeline, make_union
+
+from tfidf_model import TfidfModel
 
 # Splits that training never sees; thresholds are chosen on the two validation splits.
 HELD_OUT = ("validation", "test", "left_out_validation", "left_out_test")
@@ -155,26 +155,25 @@ def score(
     return rows, threshold
 
 
-def tfidf_predictions(train: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Train the baseline and return labels and probabilities of class 1 for every split.
-
-    TF-IDF of words (1-2) and of characters within words (1-5) into a logistic regression, both with
-    scikit-learn's defaults, classes weighted equally: seconds of training on short messages that a language
-    model has to beat to be worth its weight.
+def tfidf_predictions(model: TfidfModel, splits: dict[str, pd.DataFrame]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return labels and probabilities of class 1 for every split.
 
     Args:
-        train: columns `Label` (0/1) and `Text`.
-        splits: name -> table with the same columns.
+        splits: name -> table with the columns `Label` (0/1) and `Text`.
     """
-    features = make_union(TfidfVectorizer(ngram_range=(1, 2)), TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 5)))
-    model = make_pipeline(features, LogisticRegression(max_iter=1000, class_weight="balanced"))
-    model.fit(train["Text"], train["Label"])
     return {
-        name: (
-            table["Label"].to_numpy(),
-            model.predict_proba(table["Text"])[:, 1] if len(table) else np.empty(0),
-        )
+        name: (table["Label"].to_numpy(dtype=int), expit(model.log_odds(table["Text"].tolist())))
         for name, table in splits.items()
+    }
+
+
+def add_log_odds(
+    predictions: dict[str, tuple[np.ndarray, np.ndarray]], others: dict[str, tuple[np.ndarray, np.ndarray]]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return what two models say together: per split, the labels and the sigmoid of the sum of their log odds."""
+    return {
+        split: (labels, expit(logit(probabilities) + logit(others[split][1])))
+        for split, (labels, probabilities) in predictions.items()
     }
 
 
@@ -263,7 +262,7 @@ def model_card(report: dict) -> str:
     base, data, training = report["base_model"], report["data"], report["training"]
     lora, trained_part = training["tuning"] == "lora", training["trained_part"]
     negative, positive = report["label_names"]
-    test = report["results"]["after"]["test"]
+    test = report["results"][report["saved"]]["test"]
     low, high = binomtest(round(test["accuracy"] * test["n"]), test["n"]).proportion_ci(method="wilson")
     card_data = ModelCardData(
         base_model=base["name"],
@@ -300,6 +299,13 @@ def model_card(report: dict) -> str:
         "together; FPR is the false-positive rate, ECE the expected calibration error of the probabilities. "
         "TF-IDF rows are a logistic regression on TF-IDF features, trained on the messages named in the row. "
     )
+    together = report["saved"] != "after"
+    if together:
+        explanation += (
+            "*after* is the language model alone, which is what plain PEFT and transformers load; *after + TF-IDF* "
+            "adds up its log odds and those of the TF-IDF model that never saw messages of today, `tfidf.safetensors`, "
+            "and is what `text_classifier.py` and the chat answer with. "
+        )
     kept = "the last step's weights"
     if training["best_checkpoint"]:
         explanation += "The checkpoint was chosen on validation messages, so judge by the other two splits. "
@@ -317,7 +323,8 @@ def model_card(report: dict) -> str:
     limits = [
         f"The test split has {test['n']} messages: its accuracy is known to lie between {100 * low:.1f} and "
         f"{100 * high:.1f} % (Wilson's 95 % interval).",
-        f"Messages are cut after {data['max_length']} tokens; what follows is not looked at.",
+        f"Messages are cut after {data['max_length']} tokens; what follows "
+        + ("only the TF-IDF model looks at." if together else "is not looked at."),
     ]
     if lora:
         limits.append(

@@ -80,6 +80,7 @@ from artifact_sources import (
 from chat.feedback import read_feedback
 from evaluation_report import (
     HELD_OUT,
+    add_log_odds,
     model_card,
     plot_reliability,
     results_table,
@@ -88,6 +89,7 @@ from evaluation_report import (
 )
 from text_classifier import encode, fast_dtype, quiet_loading, read_table
 from text_noise import add_noise, make_normalizer
+from tfidf_model import TfidfModel, fit_tfidf, save_tfidf
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +140,9 @@ SPLITS = ("train", "validation", "test")
 # teach that the collection's spam about ringtones and downloads, which reads like a notice, is one.
 EXTRA_SPLITS = {"present_day": 1 / 3, "feedback": 1.0}
 
+# Ends the name of a TF-IDF model that also learned from messages of today.
+TODAY = " + today"
+
 # Accuracy on training messages is measured on so many at most: predicting all of them at every evaluation
 # takes a good part of a run, and with 35,000 reviews longer than training on them.
 TRAIN_ACCURACY_MESSAGES = 256
@@ -165,6 +170,10 @@ class ModelArguments:
     lora_dropout: float = field(default=0.1, metadata={"help": "Dropout in front of the LoRA matrices."})
     target_modules: list[str] | None = field(
         default=None, metadata={"help": "Layers to adapt; by default those usual for the architecture."}
+    )
+    add_tfidf: bool = field(
+        default=False,
+        metadata={"help": "Save the TF-IDF model as well, and answer with the log odds of both added up."},
     )
 
 
@@ -985,10 +994,8 @@ def predict(trainer: Trainer, datasets: dict[str, SpamDataset]) -> dict[str, tup
     return predictions
 
 
-def predict_with_tfidf(
-    splits: dict[str, pd.DataFrame], majority: str
-) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """Return the TF-IDF baseline's predictions, once per set of messages the model could learn from."""
+def fit_rivals(splits: dict[str, pd.DataFrame], majority: str) -> dict[str, TfidfModel]:
+    """Train TF-IDF and logistic regression, once per set of messages the language model could learn from."""
     name, parts = "TF-IDF, train", ["train", *(["feedback"] if "feedback" in splits else [])]
     training_sets = {name: parts}
     if majority != "same" and len(splits["left_out_train"]):
@@ -996,14 +1003,10 @@ def predict_with_tfidf(
         training_sets[name] = parts
     if "present_day" in splits:
         # Besides the others: on messages of the collection TF-IDF loses by them.
-        training_sets[f"{name} + today"] = [*parts, "present_day"]
+        training_sets[f"{name}{TODAY}"] = [*parts, "present_day"]
+    messages = {name: pd.concat([splits[part] for part in parts]) for name, parts in training_sets.items()}
     try:
-        return {
-            name: tfidf_predictions(
-                pd.concat([splits[part] for part in parts]), {split: splits[split] for split in HELD_OUT}
-            )
-            for name, parts in training_sets.items()
-        }
+        return {name: fit_tfidf(table["Text"].tolist(), table["Label"].tolist()) for name, table in messages.items()}
     except ValueError as error:
         raise ConfigurationError(f"The messages hold no words: {error}") from error
 
@@ -1099,11 +1102,13 @@ def save_adapter(
     base: BaseModel,
     card: str,
     adapter_dir: Path,
+    tfidf: TfidfModel | None = None,
     **settings,
 ) -> None:
     """Save adapter, config, tokenizer and model card as one folder that replaces the previous one whole.
 
-    A model without adapter, whose own weights were trained, is saved as a whole.
+    A model without adapter, whose own weights were trained, is saved as a whole. `tfidf` is its partner, if it has
+    one.
 
     `settings` go into config.json, where the loader finds them.
     """
@@ -1115,16 +1120,21 @@ def save_adapter(
         # The Hub's name, not this machine's cache path: with it plain PEFT loads the adapter anywhere.
         model.peft_config["default"].base_model_name_or_path = base.name
         options["save_embedding_layers"] = False
-    save_folder(model, tokenizer, card, adapter_dir, **options)
+    save_folder(model, tokenizer, card, adapter_dir, tfidf, **options)
 
 
 def save_folder(
-    model: PeftModel | PreTrainedModel, tokenizer: PreTrainedTokenizerBase, card: str, folder: Path, **options
+    model: PeftModel | PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    card: str,
+    folder: Path,
+    tfidf: TfidfModel | None = None,
+    **options,
 ) -> None:
     """Save model, config, tokenizer and model card as one folder that replaces the previous one whole.
 
-    `options` go to `save_pretrained`. The config's `base_model_source` is also the mark by which
-    `check_outputs` knows what it may replace.
+    `tfidf` is saved with them if there is one; `options` go to `save_pretrained`. The config's `base_model_source`
+    is also the mark by which `check_outputs` knows what it may replace.
     """
     folder = folder.resolve()
     scratch = folder.with_name(f".{folder.name}.new")
@@ -1133,6 +1143,8 @@ def save_folder(
     model.save_pretrained(scratch, **options)
     model.config.save_pretrained(scratch)
     tokenizer.save_pretrained(scratch)
+    if tfidf:
+        save_tfidf(tfidf, scratch)
     (scratch / "README.md").write_text(card, encoding="utf-8")
     exchange_folder(scratch, folder)
 
@@ -1218,8 +1230,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
     logger.info("Trainable parameters: %s of %s", f"{trainable_parameters:,}", f"{total_parameters:,}")
     trainer = build_trainer(model, tokenizer, datasets, data_args, args)
 
-    # The rival first: whatever is wrong with the data shows before hours of training.
-    rivals = predict_with_tfidf(splits, data_args.majority) if args.process_index == 0 else {}
+    # The rivals first: whatever is wrong with the data shows before hours of training.
+    rivals = fit_rivals(splits, data_args.majority) if args.process_index == 0 else {}
     logger.info("Evaluating before fine-tuning")
     before = predict(trainer, datasets)
     if args.process_index == 0:
@@ -1227,11 +1239,21 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
     outcome = trainer.train(resume_from_checkpoint=checkpoint)
     logger.info("Evaluating after fine-tuning")
     after = predict(trainer, datasets)
-    results, _ = score("before", before)
-    rows, threshold = score("after", after, args.target_false_positive_rate)
-    results |= rows
-    for name, predictions in rivals.items():
-        results |= score(name, predictions, args.target_false_positive_rate)[0]
+    held_out = {split: splits[split] for split in HELD_OUT}
+    everyone = {name: tfidf_predictions(rival, held_out) for name, rival in rivals.items()}
+    # The row of the table that is what the saved folder answers.
+    saved, partner = "after", None
+    models = {"before": before, saved: after}
+    if model_args.add_tfidf and rivals:
+        *_, partner = (name for name in rivals if not name.endswith(TODAY))
+        saved = "after + TF-IDF"
+        models[saved] = add_log_odds(after, everyone[partner])
+    everyone = models | everyone
+    results, thresholds = {}, {}
+    for name, predictions in everyone.items():
+        rows, thresholds[name] = score(name, predictions, None if name == "before" else args.target_false_positive_rate)
+        results |= rows
+    threshold = thresholds[saved]
     logger.info("Decision threshold: %g", threshold)
 
     state, requested = trainer.state, model_args.model_name_or_path
@@ -1262,6 +1284,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
             "processes": args.world_size,
         },
         "decision_threshold": threshold,
+        "saved": saved,
         "results": results,
     }
     if args.process_index == 0:
@@ -1269,18 +1292,19 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
         report["total_seconds"] = time.perf_counter() - started
         report["peak_memory_gib"] = peak_memory_gib()
         card = model_card(report)
-        save_adapter(model, tokenizer, base, card, Path(args.adapter_dir), decision_threshold=threshold)
+        save_adapter(
+            model, tokenizer, base, card, Path(args.adapter_dir), rivals.get(partner), decision_threshold=threshold
+        )
         title = f"{base.name} + {TUNINGS[model_args.tuning]} on {data['name']}"
         seen = ("Examples seen", args.train_batch_size * args.gradient_accumulation_steps * args.world_size)
         best_step = report["training"]["best_step"] if args.load_best_model_at_end else None
         labels, probabilities = (
-            np.concatenate(pair) for pair in zip(after["test"], after["left_out_test"], strict=True)
+            np.concatenate(pair) for pair in zip(everyone[saved]["test"], everyone[saved]["left_out_test"], strict=True)
         )
         reliability = plot_reliability(labels, probabilities, label_names[1], f"Held-out messages, {title}")
         plot_metrics(
             state.log_history, args.metrics_pdf, title, best_step, args.plot_over, seen, more_pages=[reliability]
         )
-        everyone = {"before": before, "after": after, **rivals}
         save_predictions(everyone, splits, Path(args.output_dir, "predictions.csv"))
         write_json(report, Path(args.output_dir, "metrics.json"))
         print(f"\n{report['table']}\n")

@@ -30,6 +30,7 @@ class Int8Model:
 
     def __init__(self, model: PreTrainedModel):
         self.config = model.config
+        self.tfidf = model.tfidf
         model.config.use_cache = False
         example = torch.ones(2, 3, dtype=torch.long)
         with quiet_loading(), warnings.catch_warnings():

@@ -16,11 +16,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 import transformers
 from peft import PeftConfig, PeftModel
 from peft.utils import CONFIG_NAME
+from scipy.special import expit
 from tqdm import tqdm
 from transformers import (
     AutoConfig,
@@ -32,6 +34,7 @@ from transformers import (
 )
 
 from artifact_sources import ArtifactError, file_sha256, resolve_base_model
+from tfidf_model import load_tfidf
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,8 @@ def load_tokenizer_and_model(
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """Load an adapter folder and merge it into its base model, ready to classify (eval mode).
 
-    A folder with a whole model, which other kinds of tuning than LoRA save, is loaded as it is.
+    A folder with a whole model, which other kinds of tuning than LoRA save, is loaded as it is. The TF-IDF model
+    that may stand beside either becomes the attribute `tfidf` of the model, None without one.
 
     Args:
         adapter_dir: as the training script saves it.
@@ -125,6 +129,7 @@ def load_tokenizer_and_model(
             raise ValueError(f"{adapter_dir} is no classifier, but a base to train one on (--model_name_or_path)")
         if is_adapter:
             model = PeftModel.from_pretrained(model, adapter_dir).merge_and_unload()
+    model.tfidf = load_tfidf(adapter_dir)
     return tokenizer, model.to(dtype).eval().requires_grad_(False)
 
 
@@ -176,10 +181,11 @@ def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
 def classify(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> list[Classification]:
     """Classify n messages and return n answers in their order.
 
-    A message is class 1 when its probability reaches the adapter's `decision_threshold`.
+    A message is class 1 when its probability reaches the adapter's `decision_threshold`. Where a TF-IDF model
+    belongs to the adapter, its log odds and the language model's are added up.
 
     Args:
-        model: or an `int8_model.Int8Model`.
+        model: with its attribute `tfidf`; or an `int8_model.Int8Model`.
 
     Raises:
         ValueError: a message is empty.
@@ -190,6 +196,7 @@ def classify(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: Pr
     encoded = encode(texts, tokenizer, tokenizer.model_max_length)
     packed = isinstance(model, PreTrainedModel) and model.config.model_type in _PACKABLE
     batch_tokens = getattr(model, "batch_tokens", _BATCH_TOKENS)
+    log_odds = model.tfidf.log_odds(texts) if model.tfidf else np.zeros(len(texts))
     answers: list[Classification | None] = [None] * len(texts)
     for indices in _batches([len(ids) for ids in encoded["input_ids"]], batch_tokens):
         rows = {name: [values[index] for index in indices] for name, values in encoded.items()}
@@ -198,8 +205,8 @@ def classify(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: Pr
                 logits = _packed_logits(rows["input_ids"], model)
             else:
                 logits = model(**tokenizer.pad(rows, return_tensors="pt").to(model.device)).logits
-        logits = logits.float()
-        positive = (logits[:, 1] - logits[:, 0]).sigmoid().tolist()
+        logits = logits.double().cpu().numpy()
+        positive = expit(logits[:, 1] - logits[:, 0] + log_odds[indices]).tolist()
         for index, probability in zip(indices, positive, strict=True):
             answers[index] = Classification(
                 label=decide(probability, threshold, model.config.id2label)[0],

@@ -2,8 +2,8 @@
 
 The recipe is run once for each of five seeds, which draw the splits as well, and compared with TF-IDF and
 logistic regression on the same held-out messages: the test split and the ham that balancing left out,
-together at the natural ratio of the classes; also with what both say together. For the first seed also with the
-published recipe, and with ours without the messages of today that were written for this project. Then all classify
+together at the natural ratio of the classes; also with its language model alone. For the first seed also with
+the published recipe, and with ours without the messages of today that were written for this project. Then all classify
 `tests/modern_messages.tsv`, also written for this project, unlike the collection and never trained on.
 Finished runs stay in results/accuracy/ and are not repeated: `make clean` after a change of the recipe.
 """
@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy import stats
-from scipy.special import expit, logit
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
@@ -31,7 +30,8 @@ from design_choices import train  # noqa: E402
 from artifact_sources import atomic_path, resolve_sms_spam  # noqa: E402
 from evaluation_report import classification_metrics, tfidf_predictions  # noqa: E402
 from gpt_classification_model import write_json  # noqa: E402
-from text_classifier import Classification, classify, fast_dtype, load_tokenizer_and_model  # noqa: E402
+from text_classifier import classify, fast_dtype, load_tokenizer_and_model  # noqa: E402
+from tfidf_model import fit_tfidf  # noqa: E402
 
 SEEDS = (123, 124, 125, 126, 127)
 RUNS = Path("results/accuracy")
@@ -44,8 +44,8 @@ INTERVAL_OF_ALL = (
 OURS, RIVALS = "this recipe", ("TF-IDF, train", "TF-IDF, train + left out", "TF-IDF, train + left out + today")
 # On what the latter two are trained.
 TFIDF_PARTS = {RIVALS[1]: ("train", "left_out_train"), RIVALS[2]: ("train", "left_out_train", "present_day")}
-# Whether they err on different messages: the log odds of ours and of TF-IDF trained on the same messages, added.
-TOGETHER = "this recipe + TF-IDF"
+# This recipe without the log odds of `RIVALS[1]`, which it adds.
+ALONE = "its language model alone"
 METRICS = ("accuracy", "f1", "false_positive_rate", "calibration_error")
 # Other recipes, by what follows the seed in the names of their folders. The published one on the same messages
 # as ours; the published figures have duplicates in both training and test.
@@ -68,12 +68,13 @@ def run(seed: int, jobs: int, suffix: str = "", recipe: tuple[str, ...] = ()) ->
 def natural(folder: Path) -> pd.DataFrame:
     """Return the held-out messages of a run at the natural ratio: label, and every model's probability of spam."""
     predictions = pd.read_csv(folder / "predictions.csv", keep_default_na=False)
-    return predictions[predictions["Split"].isin(["test", "left_out_test"])].rename(columns={"after": OURS})
+    natural = predictions[predictions["Split"].isin(["test", "left_out_test"])]
+    return natural.assign(**{ALONE: natural["after"], OURS: natural[read_report(folder)["saved"]]})
 
 
-def together(probabilities: np.ndarray, of_tfidf: np.ndarray) -> np.ndarray:
-    """Return the probabilities of spam, shape (n,), that come of adding up the log odds of two models."""
-    return expit(logit(probabilities) + logit(of_tfidf))
+def read_report(folder: Path) -> dict:
+    """Return what a run wrote about itself."""
+    return json.loads((folder / "metrics.json").read_text())
 
 
 def paired_interval(hits: np.ndarray, rival_hits: np.ndarray, draws: int = 10_000) -> tuple[float, float]:
@@ -119,10 +120,9 @@ def compare(folders: dict[int, Path], others: dict[str, dict[int, Path]]) -> tup
         "| Seed | | Accuracy % | F1 % | False positives % | Calibration error % | Ours is better by (95 % interval) |",
         "| --- | --- | ---: | ---: | ---: | ---: | --- |",
     ]
-    figures = {model: {name: [] for name in (*METRICS, "gain")} for model in (OURS, TOGETHER, *RIVALS, *others)}
+    figures = {model: {name: [] for name in (*METRICS, "gain")} for model in (OURS, ALONE, *RIVALS, *others)}
     for seed, folder in folders.items():
-        messages, report = natural(folder), json.loads((folder / "metrics.json").read_text())
-        messages[TOGETHER] = together(messages[OURS], messages[RIVALS[-1]])
+        messages, report = natural(folder), read_report(folder)
         for other, of_seeds in others.items():
             if seed in of_seeds:
                 theirs = natural(of_seeds[seed])
@@ -170,27 +170,26 @@ def compare_on_modern_messages(folders: list[Path], others: dict[str, list[Path]
     messages = pd.read_csv(MODERN, sep="\t", quoting=csv.QUOTE_NONE, keep_default_na=False)
     messages = messages.assign(Label=messages["Label"].eq("spam").astype(int))
 
-    def answers(folder: Path) -> list[Classification]:
-        return classify(messages["Text"].tolist(), *load_tokenizer_and_model(folder / "model", fast_dtype()))
+    def called_spam(folder: Path, alone: bool = False) -> np.ndarray:
+        tokenizer, model = load_tokenizer_and_model(folder / "model", fast_dtype())
+        if alone:
+            model.tfidf = None
+        return np.array([answer.label == "spam" for answer in classify(messages["Text"].tolist(), tokenizer, model)])
 
-    def called_spam(runs: list[list[Classification]]) -> np.ndarray:
-        return np.mean([[answer.label == "spam" for answer in run] for run in runs], axis=0)
-
-    def tfidf_probabilities(folder: Path, parts: Sequence[str]) -> np.ndarray:
+    def called_spam_by_tfidf(folder: Path, parts: Sequence[str]) -> np.ndarray:
         files = [folder / "dataset" / f"{part}.csv" for part in parts]
         train = pd.concat([pd.read_csv(file, keep_default_na=False) for file in files])
-        return tfidf_predictions(train, {"modern": messages})["modern"][1]
+        model = fit_tfidf(train["Text"].tolist(), train["Label"].tolist())
+        return tfidf_predictions(model, {"modern": messages})["modern"][1] >= 0.5
 
-    ours = [answers(folder) for folder in folders]
-    called = {OURS: called_spam(ours)}
+    # Each of shape (messages,): what share of the runs calls a message spam.
+    called = {
+        OURS: np.mean([called_spam(folder) for folder in folders], axis=0),
+        ALONE: np.mean([called_spam(folder, alone=True) for folder in folders], axis=0),
+    }
     for name, parts in TFIDF_PARTS.items():
-        # Shape (runs, messages).
-        of_tfidf = np.array([tfidf_probabilities(folder, parts) for folder in folders])
-        called[name] = (of_tfidf >= 0.5).mean(axis=0)
-    # The last of them learned from the same messages as ours.
-    probabilities = np.array([[answer.positive_probability for answer in run] for run in ours])
-    called[TOGETHER] = (together(probabilities, of_tfidf) >= 0.5).mean(axis=0)
-    called |= {other: called_spam([answers(folder) for folder in of]) for other, of in others.items() if of}
+        called[name] = np.mean([called_spam_by_tfidf(folder, parts) for folder in folders], axis=0)
+    called |= {name: np.mean([called_spam(folder) for folder in of], axis=0) for name, of in others.items() if of}
 
     def rates(chosen: pd.Series) -> list[str]:
         cells = []
@@ -229,7 +228,7 @@ def main() -> None:
         }
     folders = {seed: future.result() for seed, future in ours.items()}
     others = {name: {seed: future.result() for seed, future in of.items()} for name, of in theirs.items()}
-    reports = [json.loads((folder / "metrics.json").read_text()) for folder in folders.values()]
+    reports = [read_report(folder) for folder in folders.values()]
     table, figures = compare(folders, others)
     modern_table, right = compare_on_modern_messages(
         list(folders.values()), {name: list(of.values()) for name, of in others.items()}
@@ -239,8 +238,8 @@ def main() -> None:
 Made by `{shlex.join(["python", "benchmarks/accuracy.py", *sys.argv[1:]])}`:
 the default recipe on {reports[0]["base_model"]["name"]}, and as its rivals
 TF-IDF with logistic regression and, for the first seed, the published recipe (`recipes/sms_spam_gpt2_published.yaml`,
-all layers, on the same split) and this one with `--present_day_messages false`. *{TOGETHER}* adds up the log odds of
-the two, TF-IDF being that on the same messages, at equal weights.
+all layers, on the same split) and this one with `--present_day_messages false`. This recipe adds up the log odds of
+its language model and of *{RIVALS[1]}*.
 Messages from: {reports[0]["data"]["source"].removesuffix(", local copy")}.
 
 ## Held-out messages of the collection, at their natural ratio

@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
-from accuracy import METRICS, OTHERS, OURS, RIVALS, TOGETHER, compare, paired_interval, repeated_interval, together
+from accuracy import ALONE, METRICS, OTHERS, OURS, RIVALS, compare, paired_interval, repeated_interval
 from summary import accuracy_rows, training_rows
 
 from gpt_classification_model import write_json
@@ -36,34 +36,31 @@ def test_repeated_splits_have_a_wider_interval_than_independent_ones():
 
 
 def test_runs_are_compared_on_the_same_messages(tmp_path):
-    """Ours misses one of four, the rivals two; validation messages do not count."""
-    rows = [("a", 0, "test", 0.05, 0.9), ("b", 1, "test", 0.9, 0.9), ("c", 0, "left_out_test", 0.2, 0.2)]
-    rows += [("d", 0, "left_out_test", 0.8, 0.8), ("e", 1, "validation", 0.0, 1.0)]
+    """Ours misses one of four, alone and the rivals two; validation messages do not count."""
+    rows = [("a", 0, "test", 0.05, 0.3, 0.9), ("b", 1, "test", 0.9, 0.4, 0.9), ("c", 0, "left_out_test", 0.2, 0.2, 0.2)]
+    rows += [("d", 0, "left_out_test", 0.8, 0.8, 0.8), ("e", 1, "validation", 0.0, 1.0, 1.0)]
     sizes = {f"{left_out}{split}": 2 for left_out in ("", "left_out_") for split in ("train", "test")}
     for name in ("1", "1-published", "2"):
         (tmp_path / name).mkdir()
-        lines = ["Text,Label,Split,after," + ",".join(f'"{rival}"' for rival in RIVALS)]
+        lines = ["Text,Label,Split,after + TF-IDF,after," + ",".join(f'"{rival}"' for rival in RIVALS)]
         lines += [
-            ",".join(map(str, (text, label, split, ours, *[theirs] * len(RIVALS))))
-            for text, label, split, ours, theirs in rows
+            ",".join(map(str, (text, label, split, ours, alone, *[theirs] * len(RIVALS))))
+            for text, label, split, ours, alone, theirs in rows
         ]
         (tmp_path / name / "predictions.csv").write_text("\n".join(lines))
-        write_json({"decision_threshold": 0.5, "data": {"split_sizes": sizes}}, tmp_path / name / "metrics.json")
+        report = {"saved": "after + TF-IDF", "decision_threshold": 0.5, "data": {"split_sizes": sizes}}
+        write_json(report, tmp_path / name / "metrics.json")
     folders = {number: tmp_path / str(number) for number in (1, 2)}
     table, figures = compare(folders, {PUBLISHED: {1: tmp_path / "1-published"}})
     assert figures[OURS]["accuracy"] == [0.75, 0.75] and figures[RIVALS[0]]["accuracy"] == [0.5, 0.5]
     assert figures[PUBLISHED]["accuracy"] == [0.75] and figures[PUBLISHED]["gain"] == [0.0]
-    assert figures[TOGETHER]["accuracy"] == [0.75, 0.75] and figures[TOGETHER]["gain"] == [0.0, 0.0]
-    assert table.count("+25.00 (") == 9
+    assert figures[ALONE]["accuracy"] == [0.5, 0.5] and figures[ALONE]["gain"] == [0.25, 0.25]
+    assert table.count("+25.00 (") == 12
 
     summary = {"natural_ratio": figures, "modern": {OURS: 0.7, "TF-IDF": 0.6}}
     cells = {row[0]: row[1:] for row in accuracy_rows(summary)}
     assert cells[f"Seeds more accurate than {RIVALS[0]}"] == ("2 of 2", "2 of 2", "+25.00 points")
     assert set(figures[OURS]) == {*METRICS, "gain"}
-
-
-def test_together_the_surer_model_decides():
-    assert together(np.array([0.9, 0.9]), np.array([0.4, 0.05])) == pytest.approx([6 / 7, 9 / 28])
 
 
 def test_whole_runs_are_compared_with_the_documents():

@@ -5,6 +5,7 @@ import pytest
 from conftest import make_messages
 
 from evaluation_report import (
+    add_log_odds,
     calibration_bins,
     calibration_error,
     classification_metrics,
@@ -14,6 +15,7 @@ from evaluation_report import (
     tfidf_predictions,
 )
 from gpt_classification_model import make_splits
+from tfidf_model import fit_tfidf
 
 
 def test_metrics_of_a_case_worked_by_hand():
@@ -42,7 +44,8 @@ def test_one_class_or_no_messages_leave_undefined_figures_empty():
 
 def test_baseline_learns():
     splits = make_splits(make_messages(), ("ham", "spam"))
-    predictions = tfidf_predictions(splits["train"], {"test": splits["test"], "none": splits["test"][:0]})
+    model = fit_tfidf(splits["train"]["Text"].tolist(), splits["train"]["Label"].tolist())
+    predictions = tfidf_predictions(model, {"test": splits["test"], "none": splits["test"][:0]})
     assert classification_metrics(*predictions["test"])["accuracy"] == 1
     assert len(predictions["none"][1]) == 0
 
@@ -86,3 +89,11 @@ def test_reliability_chart_shows_every_message():
     reliability, histogram = plot_reliability(labels, probabilities, "spam", "Held out").axes
     assert sorted(int(text.get_text()) for text in reliability.texts) == [1, 1, 2]
     assert sum(bar.get_height() for bar in histogram.patches) == 4
+
+
+def test_what_two_models_say_together_in_a_case_worked_by_hand():
+    """Odds are multiplied: 3 : 1 and 1 : 3 are even, 9 : 1 twice is 81 : 1, and one that is certain stays so."""
+    labels = np.array([0, 1, 1])
+    ours, theirs = np.array([0.75, 0.9, 1.0]), np.array([0.25, 0.9, 0.2])
+    (kept, together) = add_log_odds({"test": (labels, ours)}, {"test": (labels, theirs)})["test"]
+    assert kept is labels and together == pytest.approx([0.5, 81 / 82, 1])

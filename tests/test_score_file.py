@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from conftest import REPOSITORY
 
 import text_classifier
 from text_classifier import classify, load_tokenizer_and_model, main
+from tfidf_model import fit_tfidf, save_tfidf
 
 SCRIPT = REPOSITORY / "text_classifier.py"
 
@@ -143,11 +145,16 @@ def test_answers_do_not_depend_on_what_is_read_together(batch_tokens, tiny_revie
     assert together == pytest.approx(alone, abs=1e-5)
 
 
-def test_weights_of_8_bits_give_nearly_the_same_probabilities(reviews, tiny_review_adapter, capsys):
+def test_weights_of_8_bits_give_nearly_the_same_probabilities(reviews, tiny_review_adapter, tmp_path, capsys):
+    """The same TF-IDF model beside them included."""
+    adapter = tmp_path / "adapter"
+    shutil.copytree(tiny_review_adapter, adapter)
+    texts = pd.read_csv(reviews)["text"].dropna().tolist()
+    save_tfidf(fit_tfidf(texts, [number % 2 for number in range(len(texts))]), adapter)
     scored = reviews.with_name("scored.csv")
-    assert main(command(reviews, tiny_review_adapter)) == 0
+    assert main(command(reviews, adapter)) == 0
     exact = pd.read_csv(scored)["positive_probability"].dropna()
-    assert main(command(reviews, tiny_review_adapter, "--int8")) == 0
+    assert main(command(reviews, adapter, "--int8")) == 0
     rounded = pd.read_csv(scored)["positive_probability"].dropna()
     assert rounded.tolist() == pytest.approx(exact.tolist(), abs=0.05)
     assert exact.std() > 0.01, "messages differ, so that mixed up answers would show"

@@ -17,6 +17,7 @@ from conftest import REPOSITORY, save_wordpiece_tokenizer
 from hub_stand_in import hub_handler
 from peft import AutoPeftModelForSequenceClassification
 from safetensors.torch import load_file, save_file
+from scipy.special import logit
 from sklearn.metrics import log_loss
 from test_data import uci_stand_in
 from transformers import (
@@ -153,7 +154,8 @@ def test_run_leaves_adapter_charts_data_and_report(trained):
     train = pd.read_csv(trained / "dataset/train.csv")
     assert list(train.columns) == ["Label", "Text"] and set(train["Label"]) == {0, 1}
     report = json.loads((trained / "results/metrics.json").read_text())
-    assert list(report["results"]) == ["before", "after", "TF-IDF, train", "TF-IDF, train + left out"]
+    rivals = ["TF-IDF, train", "TF-IDF, train + left out"]
+    assert list(report["results"]) == ["before", "after", "after + TF-IDF", *rivals]
     for results in report["results"].values():
         assert {"validation", "test", "left_out", "natural"} == set(results)
     assert report["results"]["after"]["test"]["accuracy"] > report["results"]["before"]["test"]["accuracy"]
@@ -176,7 +178,9 @@ def test_every_held_out_message_is_listed_with_what_each_model_said(trained):
         assert said.mean() == pytest.approx(results["natural"]["accuracy"])
     tokenizer, model = load_tokenizer_and_model(trained / "lora_model")
     served = [answer.positive_probability for answer in classify(natural["Text"].tolist(), tokenizer, model)]
-    assert served == pytest.approx(natural["after"].tolist(), abs=0.02), "each probability is its own message's"
+    assert served == pytest.approx(natural["after + TF-IDF"].tolist(), abs=1e-4), "each is its own message's"
+    together = logit(natural["after"]) + logit(natural["TF-IDF, train + left out"])
+    assert logit(natural["after + TF-IDF"]).tolist() == pytest.approx(together.tolist(), abs=0.02)
 
 
 def test_the_kept_checkpoint_is_the_best_on_validation(trained):
@@ -199,7 +203,7 @@ def test_reloaded_adapter_gives_the_reported_figures(trained):
     test = pd.read_csv(trained / "dataset/test.csv")
     answers = classify(test["Text"].tolist(), tokenizer, model)
     spam = [answer.positive_probability for answer in answers]
-    assert log_loss(test["Label"], spam) == pytest.approx(report["results"]["after"]["test"]["loss"], abs=1e-5)
+    assert log_loss(test["Label"], spam) == pytest.approx(report["results"][report["saved"]]["test"]["loss"], abs=1e-5)
 
 
 def test_plain_peft_loads_the_adapter_with_the_same_logits(trained):
@@ -505,6 +509,7 @@ def test_imdb_recipe_on_distilberts_architecture(tmp_path, imdb_csv):
     answers = classify(test["text"].tolist(), tokenizer, model)
     positive = [answer.positive_probability for answer in answers]
     assert log_loss(test["label"], positive) == pytest.approx(report["results"]["after"]["test"]["loss"], abs=1e-5)
+    assert not list((tmp_path / "imdb_lora_model").glob("tfidf*")), "by this recipe the language model answers alone"
     card = (tmp_path / "imdb_lora_model/README.md").read_text()
     assert "IMDB" in card and "reviews are in English" in card and "SMS" not in card
 
@@ -534,7 +539,7 @@ def test_only_the_first_layers_of_a_base_are_used_when_asked_for(tmp_path, tiny_
     test = pd.read_csv(tmp_path / "dataset/test.csv")
     answers = classify(test["Text"].tolist(), tokenizer, model)
     spam = [answer.positive_probability for answer in answers]
-    assert log_loss(test["Label"], spam) == pytest.approx(report["results"]["after"]["test"]["loss"], abs=1e-5)
+    assert log_loss(test["Label"], spam) == pytest.approx(report["results"][report["saved"]]["test"]["loss"], abs=1e-5)
     # As the model card tells users of plain PEFT.
     plain = AutoPeftModelForSequenceClassification.from_pretrained(adapter, num_hidden_layers=1, pad_token_id=0)
     batch = tokenizer.pad(encode(["WIN a FREE prize now"], tokenizer, 120), return_tensors="pt")
@@ -630,7 +635,7 @@ def test_other_tunings_train_what_they_name_and_save_a_whole_model(tmp_path, tin
     tokenizer, model = load_tokenizer_and_model(tmp_path / "lora_model")
     test = pd.read_csv(tmp_path / "dataset/test.csv")
     spam = [answer.positive_probability for answer in classify(test["Text"].tolist(), tokenizer, model)]
-    assert log_loss(test["Label"], spam) == pytest.approx(report["results"]["after"]["test"]["loss"], abs=1e-5)
+    assert log_loss(test["Label"], spam) == pytest.approx(report["results"][report["saved"]]["test"]["loss"], abs=1e-5)
     assert "lora" not in (tmp_path / "lora_model/README.md").read_text().lower().replace("lora_model", "")
     # A second run may replace what the first one saved.
     assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags, "--num_train_epochs", "1")) == 0

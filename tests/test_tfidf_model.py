@@ -1,0 +1,76 @@
+"""The n-gram model is scikit-learn's, survives saving, and adds to a language model what it should."""
+
+import shutil
+
+import numpy as np
+import pytest
+from conftest import make_messages
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline, make_union
+
+from text_classifier import classify, load_tokenizer_and_model
+from tfidf_model import fit_tfidf, load_tfidf, save_tfidf
+
+TEXTS = ["WIN a prize, call 77", "see you at 7 tonight", "", "免费 ❤️ \ud800", "free " * 500]
+
+
+@pytest.fixture(scope="module")
+def messages():
+    table = make_messages()
+    return table["Text"].tolist(), table["Label"].eq("spam").astype(int).tolist()
+
+
+def test_it_is_the_logistic_regression_on_ngrams_that_people_know(messages):
+    texts, labels = messages
+    features = make_union(TfidfVectorizer(ngram_range=(1, 2)), TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 5)))
+    usual = make_pipeline(features, LogisticRegression(max_iter=1000, class_weight="balanced")).fit(texts, labels)
+    model = fit_tfidf(texts, labels)
+    assert model.log_odds(TEXTS) == pytest.approx(usual.decision_function(TEXTS), abs=1e-6)
+    assert model.log_odds([]).shape == (0,)
+
+
+def test_saved_and_loaded_it_says_the_same(messages, tmp_path):
+    model = fit_tfidf(*messages)
+    assert load_tfidf(tmp_path) is None
+    save_tfidf(model, tmp_path)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json"}
+    assert np.array_equal(load_tfidf(tmp_path).log_odds(TEXTS), model.log_odds(TEXTS))
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels"), [(["?", "!"], [0, 1]), (["one class", "one class only"], [0, 0])], ids=["no words", "no class"]
+)
+def test_what_cannot_be_learned_is_refused(texts, labels):
+    with pytest.raises(ValueError):
+        fit_tfidf(texts, labels)
+
+
+def test_beside_an_adapter_its_log_odds_are_added(messages, tmp_path, tiny_review_adapter):
+    folder = tmp_path / "adapter"
+    shutil.copytree(tiny_review_adapter, folder)
+    model = fit_tfidf(*messages)
+    save_tfidf(model, folder)
+    texts = [text for text in TEXTS if text]
+
+    def odds(adapter_dir):
+        probabilities = [
+            answer.positive_probability for answer in classify(texts, *load_tokenizer_and_model(adapter_dir))
+        ]
+        return np.divide(probabilities, np.subtract(1, probabilities))
+
+    assert odds(folder) == pytest.approx(odds(tiny_review_adapter) * np.exp(model.log_odds(texts)), rel=1e-4)
+
+
+@pytest.mark.parametrize("file", ["tfidf.safetensors", "tfidf_vocabulary.json"])
+@pytest.mark.parametrize("content", [None, b"{}"], ids=["missing", "damaged"])
+def test_an_incomplete_folder_is_refused(messages, tmp_path, tiny_review_adapter, file, content):
+    """Of two that answer together, one must not answer alone."""
+    folder = tmp_path / "adapter"
+    shutil.copytree(tiny_review_adapter, folder)
+    save_tfidf(fit_tfidf(*messages), folder)
+    (folder / file).unlink()
+    if content is not None:
+        (folder / file).write_bytes(content)
+    with pytest.raises((OSError, ValueError), match="tfidf"):
+        load_tokenizer_and_model(folder)
