@@ -303,8 +303,8 @@ def model_card(report: dict) -> str:
     if together:
         explanation += (
             "*after* is the language model alone, which is what plain PEFT and transformers load; *after + TF-IDF* "
-            "adds up its log odds and those of the TF-IDF model that never saw messages of today, `tfidf.safetensors`, "
-            "and is what `text_classifier.py` and the chat answer with. "
+            "adds up its log odds and those of the TF-IDF model beside it (`tfidf.safetensors`), trained on the same "
+            "messages, and is what `text_classifier.py` and the chat answer with. "
         )
     kept = "the last step's weights"
     if training["best_checkpoint"]:

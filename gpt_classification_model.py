@@ -140,8 +140,9 @@ SPLITS = ("train", "validation", "test")
 # teach that the collection's spam about ringtones and downloads, which reads like a notice, is one.
 EXTRA_SPLITS = {"present_day": 1 / 3, "feedback": 1.0}
 
-# Ends the name of a TF-IDF model that also learned from messages of today.
-TODAY = " + today"
+# In the TF-IDF model that is saved a message of today counts as much as an epoch of the default recipe takes of it for
+# each time that it takes one of the collection's spam: a third, to two. More of them cost more on the collection.
+TFIDF_WEIGHTS = {"train": 1.0, "left_out_train": 1.0, "present_day": 1 / 6, "feedback": 1.0}
 
 # Accuracy on training messages is measured on so many at most: predicting all of them at every evaluation
 # takes a good part of a run, and with 35,000 reviews longer than training on them.
@@ -1003,12 +1004,19 @@ def fit_rivals(splits: dict[str, pd.DataFrame], majority: str) -> dict[str, Tfid
         training_sets[name] = parts
     if "present_day" in splits:
         # Besides the others: on messages of the collection TF-IDF loses by them.
-        training_sets[f"{name}{TODAY}"] = [*parts, "present_day"]
+        training_sets[f"{name} + today"] = [*parts, "present_day"]
     messages = {name: pd.concat([splits[part] for part in parts]) for name, parts in training_sets.items()}
     try:
         return {name: fit_tfidf(table["Text"].tolist(), table["Label"].tolist()) for name, table in messages.items()}
     except ValueError as error:
         raise ConfigurationError(f"The messages hold no words: {error}") from error
+
+
+def fit_partner(splits: dict[str, pd.DataFrame], majority: str) -> TfidfModel:
+    """Train the TF-IDF model whose log odds are added to the language model's, on the same messages."""
+    parts = [name for name in TFIDF_WEIGHTS if name in splits and (name != "left_out_train" or majority != "same")]
+    messages = pd.concat([splits[name].assign(Weight=TFIDF_WEIGHTS[name]) for name in parts])
+    return fit_tfidf(*(messages[column].tolist() for column in ("Text", "Label", "Weight")))
 
 
 def save_predictions(
@@ -1244,10 +1252,10 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
     # The row of the table that is what the saved folder answers.
     saved, partner = "after", None
     models = {"before": before, saved: after}
-    if model_args.add_tfidf and rivals:
-        *_, partner = (name for name in rivals if not name.endswith(TODAY))
+    if model_args.add_tfidf and args.process_index == 0:
+        partner = fit_partner(splits, data_args.majority)
         saved = "after + TF-IDF"
-        models[saved] = add_log_odds(after, everyone[partner])
+        models[saved] = add_log_odds(after, tfidf_predictions(partner, held_out))
     everyone = models | everyone
     results, thresholds = {}, {}
     for name, predictions in everyone.items():
@@ -1292,9 +1300,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
         report["total_seconds"] = time.perf_counter() - started
         report["peak_memory_gib"] = peak_memory_gib()
         card = model_card(report)
-        save_adapter(
-            model, tokenizer, base, card, Path(args.adapter_dir), rivals.get(partner), decision_threshold=threshold
-        )
+        save_adapter(model, tokenizer, base, card, Path(args.adapter_dir), partner, decision_threshold=threshold)
         title = f"{base.name} + {TUNINGS[model_args.tuning]} on {data['name']}"
         seen = ("Examples seen", args.train_batch_size * args.gradient_accumulation_steps * args.world_size)
         best_step = report["training"]["best_step"] if args.load_best_model_at_end else None

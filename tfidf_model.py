@@ -27,7 +27,7 @@ class TfidfModel:
 
     vectorizers: dict[str, TfidfVectorizer]
     """By name, as in `FEATURES`."""
-    weights: dict[str, np.ndarray]
+    coefficients: dict[str, np.ndarray]
     """By the same names, shape (n_features,)."""
     intercept: float
 
@@ -36,31 +36,33 @@ class TfidfModel:
         if not len(texts):
             return np.empty(0)
         features = {name: vectorizer.transform(texts) for name, vectorizer in self.vectorizers.items()}
-        return self.intercept + sum(features[name] @ weights for name, weights in self.weights.items())
+        return self.intercept + sum(features[name] @ of_name for name, of_name in self.coefficients.items())
 
 
-def fit_tfidf(texts: Sequence[str], labels: Sequence[int]) -> TfidfModel:
+def fit_tfidf(texts: Sequence[str], labels: Sequence[int], weights: Sequence[float] | None = None) -> TfidfModel:
     """Train on n messages, classes weighted equally: seconds on short messages.
 
     Args:
         labels: 0 or 1, shape (n,).
+        weights: of the messages, shape (n,); by default 1.
 
     Raises:
         ValueError: the messages hold no words, or one class only.
     """
     vectorizers = {name: TfidfVectorizer(**settings) for name, settings in FEATURES.items()}
     features = [vectorizer.fit_transform(texts) for vectorizer in vectorizers.values()]
-    regression = LogisticRegression(max_iter=1000, class_weight="balanced").fit(sparse.hstack(features), labels)
+    regression = LogisticRegression(max_iter=1000, class_weight="balanced")
+    regression.fit(sparse.hstack(features), labels, weights)
     ends = np.cumsum([matrix.shape[1] for matrix in features])[:-1]
-    weights = dict(zip(vectorizers, np.split(regression.coef_[0], ends), strict=True))
-    return TfidfModel(vectorizers, weights, float(regression.intercept_[0]))
+    coefficients = dict(zip(vectorizers, np.split(regression.coef_[0], ends), strict=True))
+    return TfidfModel(vectorizers, coefficients, float(regression.intercept_[0]))
 
 
 def save_tfidf(model: TfidfModel, folder: Path) -> None:
     """Save a model as two files of a folder: weights, and the n-grams they belong to."""
     tensors = {"intercept": np.array([model.intercept])}
     for name, vectorizer in model.vectorizers.items():
-        tensors |= {f"{name}.weights": model.weights[name], f"{name}.idf": vectorizer.idf_}
+        tensors |= {f"{name}.coefficients": model.coefficients[name], f"{name}.idf": vectorizer.idf_}
     save_file(tensors, folder / WEIGHTS_FILE)
     vocabulary = {name: vectorizer.get_feature_names_out().tolist() for name, vectorizer in model.vectorizers.items()}
     (folder / VOCABULARY_FILE).write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
@@ -82,7 +84,7 @@ def load_tfidf(folder: Path) -> TfidfModel | None:
         for name, settings in FEATURES.items():
             vectorizers[name] = TfidfVectorizer(vocabulary=vocabulary[name], **settings)
             vectorizers[name].idf_ = tensors[f"{name}.idf"]
-        weights = {name: tensors[f"{name}.weights"] for name in FEATURES}
-        return TfidfModel(vectorizers, weights, float(tensors["intercept"][0]))
+        coefficients = {name: tensors[f"{name}.coefficients"] for name in FEATURES}
+        return TfidfModel(vectorizers, coefficients, float(tensors["intercept"][0]))
     except (SafetensorError, KeyError, TypeError) as error:
         raise ValueError(f"{weights_file} or {VOCABULARY_FILE} beside it is damaged: {error}") from error

@@ -30,6 +30,13 @@ def test_it_is_the_logistic_regression_on_ngrams_that_people_know(messages):
     assert model.log_odds([]).shape == (0,)
 
 
+def test_messages_count_by_their_weight(messages):
+    texts, labels = messages
+    contrary = [1 - label for label in labels]
+    model = fit_tfidf(texts * 2, labels + contrary, [1.0] * len(texts) + [0.1] * len(texts))
+    assert np.array_equal(model.log_odds(texts) > 0, np.equal(labels, 1))
+
+
 def test_saved_and_loaded_it_says_the_same(messages, tmp_path):
     model = fit_tfidf(*messages)
     assert load_tfidf(tmp_path) is None
