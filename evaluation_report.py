@@ -10,7 +10,7 @@ from scipy.special import expit, logit
 from scipy.stats import binomtest
 from sklearn.metrics import log_loss, precision_recall_fscore_support, roc_auc_score
 
-from tfidf_model import TfidfModel
+from tfidf_model import LANGUAGE_MODEL_WEIGHT, TfidfModel, log_odds_together
 
 # Splits that training never sees; thresholds are chosen on the two validation splits.
 HELD_OUT = ("validation", "test", "left_out_validation", "left_out_test")
@@ -167,13 +167,13 @@ def tfidf_predictions(model: TfidfModel, splits: dict[str, pd.DataFrame]) -> dic
     }
 
 
-def add_log_odds(
-    predictions: dict[str, tuple[np.ndarray, np.ndarray]], others: dict[str, tuple[np.ndarray, np.ndarray]]
+def predictions_together(
+    of_language_model: dict[str, tuple[np.ndarray, np.ndarray]], of_tfidf: dict[str, tuple[np.ndarray, np.ndarray]]
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return what two models say together: per split, the labels and the sigmoid of the sum of their log odds."""
+    """Return labels and probabilities of class 1 for every split, according to both models."""
     return {
-        split: (labels, expit(logit(probabilities) + logit(others[split][1])))
-        for split, (labels, probabilities) in predictions.items()
+        split: (labels, expit(log_odds_together(logit(probabilities), logit(of_tfidf[split][1]))))
+        for split, (labels, probabilities) in of_language_model.items()
     }
 
 
@@ -303,8 +303,8 @@ def model_card(report: dict) -> str:
     if together:
         explanation += (
             "*after* is the language model alone, which is what plain PEFT and transformers load; *after + TF-IDF* "
-            "adds up its log odds and those of the TF-IDF model beside it (`tfidf.safetensors`), trained on the same "
-            "messages, and is what `text_classifier.py` and the chat answer with. "
+            f"adds {LANGUAGE_MODEL_WEIGHT:g} times its log odds to those of the TF-IDF model in the last row, which is "
+            "saved beside it, and is what `text_classifier.py` and the chat answer with. "
         )
     kept = "the last step's weights"
     if training["best_checkpoint"]:

@@ -80,9 +80,9 @@ from artifact_sources import (
 from chat.feedback import read_feedback
 from evaluation_report import (
     HELD_OUT,
-    add_log_odds,
     model_card,
     plot_reliability,
+    predictions_together,
     results_table,
     score,
     tfidf_predictions,
@@ -140,10 +140,6 @@ SPLITS = ("train", "validation", "test")
 # teach that the collection's spam about ringtones and downloads, which reads like a notice, is one.
 EXTRA_SPLITS = {"present_day": 1 / 3, "feedback": 1.0}
 
-# In the TF-IDF model that is saved a message of today counts as much as an epoch of the default recipe takes of it for
-# each time that it takes one of the collection's spam: a third, to two. More of them cost more on the collection.
-TFIDF_WEIGHTS = {"train": 1.0, "left_out_train": 1.0, "present_day": 1 / 6, "feedback": 1.0}
-
 # Accuracy on training messages is measured on so many at most: predicting all of them at every evaluation
 # takes a good part of a run, and with 35,000 reviews longer than training on them.
 TRAIN_ACCURACY_MESSAGES = 256
@@ -174,7 +170,7 @@ class ModelArguments:
     )
     add_tfidf: bool = field(
         default=False,
-        metadata={"help": "Save the TF-IDF model as well, and answer with the log odds of both added up."},
+        metadata={"help": "Save a TF-IDF model as well, and let both answer together."},
     )
 
 
@@ -1003,20 +999,13 @@ def fit_rivals(splits: dict[str, pd.DataFrame], majority: str) -> dict[str, Tfid
         name, parts = f"{name} + left out", [*parts, "left_out_train"]
         training_sets[name] = parts
     if "present_day" in splits:
-        # Besides the others: on messages of the collection TF-IDF loses by them.
+        # Besides the others: on messages of the collection it loses by them.
         training_sets[f"{name} + today"] = [*parts, "present_day"]
     messages = {name: pd.concat([splits[part] for part in parts]) for name, parts in training_sets.items()}
     try:
         return {name: fit_tfidf(table["Text"].tolist(), table["Label"].tolist()) for name, table in messages.items()}
     except ValueError as error:
         raise ConfigurationError(f"The messages hold no words: {error}") from error
-
-
-def fit_partner(splits: dict[str, pd.DataFrame], majority: str) -> TfidfModel:
-    """Train the TF-IDF model whose log odds are added to the language model's, on the same messages."""
-    parts = [name for name in TFIDF_WEIGHTS if name in splits and (name != "left_out_train" or majority != "same")]
-    messages = pd.concat([splits[name].assign(Weight=TFIDF_WEIGHTS[name]) for name in parts])
-    return fit_tfidf(*(messages[column].tolist() for column in ("Text", "Label", "Weight")))
 
 
 def save_predictions(
@@ -1252,10 +1241,11 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
     # The row of the table that is what the saved folder answers.
     saved, partner = "after", None
     models = {"before": before, saved: after}
-    if model_args.add_tfidf and args.process_index == 0:
-        partner = fit_partner(splits, data_args.majority)
-        saved = "after + TF-IDF"
-        models[saved] = add_log_odds(after, tfidf_predictions(partner, held_out))
+    if model_args.add_tfidf and rivals:
+        # The one that learned from the same messages.
+        *_, name = rivals
+        saved, partner = "after + TF-IDF", rivals[name]
+        models[saved] = predictions_together(after, everyone[name])
     everyone = models | everyone
     results, thresholds = {}, {}
     for name, predictions in everyone.items():

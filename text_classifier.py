@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 import transformers
@@ -34,7 +33,7 @@ from transformers import (
 )
 
 from artifact_sources import ArtifactError, file_sha256, resolve_base_model
-from tfidf_model import load_tfidf
+from tfidf_model import load_tfidf, log_odds_together
 
 
 @dataclass(frozen=True)
@@ -182,7 +181,7 @@ def classify(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: Pr
     """Classify n messages and return n answers in their order.
 
     A message is class 1 when its probability reaches the adapter's `decision_threshold`. Where a TF-IDF model
-    belongs to the adapter, its log odds and the language model's are added up.
+    belongs to the adapter, both are asked.
 
     Args:
         model: with its attribute `tfidf`; or an `int8_model.Int8Model`.
@@ -196,7 +195,7 @@ def classify(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: Pr
     encoded = encode(texts, tokenizer, tokenizer.model_max_length)
     packed = isinstance(model, PreTrainedModel) and model.config.model_type in _PACKABLE
     batch_tokens = getattr(model, "batch_tokens", _BATCH_TOKENS)
-    log_odds = model.tfidf.log_odds(texts) if model.tfidf else np.zeros(len(texts))
+    of_tfidf = model.tfidf.log_odds(texts) if model.tfidf else None
     answers: list[Classification | None] = [None] * len(texts)
     for indices in _batches([len(ids) for ids in encoded["input_ids"]], batch_tokens):
         rows = {name: [values[index] for index in indices] for name, values in encoded.items()}
@@ -205,8 +204,10 @@ def classify(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: Pr
                 logits = _packed_logits(rows["input_ids"], model)
             else:
                 logits = model(**tokenizer.pad(rows, return_tensors="pt").to(model.device)).logits
-        logits = logits.double().cpu().numpy()
-        positive = expit(logits[:, 1] - logits[:, 0] + log_odds[indices]).tolist()
+        log_odds = (logits[:, 1] - logits[:, 0]).double().cpu().numpy()
+        if of_tfidf is not None:
+            log_odds = log_odds_together(log_odds, of_tfidf[indices])
+        positive = expit(log_odds).tolist()
         for index, probability in zip(indices, positive, strict=True):
             answers[index] = Classification(
                 label=decide(probability, threshold, model.config.id2label)[0],

@@ -21,6 +21,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy import stats
+from scipy.special import logit
+from sklearn.linear_model import LogisticRegression
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
@@ -31,7 +33,7 @@ from artifact_sources import atomic_path, resolve_sms_spam  # noqa: E402
 from evaluation_report import classification_metrics, tfidf_predictions  # noqa: E402
 from gpt_classification_model import write_json  # noqa: E402
 from text_classifier import classify, fast_dtype, load_tokenizer_and_model  # noqa: E402
-from tfidf_model import fit_tfidf  # noqa: E402
+from tfidf_model import LANGUAGE_MODEL_WEIGHT, fit_tfidf  # noqa: E402
 
 SEEDS = (123, 124, 125, 126, 127)
 RUNS = Path("results/accuracy")
@@ -44,7 +46,7 @@ INTERVAL_OF_ALL = (
 OURS, RIVALS = "this recipe", ("TF-IDF, train", "TF-IDF, train + left out", "TF-IDF, train + left out + today")
 # On what the latter two are trained.
 TFIDF_PARTS = {RIVALS[1]: ("train", "left_out_train"), RIVALS[2]: ("train", "left_out_train", "present_day")}
-# This recipe without the log odds of its TF-IDF model.
+# This recipe without its TF-IDF model, which is the last of the rivals.
 ALONE = "its language model alone"
 METRICS = ("accuracy", "f1", "false_positive_rate", "calibration_error")
 # Other recipes, by what follows the seed in the names of their folders. The published one on the same messages
@@ -75,6 +77,16 @@ def natural(folder: Path) -> pd.DataFrame:
 def read_report(folder: Path) -> dict:
     """Return what a run wrote about itself."""
     return json.loads((folder / "metrics.json").read_text())
+
+
+def likeliest_weights(folders: Sequence[Path]) -> np.ndarray:
+    """Return the weights of language model and TF-IDF, shape (2,), with which validation messages are likeliest."""
+    predictions = pd.concat([pd.read_csv(folder / "predictions.csv", keep_default_na=False) for folder in folders])
+    validation = predictions[predictions["Split"].isin(["validation", "left_out_validation"])]
+    # Probabilities are saved with six digits.
+    log_odds = logit(validation[["after", RIVALS[-1]]].clip(1e-6, 1 - 1e-6).to_numpy())
+    together = LogisticRegression(C=np.inf, fit_intercept=False).fit(log_odds, validation["Label"])
+    return together.coef_[0]
 
 
 def paired_interval(hits: np.ndarray, rival_hits: np.ndarray, draws: int = 10_000) -> tuple[float, float]:
@@ -229,6 +241,7 @@ def main() -> None:
     folders = {seed: future.result() for seed, future in ours.items()}
     others = {name: {seed: future.result() for seed, future in of.items()} for name, of in theirs.items()}
     reports = [read_report(folder) for folder in folders.values()]
+    weights = likeliest_weights(list(folders.values()))
     table, figures = compare(folders, others)
     modern_table, right = compare_on_modern_messages(
         list(folders.values()), {name: list(of.values()) for name, of in others.items()}
@@ -238,8 +251,9 @@ def main() -> None:
 Made by `{shlex.join(["python", "benchmarks/accuracy.py", *sys.argv[1:]])}`:
 the default recipe on {reports[0]["base_model"]["name"]}, and as its rivals
 TF-IDF with logistic regression and, for the first seed, the published recipe (`recipes/sms_spam_gpt2_published.yaml`,
-all layers, on the same split) and this one with `--present_day_messages false`. This recipe adds up the log odds of
-its language model and of a TF-IDF model in which a message of today has a sixth of the weight.
+all layers, on the same split) and this one with `--present_day_messages false`. This recipe adds
+{LANGUAGE_MODEL_WEIGHT:g} times the log odds of its language model to those of *{RIVALS[-1]}*: the validation
+messages of all these runs are likeliest with {weights[0]:.2f} and {weights[1]:.2f} times.
 Messages from: {reports[0]["data"]["source"].removesuffix(", local copy")}.
 
 ## Held-out messages of the collection, at their natural ratio

@@ -5,11 +5,11 @@ import pytest
 from conftest import make_messages
 
 from evaluation_report import (
-    add_log_odds,
     calibration_bins,
     calibration_error,
     classification_metrics,
     plot_reliability,
+    predictions_together,
     results_table,
     score,
     tfidf_predictions,
@@ -92,8 +92,8 @@ def test_reliability_chart_shows_every_message():
 
 
 def test_what_two_models_say_together_in_a_case_worked_by_hand():
-    """Odds are multiplied: 3 : 1 and 1 : 3 are even, 9 : 1 twice is 81 : 1, and one that is certain stays so."""
+    """Of the language model's odds the root counts: 3 times 1/3, 2 times 1/3, and one that is certain stays so."""
     labels = np.array([0, 1, 1])
-    ours, theirs = np.array([0.75, 0.9, 1.0]), np.array([0.25, 0.9, 0.2])
-    (kept, together) = add_log_odds({"test": (labels, ours)}, {"test": (labels, theirs)})["test"]
-    assert kept is labels and together == pytest.approx([0.5, 81 / 82, 1])
+    ours, theirs = np.array([0.9, 0.8, 1.0]), np.array([0.25, 0.25, 0.2])
+    (kept, together) = predictions_together({"test": (labels, ours)}, {"test": (labels, theirs)})["test"]
+    assert kept is labels and together == pytest.approx([0.5, 0.4, 1])
