@@ -62,7 +62,7 @@ def test_at_the_natural_ratio_it_is_accurate_and_not_below_tfidf_on_the_same_mes
     metrics = classification_metrics(held_out["Label"], spam_probabilities(held_out["Text"], shipped))
     rival = tfidf_probabilities(splits, held_out, "left_out_train", "present_day")
     baseline = classification_metrics(held_out["Label"], rival)
-    assert metrics["accuracy"] >= max(0.99, baseline["accuracy"]) and metrics["f1"] >= max(0.955, baseline["f1"])
+    assert metrics["accuracy"] >= max(0.99, baseline["accuracy"]) and metrics["f1"] >= 0.96
     assert metrics["n"] > 800 and metrics["false_positive_rate"] <= 0.003
     assert metrics["calibration_error"] <= 0.02
 
@@ -75,7 +75,7 @@ def test_messages_unlike_the_collection_are_told_apart_better_than_by_tfidf(spli
     messages["Label"] = messages["Label"].eq("spam").astype(int)
     right = np.greater_equal(spam_probabilities(messages["Text"], shipped), 0.5) == messages["Label"]
     rival = tfidf_probabilities(splits, messages, "left_out_train", "present_day")
-    assert right.mean() >= max(0.9, classification_metrics(messages["Label"], rival)["accuracy"])
+    assert right.mean() >= max(0.94, classification_metrics(messages["Label"], rival)["accuracy"])
     assert right[messages["Group"].eq("look_alike_unicode")].mean() >= 0.9
     assert right[messages["Group"].eq("group_chat")].mean() == 1
 
