@@ -41,7 +41,7 @@ class Answer(BaseModel):
     label: str = Field(examples=["spam"])
     label_zh: str = Field(examples=["垃圾信息"])
     probability: float = Field(description="Of `label`, between 0 and 1.", examples=[0.998])
-    truncated: bool = Field(description="Whether the text was longer than the model reads.")
+    truncated: bool = Field(description="Whether the text was longer than the language model reads.")
 
 
 class ClassificationResponse(BaseModel):

@@ -207,7 +207,9 @@ def test_label_comes_before_the_words(chinese_page):
 @pytest.mark.registry
 def test_long_message_says_what_was_read(page):
     answer = ask(page, "free prize " * 2000)
-    expect(answer).to_contain_text(either(page, "仅分析了前 120 个词元", "Only the first 120 tokens were read"))
+    expect(answer).to_contain_text(
+        either(page, "语言模型只读取了前 120 个词元", "The language model read only the first 120 tokens")
+    )
     words = answer.locator(".explained-words")
     expect(words).to_be_visible(timeout=60_000)
     assert 200 < len(words.inner_text()) < 2000, "only what was read is explained"

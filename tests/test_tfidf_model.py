@@ -31,6 +31,12 @@ def test_it_is_the_logistic_regression_on_ngrams_that_people_know(messages):
     assert model.log_odds([]).shape == (0,)
 
 
+def test_of_a_pasted_book_only_the_beginning_is_read(messages):
+    model = fit_tfidf(*messages)
+    beginning = "free prize " * 1000
+    assert np.array_equal(model.log_odds([beginning + "see you " * 100_000]), model.log_odds([beginning[:10_000]]))
+
+
 def test_saved_and_loaded_it_says_the_same(messages, tmp_path):
     model = fit_tfidf(*messages)
     assert load_tfidf(tmp_path) is None
