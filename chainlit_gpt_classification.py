@@ -119,6 +119,7 @@ def get_hosts() -> list[str]:
 def describe_model(language: str) -> str:
     """Return one line about the model that answers, with the test figures of its model card."""
     tuning = " + LoRA" if Path(ADAPTER_DIR, "adapter_config.json").is_file() else ""
+    tuning += " + TF-IDF" if model.tfidf else ""
     try:
         card = ModelCard.load(Path(ADAPTER_DIR, "README.md")).data
         line = say("model", language, base=card.base_model.split("/")[-1], tuning=tuning)
@@ -360,7 +361,7 @@ async def answer_text(text: str) -> None:
 
 
 def part_read(text: str) -> str:
-    """Return the beginning of a message that the model reads."""
+    """Return the beginning of a message that the language model reads: what is explained."""
     (encoding,) = encode([text], tokenizer, tokenizer.model_max_length).encodings
     return text[: max((end for _, end in encoding.offsets), default=len(text))]
 

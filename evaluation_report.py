@@ -10,7 +10,7 @@ from scipy.special import expit, logit
 from scipy.stats import binomtest
 from sklearn.metrics import log_loss, precision_recall_fscore_support, roc_auc_score
 
-from tfidf_model import LANGUAGE_MODEL_WEIGHT, TfidfModel, log_odds_together
+from tfidf_model import MAX_CHARACTERS, TfidfModel
 
 # Splits that training never sees; thresholds are chosen on the two validation splits.
 HELD_OUT = ("validation", "test", "left_out_validation", "left_out_test")
@@ -168,11 +168,22 @@ def tfidf_predictions(model: TfidfModel, splits: dict[str, pd.DataFrame]) -> dic
 
 
 def predictions_together(
-    of_language_model: dict[str, tuple[np.ndarray, np.ndarray]], of_tfidf: dict[str, tuple[np.ndarray, np.ndarray]]
+    of_language_model: dict[str, tuple[np.ndarray, np.ndarray]],
+    of_tfidf: dict[str, tuple[np.ndarray, np.ndarray]],
+    weight: float,
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return labels and probabilities of class 1 for every split, according to both models."""
+    """Return labels and probabilities of class 1 for every split, according to both models.
+
+    Args:
+        weight: of the language model's log odds, to which TF-IDF's are added.
+    """
+
+    def log_odds(probabilities: np.ndarray) -> np.ndarray:
+        # One that is rounded to certainty would leave the other model no say.
+        return logit(np.clip(probabilities, 1e-15, 1 - 1e-15))
+
     return {
-        split: (labels, expit(log_odds_together(logit(probabilities), logit(of_tfidf[split][1]))))
+        split: (labels, expit(weight * log_odds(probabilities) + log_odds(of_tfidf[split][1])))
         for split, (labels, probabilities) in of_language_model.items()
     }
 
@@ -303,8 +314,8 @@ def model_card(report: dict) -> str:
     if together:
         explanation += (
             "*after* is the language model alone, which is what plain PEFT and transformers load; *after + TF-IDF* "
-            f"adds {LANGUAGE_MODEL_WEIGHT:g} times its log odds to those of the TF-IDF model in the last row, which is "
-            "saved beside it, and is what `text_classifier.py` and the chat answer with. "
+            f"adds {report['language_model_weight']:g} times its log odds to those of the TF-IDF model in the last "
+            "row, which is saved beside it, and is what `text_classifier.py` and the chat answer with. "
         )
     kept = "the last step's weights"
     if training["best_checkpoint"]:
@@ -318,13 +329,18 @@ def model_card(report: dict) -> str:
         explanation += (
             f"\n\nA message is called {positive} when its probability reaches {threshold:g}, chosen for few false "
             "positives on validation messages and stored as `decision_threshold` in config.json; the other models in "
-            "the table have theirs. Plain PEFT does not apply it: compare the softmax probability of class 1 with it."
+            "the table have theirs. "
+        )
+        explanation += (
+            "It holds for what both models say together, not for the language model that plain PEFT loads."
+            if together
+            else "Plain PEFT does not apply it: compare the softmax probability of class 1 with it."
         )
     limits = [
         f"The test split has {test['n']} messages: its accuracy is known to lie between {100 * low:.1f} and "
         f"{100 * high:.1f} % (Wilson's 95 % interval).",
-        f"Messages are cut after {data['max_length']} tokens; what follows "
-        + ("only the TF-IDF model looks at." if together else "is not looked at."),
+        f"The language model reads {data['max_length']} tokens of a message"
+        + (f", the TF-IDF model {MAX_CHARACTERS:,} characters." if together else "; what follows is not looked at."),
     ]
     if lora:
         limits.append(
@@ -344,16 +360,22 @@ def model_card(report: dict) -> str:
             f"It uses only the first {base['layers']} layers of its base. Plain PEFT has to be told so "
             f"(`from_pretrained(..., num_hidden_layers={base['layers']})`), or it answers with all of them."
         )
+    if together:
+        limits.append(
+            "`tfidf_vocabulary.json` holds the words, pairs of words and groups of letters of the training messages in "
+            "plain: do not publish it where those are private."
+        )
     product = "adapter" if lora else "model"
     licences = f"The {product} follows its base model's licence ({base['license'] or 'see the base model'})."
     licences += DATA_LICENCES.get(data["dataset"], "")
     return f"""---
 {card_data.to_yaml()}
 ---
-# {base["name"]} + {trained_part}: {negative} or {positive}
+# {base["name"]} + {trained_part}{" + TF-IDF" if together else ""}: {negative} or {positive}
 
 {"A LoRA adapter (PEFT) that makes" if lora else f"A whole model, {trained_part} trained:"} `{base["name"]}` \
-{"tell" if lora else "tells"} **{positive}** (1) from **{negative}** (0).{fallback_note}
+{"tell" if lora else "tells"} **{positive}** (1) from **{negative}** (0)\
+{", and a TF-IDF model that answers with it" if together else ""}.{fallback_note}
 
 ## Intended use
 

@@ -32,7 +32,7 @@ from text_classifier import (
 )
 
 # What every machine needs of this repository.
-_NEEDED = ("text_classifier.py", "artifact_sources.py")
+NEEDED = ("text_classifier.py", "artifact_sources.py", "tfidf_model.py")
 
 
 class Scorer:
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         # Before any worker: an adapter that cannot be loaded shows here.
         load_tokenizer_and_model(options.adapter_dir)
-        modules = [str(Path(__file__).parent / name) for name in (*_NEEDED, Path(__file__).name)]
+        modules = [str(Path(__file__).parent / name) for name in (*NEEDED, Path(__file__).name)]
         runtime = {"runtime_env": {"py_modules": modules}, "log_to_driver": False}
         if options.address is None:
             # One core more than the workers have: something has to read the file.

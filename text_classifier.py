@@ -33,7 +33,7 @@ from transformers import (
 )
 
 from artifact_sources import ArtifactError, file_sha256, resolve_base_model
-from tfidf_model import load_tfidf, log_odds_together
+from tfidf_model import load_tfidf
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Classification:
     positive_probability: float
     """Of class 1 (spam), between 0 and 1; `label` is class 1 where it reaches the decision threshold."""
     truncated: bool
-    """Whether the message was longer than the model reads."""
+    """Whether the message was longer than the language model reads."""
 
 
 def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> BatchEncoding:
@@ -99,7 +99,8 @@ def load_tokenizer_and_model(
     """Load an adapter folder and merge it into its base model, ready to classify (eval mode).
 
     A folder with a whole model, which other kinds of tuning than LoRA save, is loaded as it is. The TF-IDF model
-    that may stand beside either becomes the attribute `tfidf` of the model, None without one.
+    that answers together with either, if its config has a `language_model_weight`, becomes the model's attribute
+    `tfidf`; otherwise that is None.
 
     Args:
         adapter_dir: as the training script saves it.
@@ -128,7 +129,7 @@ def load_tokenizer_and_model(
             raise ValueError(f"{adapter_dir} is no classifier, but a base to train one on (--model_name_or_path)")
         if is_adapter:
             model = PeftModel.from_pretrained(model, adapter_dir).merge_and_unload()
-    model.tfidf = load_tfidf(adapter_dir)
+    model.tfidf = load_tfidf(adapter_dir) if getattr(config, "language_model_weight", None) else None
     return tokenizer, model.to(dtype).eval().requires_grad_(False)
 
 
@@ -181,7 +182,7 @@ def classify(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: Pr
     """Classify n messages and return n answers in their order.
 
     A message is class 1 when its probability reaches the adapter's `decision_threshold`. Where a TF-IDF model
-    belongs to the adapter, both are asked.
+    belongs to the adapter, its log odds are added to the language model's, which the config gives a weight.
 
     Args:
         model: with its attribute `tfidf`; or an `int8_model.Int8Model`.
@@ -204,9 +205,10 @@ def classify(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: Pr
                 logits = _packed_logits(rows["input_ids"], model)
             else:
                 logits = model(**tokenizer.pad(rows, return_tensors="pt").to(model.device)).logits
-        log_odds = (logits[:, 1] - logits[:, 0]).double().cpu().numpy()
+        logits = logits.float().cpu().numpy().astype(float)
+        log_odds = logits[:, 1] - logits[:, 0]
         if of_tfidf is not None:
-            log_odds = log_odds_together(log_odds, of_tfidf[indices])
+            log_odds = model.config.language_model_weight * log_odds + of_tfidf[indices]
         positive = expit(log_odds).tolist()
         for index, probability in zip(indices, positive, strict=True):
             answers[index] = Classification(

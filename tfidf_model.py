@@ -23,10 +23,6 @@ FEATURES = {"words": {"ngram_range": (1, 2)}, "characters": {"analyzer": "char_w
 # validation messages are misjudged.
 C = 10.0
 
-# Of the language model's log odds beside those of this model. It is too sure of itself: on the validation messages of
-# five splits together the likelihood is highest at 0.49 and 0.96 (`benchmarks/accuracy.py`).
-LANGUAGE_MODEL_WEIGHT = 0.5
-
 # What follows is not looked at, in training and in use: the n-grams of a pasted book would fill the memory.
 MAX_CHARACTERS = 10_000
 
@@ -76,11 +72,6 @@ def fit_tfidf(texts: Sequence[str], labels: Sequence[int]) -> TfidfModel:
     return TfidfModel(vectorizers, coefficients, float(regression.intercept_[0]))
 
 
-def log_odds_together(of_language_model: np.ndarray, of_tfidf: np.ndarray) -> np.ndarray:
-    """Return the log odds of class 1 of n messages, shape (n,), according to both models."""
-    return LANGUAGE_MODEL_WEIGHT * of_language_model + of_tfidf
-
-
 def save_tfidf(model: TfidfModel, folder: Path) -> None:
     """Save a model as two files of a folder: weights, and the n-grams they belong to."""
     tensors = {"intercept": np.array([model.intercept])}
@@ -91,23 +82,23 @@ def save_tfidf(model: TfidfModel, folder: Path) -> None:
     (folder / VOCABULARY_FILE).write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
 
 
-def load_tfidf(folder: Path) -> TfidfModel | None:
-    """Load the model of a folder, or return None if it holds none.
+def load_tfidf(folder: Path) -> TfidfModel:
+    """Load the model of a folder.
 
     Raises:
-        ValueError, OSError: its files are damaged, or one of the two is missing.
+        OSError: one of its files is missing.
+        ValueError: they are damaged, or do not belong together.
     """
     weights_file, vocabulary_file = folder / WEIGHTS_FILE, folder / VOCABULARY_FILE
-    if not weights_file.is_file() and not vocabulary_file.is_file():
-        return None
     try:
         tensors = load_file(weights_file)
         vocabulary = json.loads(vocabulary_file.read_text(encoding="utf-8"))
         vectorizers = {}
         for name, settings in FEATURES.items():
             vectorizers[name] = TfidfVectorizer(vocabulary=vocabulary[name], **settings)
+            # Refuses another number than that of the n-grams.
             vectorizers[name].idf_ = tensors[f"{name}.idf"]
         coefficients = {name: tensors[f"{name}.coefficients"] for name in FEATURES}
         return TfidfModel(vectorizers, coefficients, float(tensors["intercept"][0]))
-    except (SafetensorError, KeyError, TypeError) as error:
+    except (SafetensorError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{weights_file} or {VOCABULARY_FILE} beside it is damaged: {error}") from error

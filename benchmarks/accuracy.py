@@ -30,10 +30,10 @@ sys.path.insert(0, str(REPOSITORY))
 from design_choices import train  # noqa: E402
 
 from artifact_sources import atomic_path, resolve_sms_spam  # noqa: E402
-from evaluation_report import classification_metrics, tfidf_predictions  # noqa: E402
-from gpt_classification_model import write_json  # noqa: E402
+from evaluation_report import classification_metrics  # noqa: E402
+from gpt_classification_model import LANGUAGE_MODEL_WEIGHT, write_json  # noqa: E402
 from text_classifier import classify, fast_dtype, load_tokenizer_and_model  # noqa: E402
-from tfidf_model import LANGUAGE_MODEL_WEIGHT, fit_tfidf  # noqa: E402
+from tfidf_model import TfidfModel, fit_tfidf  # noqa: E402
 
 SEEDS = (123, 124, 125, 126, 127)
 RUNS = Path("results/accuracy")
@@ -44,8 +44,6 @@ INTERVAL_OF_ALL = (
     ";\nthose of all seeds are for repeated splits, which share messages (Nadeau and Bengio, Machine Learning 52, 2003)"
 )
 OURS, RIVALS = "this recipe", ("TF-IDF, train", "TF-IDF, train + left out", "TF-IDF, train + left out + today")
-# On what the latter two are trained.
-TFIDF_PARTS = {RIVALS[1]: ("train", "left_out_train"), RIVALS[2]: ("train", "left_out_train", "present_day")}
 # This recipe without its TF-IDF model, which is the last of the rivals.
 ALONE = "its language model alone"
 METRICS = ("accuracy", "f1", "false_positive_rate", "calibration_error")
@@ -182,26 +180,30 @@ def compare_on_modern_messages(folders: list[Path], others: dict[str, list[Path]
     messages = pd.read_csv(MODERN, sep="\t", quoting=csv.QUOTE_NONE, keep_default_na=False)
     messages = messages.assign(Label=messages["Label"].eq("spam").astype(int))
 
-    def called_spam(folder: Path, alone: bool = False) -> np.ndarray:
+    texts = messages["Text"].tolist()
+
+    def called_spam_by_tfidf(model: TfidfModel) -> np.ndarray:
+        return model.log_odds(texts) >= 0
+
+    def ours_and_rivals(folder: Path) -> dict[str, np.ndarray]:
+        """Return of each model which messages it calls spam, shape (messages,)."""
         tokenizer, model = load_tokenizer_and_model(folder / "model", fast_dtype())
-        if alone:
-            model.tfidf = None
-        return np.array([answer.label == "spam" for answer in classify(messages["Text"].tolist(), tokenizer, model)])
-
-    def called_spam_by_tfidf(folder: Path, parts: Sequence[str]) -> np.ndarray:
-        files = [folder / "dataset" / f"{part}.csv" for part in parts]
+        files = [folder / "dataset" / f"{part}.csv" for part in ("train", "left_out_train")]
         train = pd.concat([pd.read_csv(file, keep_default_na=False) for file in files])
-        model = fit_tfidf(train["Text"].tolist(), train["Label"].tolist())
-        return tfidf_predictions(model, {"modern": messages})["modern"][1] >= 0.5
+        without_today = fit_tfidf(train["Text"].tolist(), train["Label"].tolist())
+        called = {OURS: [answer.label == "spam" for answer in classify(texts, tokenizer, model)]}
+        partner, model.tfidf = model.tfidf, None
+        called[ALONE] = [answer.label == "spam" for answer in classify(texts, tokenizer, model)]
+        return called | {RIVALS[1]: called_spam_by_tfidf(without_today), RIVALS[2]: called_spam_by_tfidf(partner)}
 
+    def other(folder: Path) -> np.ndarray:
+        loaded = load_tokenizer_and_model(folder / "model", fast_dtype())
+        return np.array([answer.label == "spam" for answer in classify(texts, *loaded)])
+
+    runs = [ours_and_rivals(folder) for folder in folders]
     # Each of shape (messages,): what share of the runs calls a message spam.
-    called = {
-        OURS: np.mean([called_spam(folder) for folder in folders], axis=0),
-        ALONE: np.mean([called_spam(folder, alone=True) for folder in folders], axis=0),
-    }
-    for name, parts in TFIDF_PARTS.items():
-        called[name] = np.mean([called_spam_by_tfidf(folder, parts) for folder in folders], axis=0)
-    called |= {name: np.mean([called_spam(folder) for folder in of], axis=0) for name, of in others.items() if of}
+    called = {name: np.mean([run[name] for run in runs], axis=0) for name in runs[0]}
+    called |= {name: np.mean([other(folder) for folder in of], axis=0) for name, of in others.items() if of}
 
     def rates(chosen: pd.Series) -> list[str]:
         cells = []

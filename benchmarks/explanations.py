@@ -38,7 +38,7 @@ def main() -> None:
     test = test[test["Text"].str.split().str.len().between(5, 20)]
     texts = test.groupby("Label")["Text"].apply(lambda group: group.sample(arguments.messages, random_state=0)).tolist()
     tokenizer, model = load_tokenizer_and_model(REPOSITORY / "lora_model", fast_dtype())
-    # Gradients can explain the language model alone.
+    # Gradients can explain only the language model.
     model.tfidf = None
     exact_model = load_tokenizer_and_model(REPOSITORY / "lora_model", torch.float32)[1]
     gaps = defaultdict(list)

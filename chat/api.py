@@ -56,7 +56,7 @@ class Health(BaseModel):
     status: str = Field(examples=["ok"])
     base_model: str
     labels: list[str]
-    max_tokens: int = Field(description="Texts are cut after this many tokens.")
+    max_tokens: int = Field(description="The language model reads so many tokens of a text.")
 
 
 def log_failure(what: str) -> str:

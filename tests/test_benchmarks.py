@@ -4,11 +4,23 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy.special import expit
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
-from accuracy import ALONE, METRICS, OTHERS, OURS, RIVALS, compare, paired_interval, repeated_interval
+from accuracy import (
+    ALONE,
+    METRICS,
+    OTHERS,
+    OURS,
+    RIVALS,
+    compare,
+    likeliest_weights,
+    paired_interval,
+    repeated_interval,
+)
 from summary import accuracy_rows, training_rows
 
 from gpt_classification_model import write_json
@@ -61,6 +73,17 @@ def test_runs_are_compared_on_the_same_messages(tmp_path):
     cells = {row[0]: row[1:] for row in accuracy_rows(summary)}
     assert cells[f"Seeds more accurate than {RIVALS[0]}"] == ("2 of 2", "2 of 2", "+25.00 points")
     assert set(figures[OURS]) == {*METRICS, "gain"}
+
+
+def test_the_weights_that_drew_the_labels_are_found_again_on_validation_messages(tmp_path):
+    generator = np.random.default_rng(0)
+    log_odds = generator.normal(0, 3, (20_000, 2))
+    labels = generator.random(20_000) < expit(log_odds @ [0.5, 1.5])
+    columns = {"after": expit(log_odds[:, 0]), RIVALS[-1]: expit(log_odds[:, 1]), "Label": labels.astype(int)}
+    predictions = pd.DataFrame(columns).assign(Split="validation", Text="")
+    contrary = predictions.assign(Label=1 - predictions["Label"], Split="test")
+    pd.concat([predictions, contrary]).to_csv(tmp_path / "predictions.csv", index=False)
+    assert likeliest_weights([tmp_path]) == pytest.approx([0.5, 1.5], abs=0.1)
 
 
 def test_whole_runs_are_compared_with_the_documents():

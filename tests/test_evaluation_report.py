@@ -92,8 +92,8 @@ def test_reliability_chart_shows_every_message():
 
 
 def test_what_two_models_say_together_in_a_case_worked_by_hand():
-    """Of the language model's odds the root counts: 3 times 1/3, 2 times 1/3, and one that is certain stays so."""
+    """Of the language model's odds the root counts: 3 times 1/3, 2 times 1/3; one that is all but certain prevails."""
     labels = np.array([0, 1, 1])
     ours, theirs = np.array([0.9, 0.8, 1.0]), np.array([0.25, 0.25, 0.2])
-    (kept, together) = predictions_together({"test": (labels, ours)}, {"test": (labels, theirs)})["test"]
-    assert kept is labels and together == pytest.approx([0.5, 0.4, 1])
+    (kept, together) = predictions_together({"test": (labels, ours)}, {"test": (labels, theirs)}, 0.5)["test"]
+    assert kept is labels and together == pytest.approx([0.5, 0.4, 1], abs=1e-6)

@@ -151,6 +151,8 @@ def test_weights_of_8_bits_give_nearly_the_same_probabilities(reviews, tiny_revi
     shutil.copytree(tiny_review_adapter, adapter)
     texts = pd.read_csv(reviews)["text"].dropna().tolist()
     save_tfidf(fit_tfidf(texts, [number % 2 for number in range(len(texts))]), adapter)
+    config = json.loads((adapter / "config.json").read_text())
+    (adapter / "config.json").write_text(json.dumps(config | {"language_model_weight": 0.5}))
     scored = reviews.with_name("scored.csv")
     assert main(command(reviews, adapter)) == 0
     exact = pd.read_csv(scored)["positive_probability"].dropna()

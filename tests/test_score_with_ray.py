@@ -1,5 +1,6 @@
 """Scoring on a Ray cluster gives what scoring in one process gives, also when a worker is killed."""
 
+import re
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ import psutil
 import pytest
 from conftest import REPOSITORY
 
-from score_with_ray import main
+from score_with_ray import NEEDED, main
 from text_classifier import load_tokenizer_and_model, score_file
 
 ROWS = 40_000
@@ -23,6 +24,13 @@ def messages(tmp_path):
     table = pd.DataFrame({"id": [f"{number:07}" for number in range(ROWS)], "Text": texts})
     table.to_csv(tmp_path / "messages.csv", index=False)
     return tmp_path / "messages.csv"
+
+
+def test_other_machines_get_every_module_that_those_sent_to_them_import():
+    for name in NEEDED:
+        imported = re.findall(r"^(?:from|import) (\w+)", (REPOSITORY / name).read_text(), re.MULTILINE)
+        of_this_repository = {f"{module}.py" for module in imported if (REPOSITORY / f"{module}.py").is_file()}
+        assert of_this_repository <= set(NEEDED)
 
 
 def test_nothing_is_lost_or_doubled_when_a_worker_is_killed(messages, tiny_review_adapter, tmp_path):

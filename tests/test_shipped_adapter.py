@@ -57,7 +57,7 @@ def test_the_card_keeps_its_promises_on_the_test_split(splits, shipped, shipped_
     assert promised["accuracy"] == pytest.approx(metrics["accuracy"], abs=1e-4)
 
 
-def test_at_the_natural_ratio_it_is_accurate_and_not_below_tfidf_on_the_same_messages(splits, shipped):
+def test_at_the_natural_ratio_it_is_accurate_and_not_less_than_tfidf_on_the_same_messages(splits, shipped):
     held_out = pd.concat([splits["test"], splits["left_out_test"]])
     metrics = classification_metrics(held_out["Label"], spam_probabilities(held_out["Text"], shipped))
     rival = tfidf_probabilities(splits, held_out, "left_out_train", "present_day")

@@ -1,5 +1,6 @@
 """The n-gram model is scikit-learn's, survives saving, and adds to a language model what it should."""
 
+import json
 import shutil
 
 import numpy as np
@@ -14,6 +15,11 @@ from text_classifier import classify, load_tokenizer_and_model
 from tfidf_model import fit_tfidf, load_tfidf, save_tfidf
 
 TEXTS = ["WIN a prize, call 77", "see you at 7 tonight", "", "免费 ❤️ \ud800", "free " * 500]
+
+
+def answer_together(folder, weight):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"language_model_weight": weight}))
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +41,13 @@ def test_of_a_pasted_book_only_the_beginning_is_read(messages):
     model = fit_tfidf(*messages)
     beginning = "free prize " * 1000
     assert np.array_equal(model.log_odds([beginning + "see you " * 100_000]), model.log_odds([beginning[:10_000]]))
+    texts, labels = messages
+    cut = fit_tfidf([text.ljust(10_000) + " win" for text in texts], labels)
+    assert cut.log_odds(texts) == pytest.approx(model.log_odds(texts)), "in training, too"
 
 
 def test_saved_and_loaded_it_says_the_same(messages, tmp_path):
     model = fit_tfidf(*messages)
-    assert load_tfidf(tmp_path) is None
     save_tfidf(model, tmp_path)
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json"}
     assert np.array_equal(load_tfidf(tmp_path).log_odds(TEXTS), model.log_odds(TEXTS))
@@ -58,6 +66,7 @@ def test_beside_an_adapter_both_answer(messages, tmp_path, tiny_review_adapter):
     shutil.copytree(tiny_review_adapter, folder)
     model = fit_tfidf(*messages)
     save_tfidf(model, folder)
+    answer_together(folder, 0.25)
     texts = [text for text in TEXTS if text]
 
     def log_odds(adapter_dir):
@@ -65,17 +74,18 @@ def test_beside_an_adapter_both_answer(messages, tmp_path, tiny_review_adapter):
             [answer.positive_probability for answer in classify(texts, *load_tokenizer_and_model(adapter_dir))]
         )
 
-    expected = 0.5 * log_odds(tiny_review_adapter) + model.log_odds(texts)
+    expected = 0.25 * log_odds(tiny_review_adapter) + model.log_odds(texts)
     assert log_odds(folder) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("file", ["tfidf.safetensors", "tfidf_vocabulary.json"])
-@pytest.mark.parametrize("content", [None, b"{}"], ids=["missing", "damaged"])
+@pytest.mark.parametrize("content", [None, b"{}", b'{"words": null}', b'{"words": ["a', b"\xff"])
 def test_an_incomplete_folder_is_refused(messages, tmp_path, tiny_review_adapter, file, content):
     """Of two that answer together, one must not answer alone."""
     folder = tmp_path / "adapter"
     shutil.copytree(tiny_review_adapter, folder)
     save_tfidf(fit_tfidf(*messages), folder)
+    answer_together(folder, 0.5)
     (folder / file).unlink()
     if content is not None:
         (folder / file).write_bytes(content)

@@ -180,6 +180,7 @@ def test_every_held_out_message_is_listed_with_what_each_model_said(trained):
     served = [answer.positive_probability for answer in classify(natural["Text"].tolist(), tokenizer, model)]
     assert served == pytest.approx(natural["after + TF-IDF"].tolist(), abs=1e-4), "each is its own message's"
     *_, partner = report["results"]
+    assert model.config.language_model_weight == 0.5
     together = 0.5 * logit(natural["after"]) + logit(natural[partner])
     assert logit(natural["after + TF-IDF"]).tolist() == pytest.approx(together.tolist(), abs=0.02)
 
@@ -356,6 +357,8 @@ def test_launchers_count_every_message_once(trained, tmp_path, tiny_gpt2, messag
     said = [pd.read_csv(folder / "results/predictions.csv") for folder in (tmp_path, trained)]
     assert said[0]["Text"].tolist() == said[1]["Text"].tolist()
     assert said[0]["before"].tolist() == pytest.approx(said[1]["before"].tolist(), abs=1e-5)
+    assert list(two["results"]) == list(one["results"]) and two["saved"] == "after + TF-IDF"
+    load_tokenizer_and_model(tmp_path / "lora_model")
     first = [newest_log(folder)[0] for folder in (tmp_path, trained)]
     assert first[0]["train_accuracy"] == first[1]["train_accuracy"]
 
