@@ -995,11 +995,13 @@ def predict(trainer: Trainer, datasets: dict[str, SpamDataset]) -> dict[str, tup
     return predictions
 
 
-def fit_rivals(splits: dict[str, pd.DataFrame], majority: str) -> Iterator[tuple[str, TfidfModel]]:
+def predict_with_tfidf(
+    splits: dict[str, pd.DataFrame], majority: str
+) -> tuple[dict[str, dict[str, tuple[np.ndarray, np.ndarray]]], TfidfModel]:
     """Train TF-IDF and logistic regression, once per set of messages the language model could learn from.
 
-    Yields:
-        Name and model, the one that learned from all of them last.
+    Returns:
+        The predictions of each, and the last model, which learned from all that the language model learns from.
     """
     name, parts = "TF-IDF, train", ["train", *(["feedback"] if "feedback" in splits else [])]
     training_sets = {name: parts}
@@ -1008,12 +1010,15 @@ def fit_rivals(splits: dict[str, pd.DataFrame], majority: str) -> Iterator[tuple
         training_sets[name] = parts
     if "present_day" in splits:
         training_sets[f"{name} + today"] = [*parts, "present_day"]
+    predictions = {}
     for name, parts in training_sets.items():
         messages = pd.concat([splits[part] for part in parts])
         try:
-            yield name, fit_tfidf(messages["Text"].tolist(), messages["Label"].tolist())
+            model = fit_tfidf(messages["Text"].tolist(), messages["Label"].tolist())
         except ValueError as error:
             raise ConfigurationError(f"The messages hold no words: {error}") from error
+        predictions[name] = tfidf_predictions(model, {split: splits[split] for split in HELD_OUT})
+    return predictions, model
 
 
 def save_predictions(
@@ -1236,11 +1241,9 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
     trainer = build_trainer(model, tokenizer, datasets, data_args, args)
 
     # The rivals first: whatever is wrong with the data shows before hours of training. One process alone reports them.
-    rivals, partner = {}, None
-    for name, rival in fit_rivals(splits, data_args.majority) if args.process_index == 0 else ():
-        rivals[name] = tfidf_predictions(rival, {split: splits[split] for split in HELD_OUT})
-        # The last one learned from the same messages as the language model.
-        partner = rival if model_args.add_tfidf else None
+    rivals, partner = predict_with_tfidf(splits, data_args.majority) if args.process_index == 0 else ({}, None)
+    if not model_args.add_tfidf:
+        partner = None
     logger.info("Evaluating before fine-tuning")
     before = predict(trainer, datasets)
     if args.process_index == 0:
@@ -1249,11 +1252,11 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
     logger.info("Evaluating after fine-tuning")
     after = predict(trainer, datasets)
     # The row of the table that is what the saved folder answers.
-    saved = "after + TF-IDF" if partner else "after"
+    saved, weight = ("after + TF-IDF", LANGUAGE_MODEL_WEIGHT) if partner else ("after", None)
     everyone = {"before": before, "after": after}
     if partner:
-        *_, of_tfidf = rivals.values()
-        everyone[saved] = predictions_together(after, of_tfidf, LANGUAGE_MODEL_WEIGHT)
+        *_, of_partner = rivals.values()
+        everyone[saved] = predictions_together(after, of_partner, weight)
     everyone |= rivals
     results, thresholds = {}, {}
     for name, predictions in everyone.items():
@@ -1291,7 +1294,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
         },
         "decision_threshold": threshold,
         "saved": saved,
-        "language_model_weight": LANGUAGE_MODEL_WEIGHT if partner else None,
+        "language_model_weight": weight,
         "results": results,
     }
     if args.process_index == 0:
@@ -1299,18 +1302,17 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
         report["total_seconds"] = time.perf_counter() - started
         report["peak_memory_gib"] = peak_memory_gib()
         card = model_card(report)
-        settings = {"decision_threshold": threshold}
-        if partner:
-            settings["language_model_weight"] = LANGUAGE_MODEL_WEIGHT
+        settings = {"decision_threshold": threshold, "language_model_weight": weight}
         save_adapter(model, tokenizer, base, card, Path(args.adapter_dir), partner, **settings)
-        title = f"{base.name} + {TUNINGS[model_args.tuning]} on {data['name']}"
+        trained = f"{base.name} + {TUNINGS[model_args.tuning]}"
+        title = f"{trained} on {data['name']}"
         seen = ("Examples seen", args.train_batch_size * args.gradient_accumulation_steps * args.world_size)
         best_step = report["training"]["best_step"] if args.load_best_model_at_end else None
         labels, probabilities = (
             np.concatenate(pair) for pair in zip(everyone[saved]["test"], everyone[saved]["left_out_test"], strict=True)
         )
-        answering = title.replace(" on ", " + TF-IDF on ", 1) if partner else title
-        reliability = plot_reliability(labels, probabilities, label_names[1], f"Held-out messages, {answering}")
+        reliability_title = f"Held-out messages, {trained}{' + TF-IDF' if partner else ''} on {data['name']}"
+        reliability = plot_reliability(labels, probabilities, label_names[1], reliability_title)
         plot_metrics(
             state.log_history, args.metrics_pdf, title, best_step, args.plot_over, seen, more_pages=[reliability]
         )
