@@ -23,6 +23,7 @@ import pandas as pd
 from scipy import stats
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
@@ -182,28 +183,35 @@ def compare_on_modern_messages(folders: list[Path], others: dict[str, list[Path]
 
     texts = messages["Text"].tolist()
 
+    # Each returns which messages are called spam, shape (messages,).
+    def called_spam(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> np.ndarray:
+        return np.array([answer.label == "spam" for answer in classify(texts, tokenizer, model)])
+
     def called_spam_by_tfidf(model: TfidfModel) -> np.ndarray:
         return model.log_odds(texts) >= 0
 
     def ours_and_rivals(folder: Path) -> dict[str, np.ndarray]:
-        """Return of each model which messages it calls spam, shape (messages,)."""
         tokenizer, model = load_tokenizer_and_model(folder / "model", fast_dtype())
         files = [folder / "dataset" / f"{part}.csv" for part in ("train", "left_out_train")]
         train = pd.concat([pd.read_csv(file, keep_default_na=False) for file in files])
         without_today = fit_tfidf(train["Text"].tolist(), train["Label"].tolist())
-        called = {OURS: [answer.label == "spam" for answer in classify(texts, tokenizer, model)]}
+        ours = called_spam(tokenizer, model)
         partner, model.tfidf = model.tfidf, None
-        called[ALONE] = [answer.label == "spam" for answer in classify(texts, tokenizer, model)]
-        return called | {RIVALS[1]: called_spam_by_tfidf(without_today), RIVALS[2]: called_spam_by_tfidf(partner)}
-
-    def other(folder: Path) -> np.ndarray:
-        loaded = load_tokenizer_and_model(folder / "model", fast_dtype())
-        return np.array([answer.label == "spam" for answer in classify(texts, *loaded)])
+        return {
+            OURS: ours,
+            ALONE: called_spam(tokenizer, model),
+            RIVALS[1]: called_spam_by_tfidf(without_today),
+            RIVALS[2]: called_spam_by_tfidf(partner),
+        }
 
     runs = [ours_and_rivals(folder) for folder in folders]
     # Each of shape (messages,): what share of the runs calls a message spam.
     called = {name: np.mean([run[name] for run in runs], axis=0) for name in runs[0]}
-    called |= {name: np.mean([other(folder) for folder in of], axis=0) for name, of in others.items() if of}
+    called |= {
+        name: np.mean([called_spam(*load_tokenizer_and_model(run / "model", fast_dtype())) for run in of], axis=0)
+        for name, of in others.items()
+        if of
+    }
 
     def rates(chosen: pd.Series) -> list[str]:
         cells = []
