@@ -1,6 +1,7 @@
 """Small stand-ins: a tiny GPT-2 with a tokenizer trained on the spot, a learnable data set, HTTP servers."""
 
 import http.server
+import json
 import shutil
 import subprocess
 import threading
@@ -21,6 +22,7 @@ from transformers import (
 )
 
 from text_classifier import quiet_loading
+from tfidf_model import TfidfModel, save_tfidf
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -80,6 +82,14 @@ def tiny_review_adapter(tmp_path_factory, tiny_gpt2):
     model.config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def give_partner(adapter: Path, model: TfidfModel, language_model_weight: float) -> None:
+    """Put a TF-IDF model into an adapter folder, to answer with the language model."""
+    save_tfidf(model, adapter)
+    config = json.loads((adapter / "config.json").read_text())
+    config["language_model_weight"] = language_model_weight
+    (adapter / "config.json").write_text(json.dumps(config))
 
 
 @pytest.fixture(scope="session")

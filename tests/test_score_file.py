@@ -12,11 +12,11 @@ import time
 
 import pandas as pd
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, give_partner
 
 import text_classifier
 from text_classifier import classify, load_tokenizer_and_model, main
-from tfidf_model import fit_tfidf, save_tfidf
+from tfidf_model import fit_tfidf
 
 SCRIPT = REPOSITORY / "text_classifier.py"
 
@@ -150,9 +150,7 @@ def test_weights_of_8_bits_give_nearly_the_same_probabilities(reviews, tiny_revi
     adapter = tmp_path / "adapter"
     shutil.copytree(tiny_review_adapter, adapter)
     texts = pd.read_csv(reviews)["text"].dropna().tolist()
-    save_tfidf(fit_tfidf(texts, [number % 2 for number in range(len(texts))]), adapter)
-    config = json.loads((adapter / "config.json").read_text())
-    (adapter / "config.json").write_text(json.dumps(config | {"language_model_weight": 0.5}))
+    give_partner(adapter, fit_tfidf(texts, [number % 2 for number in range(len(texts))]), 0.5)
     scored = reviews.with_name("scored.csv")
     assert main(command(reviews, adapter)) == 0
     exact = pd.read_csv(scored)["positive_probability"].dropna()

@@ -57,12 +57,16 @@ def test_the_card_keeps_its_promises_on_the_test_split(splits, shipped, shipped_
     assert promised["accuracy"] == pytest.approx(metrics["accuracy"], abs=1e-4)
 
 
-def test_at_the_natural_ratio_it_is_accurate_and_not_less_than_tfidf_on_the_same_messages(splits, shipped):
+def test_at_the_natural_ratio_it_is_accurate_and_not_below_tfidf_on_the_same_messages(splits, shipped, monkeypatch):
     held_out = pd.concat([splits["test"], splits["left_out_test"]])
     metrics = classification_metrics(held_out["Label"], spam_probabilities(held_out["Text"], shipped))
-    rival = tfidf_probabilities(splits, held_out, "left_out_train", "present_day")
-    baseline = classification_metrics(held_out["Label"], rival)
-    assert metrics["accuracy"] >= max(0.99, baseline["accuracy"]) and metrics["f1"] >= 0.96
+    parts = ("left_out_train", "present_day")
+    partner = classification_metrics(held_out["Label"], tfidf_probabilities(splits, held_out, *parts))
+    assert metrics["accuracy"] >= partner["accuracy"]
+    # TF-IDF as people use it: scikit-learn's default.
+    monkeypatch.setattr("tfidf_model.C", 1.0)
+    baseline = classification_metrics(held_out["Label"], tfidf_probabilities(splits, held_out, *parts))
+    assert metrics["accuracy"] >= max(0.99, baseline["accuracy"]) and metrics["f1"] >= max(0.96, baseline["f1"])
     assert metrics["n"] > 800 and metrics["false_positive_rate"] <= 0.003
     assert metrics["calibration_error"] <= 0.02
 

@@ -1,11 +1,10 @@
 """The n-gram model is scikit-learn's, survives saving, and adds to a language model what it should."""
 
-import json
 import shutil
 
 import numpy as np
 import pytest
-from conftest import make_messages
+from conftest import give_partner, make_messages
 from scipy.special import logit
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -15,11 +14,6 @@ from text_classifier import classify, load_tokenizer_and_model
 from tfidf_model import fit_tfidf, load_tfidf, save_tfidf
 
 TEXTS = ["WIN a prize, call 77", "see you at 7 tonight", "", "免费 ❤️ \ud800", "free " * 500]
-
-
-def answer_together(folder, weight):
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"language_model_weight": weight}))
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +59,7 @@ def test_beside_an_adapter_both_answer(messages, tmp_path, tiny_review_adapter):
     folder = tmp_path / "adapter"
     shutil.copytree(tiny_review_adapter, folder)
     model = fit_tfidf(*messages)
-    save_tfidf(model, folder)
-    answer_together(folder, 0.25)
+    give_partner(folder, model, 0.25)
     texts = [text for text in TEXTS if text]
 
     def log_odds(adapter_dir):
@@ -84,8 +77,7 @@ def test_an_incomplete_folder_is_refused(messages, tmp_path, tiny_review_adapter
     """Of two that answer together, one must not answer alone."""
     folder = tmp_path / "adapter"
     shutil.copytree(tiny_review_adapter, folder)
-    save_tfidf(fit_tfidf(*messages), folder)
-    answer_together(folder, 0.5)
+    give_partner(folder, fit_tfidf(*messages), 0.5)
     (folder / file).unlink()
     if content is not None:
         (folder / file).write_bytes(content)
