@@ -254,7 +254,7 @@ def plot_reliability(labels: np.ndarray, probabilities: np.ndarray, positive_lab
         xlim=(-0.03, 1.03),
         ylim=(-0.03, 1.03),
     )
-    reliability.legend(loc="upper left")
+    reliability.legend()
     names = {1: (positive_label, "tab:red"), 0: (f"not {positive_label}", "tab:green")}
     for label, (name, colour) in names.items():
         histogram.hist(probabilities[labels == label], bins=30, range=(0, 1), color=colour, alpha=0.6, label=name)

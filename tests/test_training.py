@@ -32,6 +32,7 @@ from transformers import (
 
 import gpt_classification_model
 import gpt_pretraining
+from artifact_sources import BaseModel
 from gpt_classification_model import main, parse_arguments, plot_metrics
 from text_classifier import classify, encode, load_tokenizer_and_model
 
@@ -265,6 +266,20 @@ def test_frozen_weights_stored_in_bfloat16_change_no_result(tmp_path, tiny_gpt2,
     # The embeddings are frozen and stay as they are.
     assert dtypes == {(True, torch.float32), (False, torch.bfloat16), (False, torch.float32)}
     assert_same_adapter(tmp_path / "stored", tmp_path / "converted")
+
+
+def test_gpt2_s_activation_in_one_step_changes_no_result(tiny_gpt2):
+    """What the base computes in eight steps; an adapter trained so fits the base as everyone else loads it."""
+    model_args, _, _ = parse_arguments([])
+    source = BaseModel(Path(tiny_gpt2), "tiny", "local folder", "")
+    tokenizer = gpt_classification_model.load_tokenizer(source, max_length=120)
+    model = gpt_classification_model.build_model(source, tokenizer, ["ham", "spam"], model_args).eval()
+    assert model.config.activation_function == "gelu_pytorch_tanh"
+    tokens = tokenizer(["call now to win a prize"], return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        ours = model(tokens, output_hidden_states=True).hidden_states[-1]
+        published = AutoModel.from_pretrained(tiny_gpt2)(tokens).last_hidden_state
+    assert published.std() > 0.1 and torch.allclose(ours, published, atol=1e-5)
 
 
 def test_peak_memory_is_that_of_the_process_and_not_of_what_started_it():
