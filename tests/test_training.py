@@ -271,7 +271,7 @@ def test_frozen_weights_stored_in_bfloat16_change_no_result(tmp_path, tiny_gpt2,
 def test_gpt2_s_activation_in_one_step_changes_no_result(tiny_gpt2):
     """What the base computes in eight steps; an adapter trained so fits the base as everyone else loads it."""
     model_args, _, _ = parse_arguments([])
-    source = BaseModel(Path(tiny_gpt2), "tiny", "local folder", "")
+    source = BaseModel(str(tiny_gpt2), tiny_gpt2, "local folder", "")
     tokenizer = gpt_classification_model.load_tokenizer(source, max_length=120)
     model = gpt_classification_model.build_model(source, tokenizer, ["ham", "spam"], model_args).eval()
     assert model.config.activation_function == "gelu_pytorch_tanh"
