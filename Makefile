@@ -16,7 +16,7 @@ test: $(VENV)/development
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pytest
 
-# An hour and twenty minutes; what is finished is not repeated after a stop.
+# An hour and a half; what is finished is not repeated after a stop.
 benchmark: $(VENV)/development
 	$(VENV)/bin/python benchmarks/summary.py
 

@@ -1,6 +1,6 @@
 """Every benchmark in one run, and their figures beside the rivals' in one table: `python benchmarks/summary.py`.
 
-An hour and twenty minutes on two CPU cores, which should have nothing else to do. A benchmark that is finished is not
+An hour and a half on two CPU cores, which should have nothing else to do. A benchmark that is finished is not
 repeated, so that this can be stopped and started; `make clean` removes what was measured. The table is
 printed and saved as BENCHMARKS.md.
 """
