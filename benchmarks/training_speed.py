@@ -238,8 +238,8 @@ def main() -> None:
     grouped = FreshSampler(dataset.labels, dataset.lengths, draws, group_size=16, seed=0)
     longest = DataCollatorWithPadding(tokenizer)
     to_120 = DataCollatorWithPadding(tokenizer, padding="max_length", max_length=120)
-    tutorial = make_model(tokenizer, 0.1, "sdpa", "gelu_new")
-    ours, mixed_ours = (make_model(tokenizer, 0.0, "eager", FUSED_ACTIVATIONS["gelu_new"]) for _ in range(2))
+    as_ours = (0.0, "eager", FUSED_ACTIVATIONS["gelu_new"])
+    tutorial, ours = make_model(tokenizer, 0.1, "sdpa", "gelu_new"), make_model(tokenizer, *as_ours)
     together = DataLoader(dataset, 16, sampler=grouped, collate_fn=longest)
     to_120_random, longest_random = (
         DataLoader(dataset, 16, shuffle=True, collate_fn=collator) for collator in (to_120, longest)
@@ -252,6 +252,7 @@ def main() -> None:
         "... no LoRA dropout, plain attention, GELU in one step": (ours, together, False),
     }
     if fast_dtype() is torch.bfloat16:
+        mixed_ours = make_model(tokenizer, *as_ours)
         store_frozen_in_bfloat16(mixed_ours)
         ways["... in bfloat16"] = (mixed_ours, together, True)
     best = dict.fromkeys(ways, 0.0)
