@@ -18,11 +18,11 @@ test: $(VENV)/development
 
 # An hour and a half; what is finished is not repeated after a stop.
 benchmark: $(VENV)/development
-	$(VENV)/bin/python benchmarks/summary.py
+	$(VENV)/bin/python -m benchmarks.summary
 
 # Needs Chromium and a Chinese font: apt-get install chromium fonts-noto-cjk
 screenshots: $(VENV)/development
-	$(VENV)/bin/python docs/make_screenshots.py
+	$(VENV)/bin/python -m docs.make_screenshots
 
 $(VENV)/runtime: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \

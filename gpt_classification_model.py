@@ -1208,8 +1208,19 @@ def check_same_everywhere(*checksums: str) -> None:
         raise ConfigurationError("The processes found different weights or data; start again with local ones.")
 
 
-def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuningArguments) -> dict:
-    """Run a recipe from data to saved adapter and return the report that is saved as metrics.json."""
+def train(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: FineTuningArguments,
+    dataset_class: type[SpamDataset] = SpamDataset,
+    load_tokenizer: Callable[[BaseModel, int, bool], PreTrainedTokenizerBase] = load_tokenizer,
+) -> dict:
+    """Run a recipe from data to saved adapter and return the report that is saved as metrics.json.
+
+    Args:
+        dataset_class: tokenises a split; benchmarks give others.
+        load_tokenizer: the same.
+    """
     started = time.perf_counter()
     # For every new shape of a matrix product oneDNN, which multiplies on CPUs, prepares a program. It keeps 1,024 of
     # them, fewer than batches of all lengths need, and reads how many it may keep at its first product.
@@ -1236,7 +1247,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
     set_seed(args.seed)
     tokenizer = load_tokenizer(base, data_args.max_length, data_args.normalize_text)
     datasets = {
-        name: SpamDataset(file, tokenizer, data_args.max_length, data_args.text_column, data_args.label_column)
+        name: dataset_class(file, tokenizer, data_args.max_length, data_args.text_column, data_args.label_column)
         for name, file in csv_files.items()
     }
     model = build_model(base, tokenizer, label_names, model_args)
@@ -1355,11 +1366,15 @@ def run_script(run: Callable[[], object], args: TrainingArguments, outputs: str)
     return 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Train as the command line says; return the exit code."""
+def main(argv: Sequence[str] | None = None, **pieces) -> int:
+    """Train as the command line says; return the exit code.
+
+    Args:
+        pieces: what `train` is to use instead of its own.
+    """
     model_args, data_args, args = parse_arguments(sys.argv[1:] if argv is None else argv)
     outputs = f"{args.adapter_dir} and {args.metrics_pdf}"
-    return run_script(lambda: train(model_args, data_args, args), args, outputs)
+    return run_script(lambda: train(model_args, data_args, args, **pieces), args, outputs)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How accurate the default recipe is beside its rivals: `python benchmarks/accuracy.py`.
+"""How accurate the default recipe is beside its rivals: `python -m benchmarks.accuracy`.
 
 The recipe is run once for each of five seeds, which draw the splits as well, and compared with TF-IDF and
 logistic regression on the same held-out messages: the test split and the ham that balancing left out,
@@ -25,22 +25,17 @@ from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY))
-
-from design_choices import train  # noqa: E402
-
-from artifact_sources import atomic_path, resolve_sms_spam  # noqa: E402
-from evaluation_report import classification_metrics  # noqa: E402
-from gpt_classification_model import LANGUAGE_MODEL_WEIGHT, write_json  # noqa: E402
-from text_classifier import classify, fast_dtype, load_tokenizer_and_model  # noqa: E402
-from tfidf_model import TfidfModel, fit_tfidf  # noqa: E402
+from artifact_sources import atomic_path, resolve_sms_spam
+from benchmarks.common import FIGURES, REPOSITORY, spread, train
+from evaluation_report import classification_metrics
+from gpt_classification_model import LANGUAGE_MODEL_WEIGHT, write_json
+from text_classifier import classify, fast_dtype, load_tokenizer_and_model
+from tfidf_model import TfidfModel, fit_tfidf
 
 SEEDS = (123, 124, 125, 126, 127)
 RUNS = Path("results/accuracy")
 MODERN = REPOSITORY / "tests" / "modern_messages.tsv"
 TABLE = REPOSITORY / "benchmarks" / "ACCURACY.md"
-FIGURES = REPOSITORY / "results" / "benchmarks" / "accuracy.json"
 INTERVAL_OF_ALL = (
     ";\nthose of all seeds are for repeated splits, which share messages (Nadeau and Bengio, Machine Learning 52, 2003)"
 )
@@ -112,11 +107,6 @@ def repeated_interval(differences: list[float], test_messages: int, train_messag
     return float(np.mean(differences) - half), float(np.mean(differences) + half)
 
 
-def percent(values: list[float]) -> str:
-    """Return mean and standard deviation in per cent."""
-    return f"{100 * np.mean(values):.2f}" + (f" ± {100 * np.std(values, ddof=1):.2f}" if len(values) > 1 else "")
-
-
 def compare(folders: dict[int, Path], others: dict[str, dict[int, Path]]) -> tuple[str, dict]:
     """Lay out the figures of all runs at the natural ratio, and what separates ours from the others.
 
@@ -163,7 +153,7 @@ def compare(folders: dict[int, Path], others: dict[str, dict[int, Path]]) -> tup
         if gains := of_model["gain"]:
             low, high = repeated_interval(gains, test, train)
             shown = f"{100 * np.mean(gains):+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
-        cells = [percent(of_model[name]) for name in METRICS]
+        cells = [spread(of_model[name]) for name in METRICS]
         lines.append(f"| **all** | **{model}** | {' | '.join(cells)} | {shown} |")
     return "\n".join(lines), figures
 
@@ -258,7 +248,7 @@ def main() -> None:
     )
     text = f"""# Accuracy, measured
 
-Made by `{shlex.join(["python", "benchmarks/accuracy.py", *sys.argv[1:]])}`:
+Made by `{shlex.join(["python", "-m", "benchmarks.accuracy", *sys.argv[1:]])}`:
 the default recipe on {reports[0]["base_model"]["name"]}, and as its rivals
 TF-IDF with logistic regression and, for the first seed, the published recipe (`recipes/sms_spam_gpt2_published.yaml`,
 all layers, on the same split) and this one with `--present_day_messages false`. This recipe adds
@@ -281,7 +271,7 @@ TF-IDF rows name what was trained on. Means over the seeds; of the other recipes
 """
     with atomic_path(TABLE) as scratch:
         scratch.write_text(text, encoding="utf-8")
-    write_json({"natural_ratio": figures, "modern": right}, FIGURES)
+    write_json({"natural_ratio": figures, "modern": right}, FIGURES / "accuracy.json")
     print(text)
 
 

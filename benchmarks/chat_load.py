@@ -1,6 +1,6 @@
 """Many people chat at once: throughput and waiting time of the running app, against one message at a time.
 
-    python benchmarks/chat_load.py
+    python -m benchmarks.chat_load
 
 Starts the app on this machine with the shipped adapter and lets simulated visitors talk to it over the
 same WebSocket as a browser, each sending its next message when the last was answered. Compared in one
@@ -10,7 +10,6 @@ loaded anew for every message.
 
 import argparse
 import asyncio
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,21 +18,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
-
-from app_server import ChatClient, copy_of_app, running_app  # noqa: E402
-
-from gpt_classification_model import DataArguments, load_splits, write_json  # noqa: E402
-from text_classifier import classify, fast_dtype, load_tokenizer_and_model  # noqa: E402
-
-FIGURES = REPOSITORY / "results" / "benchmarks" / "chat_load.json"
+from benchmarks.app_server import ChatClient, copy_of_app, running_app
+from benchmarks.common import ADAPTER, FIGURES, shipped_splits
+from gpt_classification_model import write_json
+from text_classifier import classify, fast_dtype, load_tokenizer_and_model
 
 
 def unseen_messages(count: int) -> list[str]:
     """Return messages of the splits that the shipped adapter was not trained on."""
-    with tempfile.TemporaryDirectory() as folder:
-        splits, _, _ = load_splits(DataArguments(data_source="mirror", dataset_dir=folder))
+    splits = shipped_splits()
     messages = pd.concat([splits["test"], splits["left_out_test"]])["Text"]
     return messages.sample(count, random_state=0, replace=count > len(messages)).tolist()
 
@@ -80,12 +73,11 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=50)
     parser.add_argument("--messages", type=int, default=1000)
     arguments = parser.parse_args()
-    adapter = REPOSITORY / "lora_model"
     messages = unseen_messages(arguments.messages)
     rows = {}
 
-    exact = load_tokenizer_and_model(adapter, torch.float32)
-    fast = load_tokenizer_and_model(adapter, fast_dtype())
+    exact = load_tokenizer_and_model(ADAPTER, torch.float32)
+    fast = load_tokenizer_and_model(ADAPTER, fast_dtype())
     for number, loaded in enumerate((exact, fast)):
         classify(messages[:4], *loaded)
         seconds = timed(lambda index, loaded=loaded: classify([messages[index]], *loaded), 100)
@@ -98,12 +90,12 @@ def main() -> None:
         ]
     )
     del exact, fast
-    reloading = timed(lambda index: classify([messages[index]], *load_tokenizer_and_model(adapter)), 5)
+    reloading = timed(lambda index: classify([messages[index]], *load_tokenizer_and_model(ADAPTER)), 5)
     rows["model loaded for every message"] = (reloading, len(reloading) / sum(reloading))
 
     with tempfile.TemporaryDirectory() as folder:
         copy_of_app(Path(folder))
-        with running_app(Path(folder), ADAPTER_DIR=str(adapter)) as address:
+        with running_app(Path(folder), ADAPTER_DIR=str(ADAPTER)) as address:
             asyncio.run(visitors(address, messages[:20], 1))
             # Long enough for the explanation of one message to be done before the next.
             rows["the app, 1 person"] = (asyncio.run(visitor(address, messages[:30], pause=2)), None)
@@ -120,7 +112,7 @@ def main() -> None:
         name: {"messages_per_second": throughput, "p50_ms": 1000 * np.median(seconds)}
         for name, (seconds, throughput) in rows.items()
     }
-    write_json(figures | {"agreement": agreement, "errors": errors}, FIGURES)
+    write_json(figures | {"agreement": agreement, "errors": errors}, FIGURES / "chat_load.json")
     names = list(rows)
     served = rows[names[-1]][1]
     print(

@@ -1,4 +1,4 @@
-"""What each design choice is worth: `python benchmarks/design_choices.py`.
+"""What each design choice is worth: `python -m benchmarks.design_choices`.
 
 Every row is the default recipe with what its flags change, run by a command of its own, once for each
 seed; the seed also draws the split, and all rows share the seeds' splits. A finished run is a line of
@@ -12,22 +12,25 @@ import json
 import os
 import shlex
 import shutil
-import statistics
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from resource import struct_rusage
 
-from transformers import AutoConfig, AutoModel, AutoTokenizer, set_seed
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY))
-
-import gpt_classification_model  # noqa: E402
-from artifact_sources import ArtifactError, DataFile, atomic_path, resolve_base_model, resolve_sms_spam  # noqa: E402
+import gpt_classification_model
+from artifact_sources import (
+    ArtifactError,
+    BaseModel,
+    DataFile,
+    atomic_path,
+    resolve_base_model,
+    resolve_sms_spam,
+)
+from benchmarks.common import BALANCED, REPOSITORY, spread, train
 
 RUNS = REPOSITORY / "benchmarks" / "design_choices.jsonl"
 TABLE = REPOSITORY / "benchmarks" / "DESIGN_CHOICES.md"
@@ -40,15 +43,13 @@ SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 PRETRAINED_HERE = "./gpt_chitchat"
 
-# What all rows have in common besides the default recipe: balanced 1:1, which takes a third of the time.
-BALANCED = "--majority fresh --num_train_epochs 4"
 ALL_HAM = "--majority all --num_train_epochs 3 --minority_repeats"
 PUBLISHED = (
     "--majority same --num_train_epochs 5 --learning_rate 1e-4 "
     "--token_dropout 0 --text_noise 0 --normalize_text false --lora_dropout 0.1 --present_day_messages false "
     "--load_best_model_at_end true --metric_for_best_model accuracy --greater_is_better true"
 )
-READ_AFTER_PADDING = "benchmarks/design_choices.py --read_after_padding"
+READ_AFTER_PADDING = "-m benchmarks.design_choices --read_after_padding"
 
 
 @dataclass(frozen=True)
@@ -162,45 +163,14 @@ def read_after_padding(argv: list[str]) -> int:
                 self.encoded[name] = [row + [value] * (max_length - len(row)) for row in rows]
             self.lengths = [max_length] * len(self)
 
-    usual = gpt_classification_model.load_tokenizer
-
-    def load_tokenizer(base, max_length, normalize_text):
-        tokenizer = usual(base, max_length, normalize_text)
+    def load_tokenizer(base: BaseModel, max_length: int, normalize_text: bool) -> PreTrainedTokenizerBase:
+        tokenizer = gpt_classification_model.load_tokenizer(base, max_length, normalize_text)
         # The model answers at the last token that is not this one: another than fills the messages up.
         ordinary = next(number for number in range(len(tokenizer)) if number not in tokenizer.all_special_ids)
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(ordinary)
         return tokenizer
 
-    gpt_classification_model.SpamDataset = PaddedDataset
-    gpt_classification_model.load_tokenizer = load_tokenizer
-    return gpt_classification_model.main(argv)
-
-
-def train(command: list[str], folder: Path, messages: DataFile, jobs: int = 1) -> struct_rusage:
-    """Run a training command, all of whose files go to `folder`, and return what it used.
-
-    Args:
-        messages: the same for all runs: one of its own would ask UCI again, and might get another answer.
-        jobs: how many run at a time, sharing the cores.
-
-    Raises:
-        SystemExit: it failed.
-    """
-    (folder / "dataset").mkdir(parents=True, exist_ok=True)
-    shutil.copy(messages.path, folder / "dataset")
-    source = "mirror" if "mirror" in messages.source else "uci"
-    outputs = ["--output_dir", folder, "--adapter_dir", folder / "model", "--metrics_pdf", folder / "metrics.pdf"]
-    outputs += ["--dataset_dir", folder / "dataset", "--data_source", source]
-    command = [sys.executable, *command[1:], *map(str, outputs), "--disable_tqdm", "true"]
-    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, os.cpu_count() // jobs))}
-    with (folder / "log.txt").open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        # Not `process.wait`: this also tells what that one process used.
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{shlex.join(command)} failed: see {folder}/log.txt")
-    return usage
+    return gpt_classification_model.main(argv, dataset_class=PaddedDataset, load_tokenizer=load_tokenizer)
 
 
 def run(row: Row, seed: int, jobs: int, messages: DataFile) -> dict:
@@ -247,12 +217,6 @@ def read_runs() -> list[dict]:
 # ---------------------------------------------------------------------------- table
 
 
-def spread(values: list[float], scale: float = 100, digits: int = 2) -> str:
-    """Return the mean and, of more than one value, the standard deviation."""
-    text = f"{scale * statistics.mean(values):.{digits}f}"
-    return text if len(values) == 1 else f"{text} ± {scale * statistics.stdev(values):.{digits}f}"
-
-
 def table_row(title: str, runs: list[dict]) -> str:
     """Lay out the runs of one row; those of TF-IDF have no parameters, time and memory worth showing."""
     cells = [title, f"{runs[0]['trainable_parameters']:,}" if "trainable_parameters" in runs[0] else "–"]
@@ -279,7 +243,7 @@ def make_table(rows: list[Row], runs: list[dict]) -> str:
         "",
         "Every row is the default recipe (`recipes/sms_spam_gpt2.yaml`), balanced 1:1 with other ham in each of 4",
         "epochs, with what the row names changed: mean ± standard deviation over seeds, which draw the split as well;",
-        "all rows share the seeds' splits. Made by `python benchmarks/design_choices.py` from the runs in",
+        "all rows share the seeds' splits. Made by `python -m benchmarks.design_choices` from the runs in",
         "`design_choices.jsonl`. Figures are those of the language model alone, without the TF-IDF model that the",
         "default recipe lets answer with it.",
         "",
@@ -313,7 +277,7 @@ def make_table(rows: list[Row], runs: list[dict]) -> str:
     commits = ", ".join(sorted({one["commit"] or "no commit" for one in runs}))
     lines += ["", f"Messages from: {data}. Run on {'; '.join(machines)}, with the code of {commits}."]
     explanations = {
-        "Commands": "`python benchmarks/design_choices.py --rows NAME` runs a row, which is `python` with the\n"
+        "Commands": "`python -m benchmarks.design_choices --rows NAME` runs a row, which is `python` with the\n"
         "words below, outputs of its own and the seed. "
         f"`{PRETRAINED_HERE}` is made by\n`python gpt_pretraining.py recipes/gpt_pretraining_chitchat.yaml`.",
         "Not run here": "The weights could not be had, or time was short.",

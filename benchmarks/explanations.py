@@ -1,6 +1,6 @@
 """Do explanations name the words that matter? Sampled Shapley values against integrated gradients and others.
 
-    python benchmarks/explanations.py
+    python -m benchmarks.explanations
 
 Judged in two ways, on test messages of the shipped adapter: how far the answer moves when the words are
 removed that a method calls most important for it (a good one moves it far), and how well a method agrees
@@ -8,23 +8,17 @@ with Shapley values of many more samples. Times are of one message alone.
 """
 
 import argparse
-import sys
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from captum.attr import IntegratedGradients
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY))
-
-from chat.explanation import split_words, word_contributions  # noqa: E402
-from gpt_classification_model import DataArguments, load_splits  # noqa: E402
-from text_classifier import classify, encode, fast_dtype, load_tokenizer_and_model  # noqa: E402
+from benchmarks.common import ADAPTER, shipped_splits
+from chat.explanation import split_words, word_contributions
+from text_classifier import classify, encode, fast_dtype, load_tokenizer_and_model
 
 
 def main() -> None:
@@ -32,15 +26,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--messages", type=int, default=20, help="per class")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        test = load_splits(DataArguments(data_source="mirror", dataset_dir=folder))[0]["test"]
+    test = shipped_splits()["test"]
     # Long enough to have words to choose from, short enough that each counts on its own.
     test = test[test["Text"].str.split().str.len().between(5, 20)]
     texts = test.groupby("Label")["Text"].apply(lambda group: group.sample(arguments.messages, random_state=0)).tolist()
-    tokenizer, model = load_tokenizer_and_model(REPOSITORY / "lora_model", fast_dtype())
+    tokenizer, model = load_tokenizer_and_model(ADAPTER, fast_dtype())
     # Gradients can explain only the language model.
     model.tfidf = None
-    exact_model = load_tokenizer_and_model(REPOSITORY / "lora_model", torch.float32)[1]
+    exact_model = load_tokenizer_and_model(ADAPTER, torch.float32)[1]
     gaps = defaultdict(list)
 
     def ask(some: list[str]) -> list:

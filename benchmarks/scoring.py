@@ -1,4 +1,4 @@
-"""How fast the shipped adapter starts, answers and works through a file: `python benchmarks/scoring.py`.
+"""How fast the shipped adapter starts, answers and works through a file: `python -m benchmarks.scoring`.
 
 Every command runs in a process of its own, as a person would start it: one message from a cold start (with
 the base weights in the cache), and files of messages of the collection, drawn with repetition: one of a
@@ -21,16 +21,12 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY))
+from artifact_sources import read_sms_spam, resolve_sms_spam
+from benchmarks.common import ADAPTER, FIGURES, REPOSITORY, run_measured
+from gpt_classification_model import write_json
+from int8_model import Int8Model
+from text_classifier import classify, fast_dtype, load_tokenizer_and_model
 
-from artifact_sources import read_sms_spam, resolve_sms_spam  # noqa: E402
-from gpt_classification_model import write_json  # noqa: E402
-from int8_model import Int8Model  # noqa: E402
-from text_classifier import classify, fast_dtype, load_tokenizer_and_model  # noqa: E402
-
-FIGURES = REPOSITORY / "results" / "benchmarks" / "scoring.json"
-ADAPTER = REPOSITORY / "lora_model"
 FIRST_ANSWER = f"""
 from text_classifier import classify, fast_dtype, load_tokenizer_and_model
 print(classify(["Win a prize"], *load_tokenizer_and_model({str(ADAPTER)!r}, fast_dtype())))
@@ -39,15 +35,9 @@ print(classify(["Win a prize"], *load_tokenizer_and_model({str(ADAPTER)!r}, fast
 
 def run(*command: str | Path) -> tuple[float, float]:
     """Run a Python command and return its seconds and the most memory its process took, in MiB."""
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, *map(str, command)], cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"failed: {command}")
-    return time.perf_counter() - started, usage.ru_maxrss / 2**10
+    nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    seconds, usage = run_measured([sys.executable, *command], cwd=REPOSITORY, **nowhere)
+    return seconds, usage.ru_maxrss / 2**10
 
 
 def main() -> None:
@@ -100,7 +90,7 @@ def main() -> None:
             figures[f"{name}_agreement"] = agreement = np.mean(labels(compared) == expected)
             differ = round(len(texts) * (1 - agreement))
             rows.append((f"Labels as in float32, {name}", f"{100 * agreement:.2f} % ({differ} differ)", ""))
-    write_json(figures, FIGURES)
+    write_json(figures, FIGURES / "scoring.json")
     print(f"\nIn {str(fast_dtype()).removeprefix('torch.')} on {os.cpu_count()} CPU cores:\n")
     print("| | | Peak memory |\n| --- | ---: | ---: |")
     for row in rows:

@@ -1,4 +1,4 @@
-"""Every benchmark in one run, and their figures beside the rivals' in one table: `python benchmarks/summary.py`.
+"""Every benchmark in one run, and their figures beside the rivals' in one table: `python -m benchmarks.summary`.
 
 An hour and a half on two CPU cores, which should have nothing else to do. A benchmark that is finished is not
 repeated, so that this can be stopped and started; `make clean` removes what was measured. The table is
@@ -13,15 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY))
+from artifact_sources import atomic_path
+from benchmarks.accuracy import OURS, RIVALS
+from benchmarks.common import BALANCED, FIGURES, REPOSITORY, spread
 
-from accuracy import OURS, RIVALS, percent  # noqa: E402
-from design_choices import BALANCED  # noqa: E402
-
-from artifact_sources import atomic_path  # noqa: E402
-
-FIGURES = Path("results/benchmarks")
 TABLE = Path("benchmarks/BENCHMARKS.md")
 BENCHMARKS = {
     "accuracy": ["--jobs", "2"],
@@ -43,8 +38,8 @@ def accuracy_rows(figures: dict) -> list[tuple[str, str, str, str]]:
     }
     rows = []
     for name, (title, goal) in titles.items():
-        rivals = [f"{model} {percent(of[name])}" for model, of in natural.items() if model != OURS and of[name]]
-        rows.append((f"{title} ({seeds} seeds)", goal, percent(ours[name]), "; ".join(rivals)))
+        rivals = [f"{model} {spread(of[name])}" for model, of in natural.items() if model != OURS and of[name]]
+        rows.append((f"{title} ({seeds} seeds)", goal, spread(ours[name]), "; ".join(rivals)))
     for rival in RIVALS:
         above = sum(gain > 0 for gain in natural[rival]["gain"])
         points = 100 * np.mean(natural[rival]["gain"])
@@ -152,7 +147,7 @@ def main() -> None:
     os.chdir(REPOSITORY)
     for name, flags in BENCHMARKS.items():
         if not (FIGURES / f"{name}.json").is_file():
-            subprocess.run([sys.executable, f"benchmarks/{name}.py", *flags], check=True)
+            subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *flags], check=True)
     makers = (accuracy_rows, training_rows, scoring_rows, chat_rows)
     rows = [
         row

@@ -1,4 +1,4 @@
-"""How much faster than the documents' recipe training is: `python benchmarks/training_speed.py`.
+"""How much faster than the documents' recipe training is: `python -m benchmarks.training_speed`.
 
 **Steps.** GPT-2 small's architecture (124 M parameters, random weights: speed does not depend on their
 values) with LoRA on the SMS Spam Collection's training split, with the same batch size, in these ways:
@@ -23,7 +23,6 @@ first, which takes half an hour, a few steps and one evaluation are run, and its
 
 import argparse
 import contextlib
-import functools
 import json
 import os
 import subprocess
@@ -41,30 +40,29 @@ from transformers import (
     DataCollatorWithPadding,
     GPT2Config,
     PreTrainedTokenizerFast,
+    Trainer,
 )
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY))
-
-from design_choices import BALANCED  # noqa: E402
-
-import gpt_classification_model  # noqa: E402
-from artifact_sources import ArtifactError, resolve_base_model  # noqa: E402
-from gpt_classification_model import (  # noqa: E402
+from artifact_sources import ArtifactError, resolve_base_model, resolve_base_model_or_fallback
+from benchmarks.common import BALANCED, FIGURES, REPOSITORY
+from gpt_classification_model import (
     FUSED_ACTIVATIONS,
     LORA_TARGETS,
+    AccuracyCallback,
     DataArguments,
     FreshSampler,
     SpamDataset,
+    build_model,
+    compute_metrics,
     load_splits,
     load_tokenizer,
+    parse_arguments,
     peak_memory_gib,
     store_frozen_in_bfloat16,
     write_json,
 )
-from text_classifier import fast_dtype, quiet_loading  # noqa: E402
+from text_classifier import fast_dtype, quiet_loading
 
-FIGURES = REPOSITORY / "results" / "benchmarks" / "training_speed.json"
 DOCUMENTS_RECIPE = ("recipes/sms_spam_gpt2_published.yaml", "--protocol", "deduplicated", "--bf16", "false")
 
 
@@ -133,41 +131,50 @@ def messages_per_second(
     return messages / (time.perf_counter() - started)
 
 
-def train_as_documented(argv: list[str]) -> int:
-    """Train like the early tutorials, with this project's script; print how long that took, and end there."""
-    module, evaluations = gpt_classification_model, []
-    module.DataCollatorWithPadding = functools.partial(DataCollatorWithPadding, padding="max_length", max_length=120)
-    module.get_length_grouped_indices = lambda lengths, *_, generator: torch.randperm(
-        len(lengths), generator=generator
-    ).tolist()
-    module.length_order = lambda dataset: range(len(dataset))
-    module.TRAIN_ACCURACY_MESSAGES = 1_000_000
-    # What comes before and after training is not looked at.
-    module.predict = lambda trainer, datasets: {}
+class TimedTrainer(Trainer):
+    """`Trainer` that counts the seconds of its evaluations, callbacks included."""
 
-    class TimedTrainer(module.ClassificationTrainer):
-        def evaluate(self, *arguments, **options):
-            started = time.perf_counter()
-            metrics = super().evaluate(*arguments, **options)
-            evaluations.append(time.perf_counter() - started)
-            return metrics
+    evaluation_seconds = 0.0
 
-        def train(self, **options):
-            outcome = super().train(**options)
-            print(
-                json.dumps(
-                    {
-                        "train_seconds": outcome.metrics["train_runtime"],
-                        "evaluation_seconds": sum(evaluations),
-                        "train_messages": len(self.train_dataset),
-                        "peak_memory_gib": peak_memory_gib(),
-                    }
-                )
-            )
-            raise SystemExit
+    def evaluate(self, *arguments, **options) -> dict[str, float]:
+        started = time.perf_counter()
+        metrics = super().evaluate(*arguments, **options)
+        self.evaluation_seconds += time.perf_counter() - started
+        return metrics
 
-    module.ClassificationTrainer = TimedTrainer
-    return module.main(argv)
+
+def train_as_documented(argv: list[str]) -> None:
+    """Train like the early tutorials, from this project's pieces and a plain `Trainer`; print how long that took.
+
+    Padded to 120 tokens, in random order, evaluated unsorted, and every training message predicted at every evaluation.
+    """
+    model_args, data_args, args = parse_arguments(argv)
+    splits, label_names, _ = load_splits(data_args)
+    base = resolve_base_model_or_fallback(model_args.model_name_or_path, model_args.fallback_model)
+    tokenizer = load_tokenizer(base, data_args.max_length)
+    datasets = {}
+    for name in ("train", "validation"):
+        csv_file = Path(data_args.dataset_dir, f"{name}.csv")
+        splits[name].to_csv(csv_file, index=False)
+        datasets[name] = SpamDataset(csv_file, tokenizer, data_args.max_length)
+    trainer = TimedTrainer(
+        model=build_model(base, tokenizer, label_names, model_args),
+        args=args,
+        train_dataset=datasets["train"],
+        eval_dataset=datasets["validation"],
+        data_collator=DataCollatorWithPadding(tokenizer, padding="max_length", max_length=data_args.max_length),
+        processing_class=tokenizer,
+        compute_metrics=compute_metrics,
+    )
+    trainer.add_callback(AccuracyCallback(trainer))
+    outcome = trainer.train()
+    figures = {
+        "train_seconds": outcome.metrics["train_runtime"],
+        "evaluation_seconds": trainer.evaluation_seconds,
+        "train_messages": len(datasets["train"]),
+        "peak_memory_gib": peak_memory_gib(),
+    }
+    print(json.dumps(figures))
 
 
 def compare_whole_runs(steps: int) -> dict:
@@ -209,7 +216,11 @@ def compare_whole_runs(steps: int) -> dict:
             }
         print(f"Running {steps} steps of the documents' recipe ...", flush=True)
         of_steps = ["--max_steps", str(steps), "--eval_steps", str(steps), "--save_steps", str(steps)]
-        theirs = json.loads(run(__file__, "--train-as-documented", *DOCUMENTS_RECIPE, *of_steps).splitlines()[-1])
+        theirs = json.loads(
+            run("-m", "benchmarks.training_speed", "--train-as-documented", *DOCUMENTS_RECIPE, *of_steps).splitlines()[
+                -1
+            ]
+        )
     a_step = (theirs["train_seconds"] - theirs["evaluation_seconds"]) / steps
     epochs, batch, evaluate_every = 5, 16, 100
     all_steps = epochs * -(-theirs["train_messages"] // batch)
@@ -278,10 +289,11 @@ def main() -> None:
         for name, of_run in whole.items():
             print(f"| {name} | {of_run['minutes']:.1f} | {of_run['gib']:.1f} |")
         print("\nOf the documents' {1} steps {0} were run.".format(*whole["documents"]["steps"]))
-    write_json(figures, FIGURES)
+    write_json(figures, FIGURES / "training_speed.json")
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--train-as-documented"]:
-        sys.exit(train_as_documented(sys.argv[2:]))
-    main()
+        train_as_documented(sys.argv[2:])
+    else:
+        main()

@@ -1,18 +1,14 @@
 """Photograph the chat for the READMEs: `make screenshots`."""
 
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
-
-from app_server import copy_of_app, running_app  # noqa: E402
-
-from chat.texts import STARTERS  # noqa: E402
+from benchmarks.app_server import copy_of_app, running_app
+from benchmarks.common import ADAPTER, REPOSITORY
+from chat.texts import STARTERS
 
 SPAM, PHISHING, FRIEND, NOTICE = (message for _, message in STARTERS["spam"])
 
@@ -44,7 +40,7 @@ def main() -> None:
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
         )
         feedback = str(Path(folder, "feedback.sqlite"))
-        with running_app(Path(folder), ADAPTER_DIR=str(REPOSITORY / "lora_model"), FEEDBACK_FILE=feedback) as address:
+        with running_app(Path(folder), ADAPTER_DIR=str(ADAPTER), FEEDBACK_FILE=feedback) as address:
             page = open_chat(browser, address, "zh-CN", "light", 900, 780)
             ask(page, PHISHING, 1)
             ask(page, FRIEND, 2)

@@ -1,16 +1,11 @@
 """What benchmarks conclude from their figures."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import expit
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-
-from accuracy import (
+from benchmarks.accuracy import (
     ALONE,
     METRICS,
     OTHERS,
@@ -21,8 +16,7 @@ from accuracy import (
     paired_interval,
     repeated_interval,
 )
-from summary import accuracy_rows, training_rows
-
+from benchmarks.summary import accuracy_rows, training_rows
 from gpt_classification_model import write_json
 
 PUBLISHED, _ = OTHERS

@@ -14,10 +14,10 @@ from pathlib import Path
 import httpx
 import openpyxl
 import pytest
-from app_server import ChatClient, app_command, copy_of_app, environment, free_port, running_app
 from huggingface_hub import ModelCard
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from benchmarks.app_server import ChatClient, app_command, copy_of_app, environment, free_port, running_app
 from chat.texts import STARTERS
 
 SPAM = "URGENT! You have won a 1 week FREE membership in our £100,000 prize Jackpot! Txt the word: CLAIM to No: 81010"

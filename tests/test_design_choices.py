@@ -1,7 +1,7 @@
 """The table of design choices: every row is a command that runs, and the table says what the runs say."""
 
-import importlib.util
 import json
+import os
 import subprocess
 import sys
 import time
@@ -11,31 +11,20 @@ from conftest import REPOSITORY
 from test_training import arguments, run_here
 from transformers import AutoTokenizer
 
+from benchmarks import design_choices
 from gpt_classification_model import parse_arguments
 
-SCRIPT = REPOSITORY / "benchmarks/design_choices.py"
 
-
-@pytest.fixture(scope="module")
-def design_choices():
-    """The benchmark as a module; benchmarks/ is no package."""
-    specification = importlib.util.spec_from_file_location("design_choices", SCRIPT)
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["design_choices"] = module
-    specification.loader.exec_module(module)
-    return module
-
-
-def test_every_row_is_a_valid_command_of_its_own(design_choices):
+def test_every_row_is_a_valid_command_of_its_own():
     rows = design_choices.make_rows()
     assert len({row.name for row in rows}) == len({tuple(row.command(1)) for row in rows}) == len(rows)
     for row in rows:
-        flags = [word for word in row.command(7)[2:] if word != "--read_after_padding"]
+        flags = row.command(7)[1 + len(row.script.split()) :]
         model, data, training = parse_arguments(flags)
         assert (data.split_seed, training.seed, model.fallback_model) == (7, 7, None)
 
 
-def test_table_shows_mean_and_spread_and_what_was_not_run(design_choices):
+def test_table_shows_mean_and_spread_and_what_was_not_run():
     rows = design_choices.make_rows()
     tfidf = {"validation": 0.9, "test": 0.95, "left_out_false_positives": 0.01}
     run = {
@@ -81,7 +70,7 @@ def test_table_shows_mean_and_spread_and_what_was_not_run(design_choices):
 
 
 @pytest.fixture
-def unfinished(design_choices, tmp_path, monkeypatch):
+def unfinished(tmp_path, monkeypatch):
     """A benchmark that writes to a folder of its own, whose first seed of one row is done; `gpt2` cannot be had."""
     monkeypatch.setattr(design_choices, "RUNS", tmp_path / "runs.jsonl")
     monkeypatch.setattr(design_choices, "TABLE", tmp_path / "table.md")
@@ -125,8 +114,9 @@ def test_stopping_starts_nothing_new_and_keeps_what_is_finished(unfinished, monk
 def test_reading_after_the_padding_pads_with_a_token_the_model_reads(tmp_path, tiny_gpt2, messages_csv):
     """The answer is read at the 120th token, end of text, so another token has to stand for padding."""
     flags = arguments(tiny_gpt2, messages_csv, "--num_train_epochs", "1")
-    command = [sys.executable, str(SCRIPT), "--read_after_padding", *flags]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    command = [sys.executable, "-m", "benchmarks.design_choices", "--read_after_padding", *flags]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "lora_model")
     assert tokenizer.pad_token_id != tokenizer.eos_token_id

@@ -1,0 +1,81 @@
+"""What the benchmarks share: commands that are measured, messages that nobody trained on, means with their spread."""
+
+import os
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from resource import struct_rusage
+
+import pandas as pd
+
+from artifact_sources import DataFile
+from gpt_classification_model import DataArguments, load_splits
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+ADAPTER = REPOSITORY / "lora_model"
+FIGURES = REPOSITORY / "results" / "benchmarks"
+"""Each benchmark leaves its figures here, for `benchmarks.summary`."""
+
+# Balanced 1:1 like the published recipe, with other ham in each epoch: a third of the default recipe's time.
+BALANCED = "--majority fresh --num_train_epochs 4"
+
+
+def run_measured(command: Sequence[str | Path], **options) -> tuple[float, struct_rusage]:
+    """Run a command and return its seconds and what its process used.
+
+    Args:
+        options: of `subprocess.Popen`.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    command = [str(word) for word in command]
+    started = time.perf_counter()
+    process = subprocess.Popen(command, **options)
+    # Not `process.wait`: this also tells what that one process used.
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{shlex.join(command)} failed")
+    return time.perf_counter() - started, usage
+
+
+def train(command: Sequence[str], folder: Path, messages: DataFile, jobs: int = 1) -> struct_rusage:
+    """Run a training command, all of whose files go to `folder`, and return what it used.
+
+    Args:
+        command: `python` and its words.
+        messages: the same for all runs: one of its own would ask UCI again, and might get another answer.
+        jobs: how many run at a time, sharing the cores.
+
+    Raises:
+        SystemExit: it failed; `log.txt` in the folder tells why.
+    """
+    (folder / "dataset").mkdir(parents=True, exist_ok=True)
+    shutil.copy(messages.path, folder / "dataset")
+    source = "mirror" if "mirror" in messages.source else "uci"
+    outputs = ["--output_dir", folder, "--adapter_dir", folder / "model", "--metrics_pdf", folder / "metrics.pdf"]
+    outputs += ["--dataset_dir", folder / "dataset", "--data_source", source, "--disable_tqdm", "true"]
+    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, os.cpu_count() // jobs))}
+    with (folder / "log.txt").open("w") as log:
+        command = [sys.executable, *command[1:], *outputs]
+        _, usage = run_measured(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    return usage
+
+
+def shipped_splits() -> dict[str, pd.DataFrame]:
+    """Return the splits of the collection that the shipped adapter was trained and tested on."""
+    with tempfile.TemporaryDirectory() as folder:
+        return load_splits(DataArguments(data_source="mirror", dataset_dir=folder))[0]
+
+
+def spread(values: Sequence[float], scale: float = 100, digits: int = 2) -> str:
+    """Return the mean, in per cent, and of more than one value the standard deviation."""
+    text = f"{scale * statistics.mean(values):.{digits}f}"
+    return text if len(values) == 1 else f"{text} ± {scale * statistics.stdev(values):.{digits}f}"
