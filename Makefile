@@ -31,8 +31,8 @@ $(VENV)/runtime: requirements.txt
 	$(VENV)/bin/pip install -r requirements.txt
 	touch $@
 
-$(VENV)/development: requirements-dev.txt $(VENV)/runtime
-	$(VENV)/bin/pip install -r requirements-dev.txt
+$(VENV)/development: $(wildcard requirements/*.txt) $(VENV)/runtime
+	$(VENV)/bin/pip install -r requirements/dev.txt
 	touch $@
 
 clean:

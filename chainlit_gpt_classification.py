@@ -37,7 +37,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from chat.api import MAX_CHARACTERS, create_api, is_blank, log_failure, same_credentials
 from chat.batching import BatchingClassifier, BusyError
-from chat.feedback import delete_feedback, open_feedback, save_feedback
 from chat.message_tables import (
     MAX_ROWS,
     TableError,
@@ -48,9 +47,9 @@ from chat.message_tables import (
 )
 from chat.server import harden
 from chat.texts import LANGUAGES, STARTERS, chinese_label, closest_language, label_name, say
-from text_classifier import (
+from text_classifier.feedback import delete_feedback, open_feedback, save_feedback
+from text_classifier.inference import (
     Classification,
-    add_answers,
     classify,
     decide,
     decision_threshold,
@@ -58,6 +57,7 @@ from text_classifier import (
     fast_dtype,
     load_tokenizer_and_model,
 )
+from text_classifier.scoring import add_answers
 
 ADAPTER_DIR = os.environ.get("ADAPTER_DIR", "./lora_model")
 FEEDBACK_FILE = Path(os.environ["FEEDBACK_FILE"]) if os.environ.get("FEEDBACK_FILE") else None

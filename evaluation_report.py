@@ -10,7 +10,7 @@ from scipy.special import expit, logit
 from scipy.stats import binomtest
 from sklearn.metrics import log_loss, precision_recall_fscore_support, roc_auc_score
 
-from tfidf_model import MAX_CHARACTERS, TfidfModel
+from text_classifier.tfidf import MAX_CHARACTERS, TfidfModel
 
 # Splits that training never sees; thresholds are chosen on the two validation splits.
 HELD_OUT = ("validation", "test", "left_out_validation", "left_out_test")

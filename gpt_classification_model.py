@@ -66,18 +66,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import get_last_checkpoint
 
-from artifact_sources import (
-    ArtifactError,
-    BaseModel,
-    atomic_path,
-    exchange_folder,
-    file_sha256,
-    read_sms_spam,
-    resolve_base_model_or_fallback,
-    resolve_imdb,
-    resolve_sms_spam,
-)
-from chat.feedback import read_feedback
+from artifact_sources import BaseModel, read_sms_spam, resolve_base_model_or_fallback, resolve_imdb, resolve_sms_spam
 from evaluation_report import (
     HELD_OUT,
     model_card,
@@ -87,9 +76,13 @@ from evaluation_report import (
     score,
     tfidf_predictions,
 )
-from text_classifier import encode, fast_dtype, quiet_loading, read_table
-from text_noise import add_noise, make_normalizer
-from tfidf_model import TfidfModel, fit_tfidf, save_tfidf
+from text_classifier.errors import ArtifactError, ConfigurationError
+from text_classifier.feedback import read_feedback
+from text_classifier.files import atomic_path, exchange_folder, file_sha256, write_json
+from text_classifier.inference import encode, fast_dtype, quiet_loading
+from text_classifier.tables import read_table
+from text_classifier.tfidf import TfidfModel, fit_tfidf, save_tfidf
+from text_classifier.training.text_noise import add_noise, make_normalizer
 
 logger = logging.getLogger(__name__)
 
@@ -252,10 +245,6 @@ class FineTuningArguments(TrainingArguments):
         default=None,
         metadata={"help": "Choose the threshold so that this share of held-out class 0 is called class 1; 0: use 0.5."},
     )
-
-
-class ConfigurationError(ValueError):
-    """The data or the arguments do not allow a training run; the message says what to change."""
 
 
 def split_recipe(argv: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -1162,13 +1151,6 @@ def save_folder(
         save_tfidf(tfidf, scratch)
     (scratch / "README.md").write_text(card, encoding="utf-8")
     exchange_folder(scratch, folder)
-
-
-def write_json(content: dict, path: Path) -> None:
-    """Write JSON in one piece, in a folder that is made if it is not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as scratch:
-        scratch.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def peak_memory_gib() -> float:

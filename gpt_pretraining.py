@@ -36,16 +36,8 @@ from transformers import (
     set_seed,
 )
 
-from artifact_sources import (
-    DataFile,
-    UnreachableError,
-    file_sha256,
-    resolve_chitchat,
-    resolve_the_verdict,
-    resolve_tokenizer,
-)
+from artifact_sources import DataFile, resolve_chitchat, resolve_the_verdict, resolve_tokenizer
 from gpt_classification_model import (
-    ConfigurationError,
     check_outputs,
     check_same_everywhere,
     checkpoint_to_resume,
@@ -59,8 +51,9 @@ from gpt_classification_model import (
     save_folder,
     split_recipe,
     unless_none,
-    write_json,
 )
+from text_classifier.errors import ConfigurationError, UnreachableError
+from text_classifier.files import file_sha256, write_json
 
 logger = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ import torch
 
 from benchmarks.app_server import ChatClient, copy_of_app, running_app
 from benchmarks.common import ADAPTER, FIGURES, shipped_splits
-from gpt_classification_model import write_json
-from text_classifier import classify, fast_dtype, load_tokenizer_and_model
+from text_classifier.files import write_json
+from text_classifier.inference import classify, fast_dtype, load_tokenizer_and_model
 
 
 def unseen_messages(count: int) -> list[str]:

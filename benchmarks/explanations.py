@@ -18,7 +18,7 @@ from captum.attr import IntegratedGradients
 
 from benchmarks.common import ADAPTER, shipped_splits
 from chat.explanation import split_words, word_contributions
-from text_classifier import classify, encode, fast_dtype, load_tokenizer_and_model
+from text_classifier.inference import classify, encode, fast_dtype, load_tokenizer_and_model
 
 
 def main() -> None:

@@ -23,12 +23,13 @@ from transformers import PreTrainedModel
 
 from artifact_sources import read_sms_spam, resolve_sms_spam
 from benchmarks.common import ADAPTER, FIGURES, REPOSITORY, run_measured
-from gpt_classification_model import write_json
-from int8_model import Int8Model
-from text_classifier import classify, fast_dtype, load_tokenizer_and_model
+from text_classifier.files import write_json
+from text_classifier.inference import classify, fast_dtype, load_tokenizer_and_model
+from text_classifier.int8 import Int8Model
 
 FIRST_ANSWER = f"""
-from text_classifier import classify, fast_dtype, load_tokenizer_and_model
+from text_classifier import classify, load_tokenizer_and_model
+from text_classifier.inference import fast_dtype
 print(classify(["Win a prize"], *load_tokenizer_and_model({str(ADAPTER)!r}, fast_dtype())))
 """
 
@@ -61,14 +62,14 @@ def main() -> None:
             source = folder / f"{count}.csv"
             drawn = texts.sample(count, replace=True, random_state=0)
             pd.DataFrame({"Text": drawn}).to_csv(source, index=False)
-            took, peak = run("text_classifier.py", source, "--output", folder / f"{count}-scored.csv", *flags)
+            took, peak = run("-m", "text_classifier", source, "--output", folder / f"{count}-scored.csv", *flags)
             name = " ".join([str(count), *flags])
             figures[f"file of {name}"] = {"messages_per_second": count / took, "peak_mib": peak}
             rows.append(
                 (f"File of {count:,} messages {' '.join(flags)}", f"{count / took:.0f} messages/s", f"{peak:,.0f} MiB")
             )
         if options.ray:
-            took, _ = run("score_with_ray.py", folder / f"{small}.csv", "--output", folder / "ray")
+            took, _ = run("-m", "text_classifier.ray_scoring", folder / f"{small}.csv", "--output", folder / "ray")
             figures["ray_messages_per_second"] = small / took
             rows.append((f"File of {small:,} messages on two Ray workers", f"{small / took:.0f} messages/s", ""))
         tokenizer, model = load_tokenizer_and_model(ADAPTER, fast_dtype())

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from artifact_sources import atomic_path
 from benchmarks.accuracy import OURS, RIVALS
 from benchmarks.common import BALANCED, FIGURES, REPOSITORY, spread
+from text_classifier.files import atomic_path
 
 TABLE = Path("benchmarks/BENCHMARKS.md")
 BENCHMARKS = {

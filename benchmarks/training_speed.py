@@ -43,7 +43,7 @@ from transformers import (
     Trainer,
 )
 
-from artifact_sources import ArtifactError, resolve_base_model, resolve_base_model_or_fallback
+from artifact_sources import resolve_base_model, resolve_base_model_or_fallback
 from benchmarks.common import BALANCED, FIGURES, REPOSITORY
 from gpt_classification_model import (
     FUSED_ACTIVATIONS,
@@ -59,9 +59,10 @@ from gpt_classification_model import (
     parse_arguments,
     peak_memory_gib,
     store_frozen_in_bfloat16,
-    write_json,
 )
-from text_classifier import fast_dtype, quiet_loading
+from text_classifier.errors import ArtifactError
+from text_classifier.files import write_json
+from text_classifier.inference import fast_dtype, quiet_loading
 
 DOCUMENTS_RECIPE = ("recipes/sms_spam_gpt2_published.yaml", "--protocol", "deduplicated", "--bf16", "false")
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from chat.batching import BatchingClassifier, BusyError
 from chat.texts import chinese_label
-from text_classifier import decide, decision_threshold
+from text_classifier.inference import decide, decision_threshold
 
 logger = logging.getLogger(__name__)
 

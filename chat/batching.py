@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from chat.explanation import word_contributions
-from text_classifier import Classification, classify
+from text_classifier.inference import Classification, classify
 
 
 class BusyError(RuntimeError):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from captum.attr import ShapleyValueSampling
 
-from text_classifier import Classification
+from text_classifier.inference import Classification
 
 # Chinese and Japanese do not put spaces between words: each character counts as one.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]\s*|[^\s\u3040-\u30ff\u3400-\u9fff]+\s*")

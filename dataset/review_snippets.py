@@ -19,7 +19,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from artifact_sources import atomic_path
+from text_classifier.files import atomic_path
 
 REQUIREMENT = "vaderSentiment==0.5"
 SHA256 = "5d97c37f3ef6e24eef331122e055dbedafeb6a56abfce0608b326701116ea49a"

@@ -21,8 +21,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from text_classifier import quiet_loading
-from tfidf_model import TfidfModel, save_tfidf
+from text_classifier.inference import quiet_loading
+from text_classifier.tfidf import TfidfModel, save_tfidf
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

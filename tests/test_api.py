@@ -6,7 +6,7 @@ from fastapi.testclient import TestClient
 from chat import batching
 from chat.api import MAX_CHARACTERS, MAX_TEXTS, create_api
 from chat.batching import BatchingClassifier
-from text_classifier import classify, load_tokenizer_and_model
+from text_classifier.inference import classify, load_tokenizer_and_model
 
 
 @pytest.fixture(scope="module")

@@ -23,12 +23,9 @@ from hub_stand_in import hub_handler
 import artifact_sources
 from artifact_sources import (
     UCI_SMS_SPAM_COUNTS,
-    ArtifactError,
     DataFile,
     Mirror,
     RemoteFile,
-    UnreachableError,
-    atomic_path,
     download_sms_spam,
     fetch_from_registry,
     read_sms_spam,
@@ -39,6 +36,8 @@ from artifact_sources import (
     resolve_the_verdict,
     resolve_tokenizer,
 )
+from text_classifier.errors import ArtifactError, UnreachableError
+from text_classifier.files import atomic_path
 
 
 def resolve_in_new_process(name: str, home: Path, **environment: str) -> dict:

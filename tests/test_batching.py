@@ -8,7 +8,7 @@ import pytest
 
 from chat import batching
 from chat.batching import BatchingClassifier, BusyError
-from text_classifier import Classification, classify, load_tokenizer_and_model
+from text_classifier.inference import Classification, classify, load_tokenizer_and_model
 
 
 class StubModel:

@@ -17,7 +17,7 @@ from benchmarks.accuracy import (
     repeated_interval,
 )
 from benchmarks.summary import accuracy_rows, training_rows
-from gpt_classification_model import write_json
+from text_classifier.files import write_json
 
 PUBLISHED, _ = OTHERS
 

@@ -15,7 +15,6 @@ from transformers import AutoTokenizer
 
 from artifact_sources import DataFile, read_sms_spam
 from gpt_classification_model import (
-    ConfigurationError,
     DataArguments,
     FreshSampler,
     SpamDataset,
@@ -30,6 +29,7 @@ from gpt_classification_model import (
     read_present_day_messages,
     text_key,
 )
+from text_classifier.errors import ConfigurationError
 
 
 def test_stray_quotes_swallow_no_messages(tmp_path):

@@ -15,7 +15,7 @@ from evaluation_report import (
     tfidf_predictions,
 )
 from gpt_classification_model import make_splits
-from tfidf_model import fit_tfidf
+from text_classifier.tfidf import fit_tfidf
 
 
 def test_metrics_of_a_case_worked_by_hand():

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from chat.explanation import split_words, word_contributions
-from text_classifier import Classification, classify, load_tokenizer_and_model
+from text_classifier.inference import Classification, classify, load_tokenizer_and_model
 
 
 def stub(texts):

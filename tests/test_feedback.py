@@ -5,8 +5,9 @@ import stat
 import pandas as pd
 import pytest
 
-from chat.feedback import delete_feedback, open_feedback, read_feedback, save_feedback
-from gpt_classification_model import ConfigurationError, FreshSampler, add_training_messages, main, make_splits
+from gpt_classification_model import FreshSampler, add_training_messages, main, make_splits
+from text_classifier.errors import ConfigurationError
+from text_classifier.feedback import delete_feedback, open_feedback, read_feedback, save_feedback
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from chat.message_tables import (
     to_csv,
 )
 from chat.texts import TEXTS
-from text_classifier import Classification, add_answers
+from text_classifier.inference import Classification
+from text_classifier.scoring import add_answers
 
 ROWS = [["1", "Free entry, call £100 now"], ["2", 'He said "hi"\nand left'], ["3", ""], ["4", "晚饭吃了吗？"]]
 

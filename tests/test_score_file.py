@@ -14,11 +14,13 @@ import pandas as pd
 import pytest
 from conftest import REPOSITORY, give_partner
 
-import text_classifier
-from text_classifier import classify, load_tokenizer_and_model, main
-from tfidf_model import fit_tfidf
+from text_classifier import inference, scoring
+from text_classifier.__main__ import main
+from text_classifier.inference import classify, load_tokenizer_and_model
+from text_classifier.tfidf import fit_tfidf
 
-SCRIPT = REPOSITORY / "text_classifier.py"
+SCORE = [sys.executable, "-m", "text_classifier"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def command(reviews, adapter, *more):
 
 
 def test_every_row_comes_back_with_its_answer(reviews, tiny_review_adapter, monkeypatch, capsys):
-    monkeypatch.setattr(text_classifier, "ROWS_AT_A_TIME", 16)
+    monkeypatch.setattr(scoring, "ROWS_AT_A_TIME", 16)
     assert main(command(reviews, tiny_review_adapter)) == 0
     assert "100 rows in" in capsys.readouterr().out
     given = pd.read_csv(reviews, dtype=str, keep_default_na=False)
@@ -68,7 +70,7 @@ def test_killed_at_random_it_goes_on_and_nothing_is_lost_or_doubled(tmp_path, ti
 
     for _ in range(2):
         before = rows_done()
-        process = subprocess.Popen([sys.executable, str(SCRIPT), *arguments], stderr=subprocess.DEVNULL)
+        process = subprocess.Popen([*SCORE, *arguments], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
         while process.poll() is None and rows_done() == before:
             time.sleep(0.01)
         process.kill()
@@ -76,7 +78,7 @@ def test_killed_at_random_it_goes_on_and_nothing_is_lost_or_doubled(tmp_path, ti
     # Half a row, as a kill in the middle of writing leaves it.
     with part.open("ab") as file:
         file.write(b"message num")
-    result = subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True)
+    result = subprocess.run([*SCORE, *arguments], env=ENVIRONMENT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     with (tmp_path / "scored.csv").open() as file:
         texts = [row["Text"] for row in csv.DictReader(file)]
@@ -85,8 +87,8 @@ def test_killed_at_random_it_goes_on_and_nothing_is_lost_or_doubled(tmp_path, ti
 
 
 def test_another_file_is_not_mixed_into_an_unfinished_one(reviews, tiny_review_adapter, monkeypatch, capsys):
-    monkeypatch.setattr(text_classifier, "ROWS_AT_A_TIME", 16)
-    usual, calls = text_classifier.classify, []
+    monkeypatch.setattr(scoring, "ROWS_AT_A_TIME", 16)
+    usual, calls = scoring.classify, []
 
     def interrupted(*args, **kwargs):
         calls.append(1)
@@ -95,7 +97,7 @@ def test_another_file_is_not_mixed_into_an_unfinished_one(reviews, tiny_review_a
         return usual(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(text_classifier, "classify", interrupted)
+        patch.setattr(scoring, "classify", interrupted)
         assert main(command(reviews, tiny_review_adapter)) == 130
     assert "goes on from here" in capsys.readouterr().err
     given = reviews.read_text()
@@ -137,7 +139,7 @@ def test_mistakes_end_in_one_clear_error_and_leave_nothing(
 
 @pytest.mark.parametrize("batch_tokens", [1, 40, 10_000])
 def test_answers_do_not_depend_on_what_is_read_together(batch_tokens, tiny_review_adapter, monkeypatch):
-    monkeypatch.setattr(text_classifier, "_BATCH_TOKENS", batch_tokens)
+    monkeypatch.setattr(inference, "_BATCH_TOKENS", batch_tokens)
     tokenizer, model = load_tokenizer_and_model(tiny_review_adapter)
     texts = [f"message {number} " + "very " * (number % 9) + "long" for number in range(40)]
     alone = [classify([text], tokenizer, model)[0].positive_probability for text in texts]
@@ -162,6 +164,6 @@ def test_weights_of_8_bits_give_nearly_the_same_probabilities(reviews, tiny_revi
 
 def test_without_its_extra_int8_says_what_to_install(reviews, tiny_review_adapter, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "nncf", None)
-    monkeypatch.delitem(sys.modules, "int8_model", raising=False)
+    monkeypatch.delitem(sys.modules, "text_classifier.int8", raising=False)
     assert main(command(reviews, tiny_review_adapter, "--int8")) == 1
-    assert "--int8 needs nncf: pip install -r requirements-int8.txt" in capsys.readouterr().err
+    assert "--int8 needs nncf: pip install -r requirements/int8.txt" in capsys.readouterr().err

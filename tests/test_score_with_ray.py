@@ -1,5 +1,6 @@
 """Scoring on a Ray cluster gives what scoring in one process gives, also when a worker is killed."""
 
+import os
 import re
 import subprocess
 import sys
@@ -10,8 +11,9 @@ import psutil
 import pytest
 from conftest import REPOSITORY
 
-from score_with_ray import NEEDED, main
-from text_classifier import load_tokenizer_and_model, score_file
+from text_classifier.inference import load_tokenizer_and_model
+from text_classifier.ray_scoring import PACKAGE, main
+from text_classifier.scoring import score_file
 
 ROWS = 40_000
 
@@ -27,16 +29,18 @@ def messages(tmp_path):
 
 
 def test_other_machines_get_every_module_that_those_sent_to_them_import():
-    for name in NEEDED:
-        imported = re.findall(r"^(?:from|import) (\w+)", (REPOSITORY / name).read_text(), re.MULTILINE)
-        of_this_repository = {f"{module}.py" for module in imported if (REPOSITORY / f"{module}.py").is_file()}
-        assert of_this_repository <= set(NEEDED)
+    for file in PACKAGE.rglob("*.py"):
+        imported = re.findall(r"^ *(?:from|import) (\w+)", file.read_text(), re.MULTILINE)
+        of_this_repository = {module for module in imported if list(REPOSITORY.glob(f"{module}*"))}
+        assert of_this_repository <= {PACKAGE.name}
 
 
 def test_nothing_is_lost_or_doubled_when_a_worker_is_killed(messages, tiny_review_adapter, tmp_path):
     target = tmp_path / "scored"
-    command = [sys.executable, REPOSITORY / "score_with_ray.py", messages, "--output", target]
-    process = subprocess.Popen([*command, "--adapter_dir", tiny_review_adapter], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "text_classifier.ray_scoring", messages, "--output", target]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command += ["--adapter_dir", tiny_review_adapter]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
     def workers() -> list[psutil.Process]:
         """The processes that classify; Ray names them after what they do."""

@@ -12,8 +12,8 @@ from huggingface_hub import ModelCard
 
 from evaluation_report import classification_metrics, tfidf_predictions
 from gpt_classification_model import DataArguments, load_splits
-from text_classifier import classify, load_tokenizer_and_model
-from tfidf_model import fit_tfidf
+from text_classifier.inference import classify, load_tokenizer_and_model
+from text_classifier.tfidf import fit_tfidf
 
 pytestmark = pytest.mark.registry
 
@@ -64,7 +64,7 @@ def test_at_the_natural_ratio_it_is_accurate_and_not_below_tfidf_on_the_same_mes
     partner = classification_metrics(held_out["Label"], tfidf_probabilities(splits, held_out, *parts))
     assert metrics["accuracy"] >= partner["accuracy"]
     # TF-IDF as people use it: scikit-learn's default.
-    monkeypatch.setattr("tfidf_model.C", 1.0)
+    monkeypatch.setattr("text_classifier.tfidf.C", 1.0)
     baseline = classification_metrics(held_out["Label"], tfidf_probabilities(splits, held_out, *parts))
     assert metrics["accuracy"] >= max(0.99, baseline["accuracy"]) and metrics["f1"] >= max(0.96, baseline["f1"])
     assert metrics["n"] > 800 and metrics["false_positive_rate"] <= 0.003

@@ -8,8 +8,8 @@ from transformers import AutoTokenizer, GPT2TokenizerFast
 
 from artifact_sources import resolve_base_model
 from gpt_classification_model import FreshSampler, TextNoise, load_tokenizer
-from text_classifier import encode
-from text_noise import add_noise, make_normalizer
+from text_classifier.inference import encode
+from text_classifier.training.text_noise import add_noise, make_normalizer
 
 TRICKS = {
     "F R E E entry": "FREE entry",

@@ -10,8 +10,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline, make_union
 
-from text_classifier import classify, load_tokenizer_and_model
-from tfidf_model import fit_tfidf, load_tfidf, save_tfidf
+from text_classifier.inference import classify, load_tokenizer_and_model
+from text_classifier.tfidf import fit_tfidf, load_tfidf, save_tfidf
 
 TEXTS = ["WIN a prize, call 77", "see you at 7 tonight", "", "免费 ❤️ \ud800", "free " * 500]
 

@@ -34,7 +34,7 @@ import gpt_classification_model
 import gpt_pretraining
 from artifact_sources import BaseModel
 from gpt_classification_model import main, parse_arguments, plot_metrics
-from text_classifier import classify, encode, load_tokenizer_and_model
+from text_classifier.inference import classify, encode, load_tokenizer_and_model
 
 SCRIPT = REPOSITORY / "gpt_classification_model.py"
 QUICK = (

@@ -1,8 +1,8 @@
-"""Classify a file on several machines, or processes: `text_classifier.py` on a Ray cluster.
+"""Classify a file on several machines, or processes: `text_classifier.scoring` on a Ray cluster.
 
-    pip install -r requirements-ray.txt
-    python score_with_ray.py messages.csv --output scored --workers 4                      # this machine
-    python score_with_ray.py messages.csv --output scored --workers 40 --address auto      # the cluster it is part of
+    pip install -r requirements/ray.txt
+    python -m text_classifier.ray_scoring messages.csv --output scored --workers 4
+    python -m text_classifier.ray_scoring messages.csv --output scored --workers 40 --address auto
 
 Ray reads the file piece by piece, restarts workers that die and repeats what they had not finished.
 The input and the output folder have to be on storage that all machines share.
@@ -21,18 +21,13 @@ import ray
 from pyarrow import csv
 from ray.data import ActorPoolStrategy, DataContext
 
-from artifact_sources import ArtifactError
-from text_classifier import (
-    ROWS_AT_A_TIME,
-    check_text_column,
-    fast_dtype,
-    load_tokenizer_and_model,
-    read_table,
-    score_table,
-)
+from text_classifier.errors import ArtifactError
+from text_classifier.inference import fast_dtype, load_tokenizer_and_model
+from text_classifier.scoring import ROWS_AT_A_TIME, score_table
+from text_classifier.tables import check_text_column, read_table
 
-# What every machine needs of this repository.
-NEEDED = ("text_classifier.py", "artifact_sources.py", "tfidf_model.py")
+# What every machine needs of this repository: the package.
+PACKAGE = Path(__file__).parent
 
 
 class Scorer:
@@ -101,8 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         # Before any worker: an adapter that cannot be loaded shows here.
         load_tokenizer_and_model(options.adapter_dir)
-        modules = [str(Path(__file__).parent / name) for name in (*NEEDED, Path(__file__).name)]
-        runtime = {"runtime_env": {"py_modules": modules}, "log_to_driver": False}
+        runtime = {"runtime_env": {"py_modules": [str(PACKAGE)]}, "log_to_driver": False}
         if options.address is None:
             # One core more than the workers have: something has to read the file.
             runtime |= {"num_cpus": options.workers + 1, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}

@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from text_classifier import fast_dtype, quiet_loading
+from text_classifier.inference import fast_dtype, quiet_loading
 
 
 class Int8Model:

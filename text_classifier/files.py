@@ -1,0 +1,67 @@
+"""Files that are never half-written, and their checksums."""
+
+import contextlib
+import ctypes
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def file_sha256(*paths: Path) -> str:
+    """Return the SHA-256 (hex) of the given files' bytes, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield a scratch path beside `target` that becomes `target` when the block ends without error.
+
+    Whoever reads `target` sees the old file or the whole new one; a killed process leaves no more than
+    a scratch folder. For a folder, create the yielded path as one; `target` must not exist then.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch_dir:
+        # The suffix stays: matplotlib and pandas read the format from it.
+        scratch = Path(scratch_dir) / target.name
+        yield scratch
+        os.replace(scratch, target)
+
+
+def exchange_folder(new: Path, target: Path) -> None:
+    """Put the folder `new` in the place of `target`, removing the old one.
+
+    On Linux the two change names in one system call, so there is no instant at which a killed process
+    leaves `target` missing; elsewhere there is one between two renames.
+    """
+    if not target.exists():
+        os.replace(new, target)
+        return
+    at_working_directory, rename_exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of renameat2(2)
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
+    names = (os.fsencode(new), os.fsencode(target))
+    exchanged = renameat2 and not renameat2(
+        at_working_directory, names[0], at_working_directory, names[1], rename_exchange
+    )
+    if not exchanged:
+        old = new.with_name(f"{new.name}.old")
+        os.rename(target, old)
+        os.rename(new, target)
+        new = old
+    shutil.rmtree(new)
+
+
+def write_json(content: dict, path: Path) -> None:
+    """Write JSON in one piece, in a folder that is made if it is not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as scratch:
+        scratch.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
