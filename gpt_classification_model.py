@@ -66,7 +66,6 @@ from transformers.pytorch_utils import Conv1D
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import get_last_checkpoint
 
-from artifact_sources import BaseModel, read_sms_spam, resolve_base_model_or_fallback, resolve_imdb, resolve_sms_spam
 from evaluation_report import (
     HELD_OUT,
     model_card,
@@ -80,6 +79,8 @@ from text_classifier.errors import ArtifactError, ConfigurationError
 from text_classifier.feedback import read_feedback
 from text_classifier.files import atomic_path, exchange_folder, file_sha256, write_json
 from text_classifier.inference import encode, fast_dtype, quiet_loading
+from text_classifier.sources.datasets import read_sms_spam, resolve_imdb, resolve_sms_spam
+from text_classifier.sources.weights import BaseModel, resolve_base_model_or_fallback
 from text_classifier.tables import read_table
 from text_classifier.tfidf import TfidfModel, fit_tfidf, save_tfidf
 from text_classifier.training.text_noise import add_noise, make_normalizer
@@ -1333,7 +1334,7 @@ def run_script(run: Callable[[], object], args: TrainingArguments, outputs: str)
         outputs: what an interrupted run leaves as it was, in words.
     """
     logging.basicConfig(format="%(message)s")
-    for name in ("gpt_classification_model", "gpt_pretraining", "artifact_sources", "__main__"):
+    for name in ("gpt_classification_model", "gpt_pretraining", "text_classifier", "__main__"):
         logging.getLogger(name).setLevel(logging.INFO if args.process_index == 0 else logging.ERROR)
     try:
         run()

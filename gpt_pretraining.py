@@ -36,7 +36,6 @@ from transformers import (
     set_seed,
 )
 
-from artifact_sources import DataFile, resolve_chitchat, resolve_the_verdict, resolve_tokenizer
 from gpt_classification_model import (
     check_outputs,
     check_same_everywhere,
@@ -54,6 +53,8 @@ from gpt_classification_model import (
 )
 from text_classifier.errors import ConfigurationError, UnreachableError
 from text_classifier.files import file_sha256, write_json
+from text_classifier.sources.datasets import DataFile, resolve_chitchat, resolve_the_verdict
+from text_classifier.sources.weights import resolve_tokenizer
 
 logger = logging.getLogger(__name__)
 

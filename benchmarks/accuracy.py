@@ -25,12 +25,12 @@ from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from artifact_sources import resolve_sms_spam
 from benchmarks.common import FIGURES, REPOSITORY, spread, train
 from evaluation_report import classification_metrics
 from gpt_classification_model import LANGUAGE_MODEL_WEIGHT
 from text_classifier.files import atomic_path, write_json
 from text_classifier.inference import classify, fast_dtype, load_tokenizer_and_model
+from text_classifier.sources.datasets import resolve_sms_spam
 from text_classifier.tfidf import TfidfModel, fit_tfidf
 
 SEEDS = (123, 124, 125, 126, 127)

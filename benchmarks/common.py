@@ -14,8 +14,8 @@ from resource import struct_rusage
 
 import pandas as pd
 
-from artifact_sources import DataFile
 from gpt_classification_model import DataArguments, load_splits
+from text_classifier.sources.datasets import DataFile
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ADAPTER = REPOSITORY / "lora_model"

@@ -22,10 +22,11 @@ from pathlib import Path
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
 import gpt_classification_model
-from artifact_sources import BaseModel, DataFile, resolve_base_model, resolve_sms_spam
 from benchmarks.common import BALANCED, REPOSITORY, spread, train
 from text_classifier.errors import ArtifactError
 from text_classifier.files import atomic_path
+from text_classifier.sources.datasets import DataFile, resolve_sms_spam
+from text_classifier.sources.weights import BaseModel, resolve_base_model
 
 RUNS = REPOSITORY / "benchmarks" / "design_choices.jsonl"
 TABLE = REPOSITORY / "benchmarks" / "DESIGN_CHOICES.md"

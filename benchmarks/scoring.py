@@ -21,11 +21,11 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel
 
-from artifact_sources import read_sms_spam, resolve_sms_spam
 from benchmarks.common import ADAPTER, FIGURES, REPOSITORY, run_measured
 from text_classifier.files import write_json
 from text_classifier.inference import classify, fast_dtype, load_tokenizer_and_model
 from text_classifier.int8 import Int8Model
+from text_classifier.sources.datasets import read_sms_spam, resolve_sms_spam
 
 FIRST_ANSWER = f"""
 from text_classifier import classify, load_tokenizer_and_model

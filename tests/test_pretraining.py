@@ -14,9 +14,7 @@ from conftest import REPOSITORY, make_messages, save_wordpiece_tokenizer
 from hub_stand_in import hub_handler
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import artifact_sources
 import gpt_classification_model
-from artifact_sources import RemoteFile
 from gpt_pretraining import (
     END_OF_TEXT,
     main,
@@ -27,6 +25,8 @@ from gpt_pretraining import (
     to_windows,
     train_tokenizer,
 )
+from text_classifier.sources import datasets
+from text_classifier.sources.datasets import RemoteFile
 
 STORY = " ".join(f"The cat number {number % 7} sat on the mat and saw the dog run away." for number in range(300))
 SMALL = (
@@ -272,7 +272,7 @@ def test_hubs_tokenizer_is_used_where_it_can_be_reached(tmp_path, tiny_gpt2, ser
 def fallback_recipe(tmp_path, monkeypatch):
     """A recipe for another text, a cache without the story, and an address that does not answer."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(artifact_sources, "THE_VERDICT", RemoteFile("http://127.0.0.1:9/verdict.txt", "0" * 64))
+    monkeypatch.setattr(datasets, "THE_VERDICT", RemoteFile("http://127.0.0.1:9/verdict.txt", "0" * 64))
     (tmp_path / "story.txt").write_text(STORY)
     defaults = yaml.safe_load((REPOSITORY / "recipes/gpt_pretraining.yaml").read_text())
     recipe = tmp_path / "fallback.yaml"
@@ -300,7 +300,7 @@ def test_the_story_is_not_replaced(tmp_path, fallback_recipe, capsys, serve, mon
     flags = {"forbidden": ["--fallback_recipe", "none"], "named": ["--corpus", "the_verdict"]}.get(why, [])
     if why.startswith("another"):
         address = serve(hub_handler({"gpt2": tmp_path})) + "/gpt2/resolve/main/story.txt"
-        monkeypatch.setattr(artifact_sources, "THE_VERDICT", RemoteFile(address, "0" * 64))
+        monkeypatch.setattr(datasets, "THE_VERDICT", RemoteFile(address, "0" * 64))
     assert run_here(tmp_path, *SMALL.split(), "--fallback_recipe", fallback_recipe, *flags) == 1
     assert capsys.readouterr().err.count("Error: http://127.0.0.1") == 1
     assert not (tmp_path / "gpt_pretrained").exists()

