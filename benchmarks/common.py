@@ -14,8 +14,9 @@ from resource import struct_rusage
 
 import pandas as pd
 
-from gpt_classification_model import DataArguments, load_splits
+from gpt_classification_model import load_splits
 from text_classifier.sources.datasets import DataFile
+from text_classifier.training.config import DataArguments
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ADAPTER = REPOSITORY / "lora_model"

@@ -12,24 +12,19 @@ from conftest import REPOSITORY, make_messages
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer
 
-from gpt_classification_model import (
-    DataArguments,
-    FreshSampler,
-    SpamDataset,
-    TokenDropout,
-    create_balanced_dataset,
+from gpt_classification_model import SpamDataset, create_balanced_dataset, load_splits, make_splits, random_split
+from text_classifier.errors import ConfigurationError
+from text_classifier.sources import review_snippets
+from text_classifier.sources.datasets import DataFile, read_sms_spam
+from text_classifier.training.batches import FreshSampler, TokenDropout
+from text_classifier.training.config import DataArguments
+from text_classifier.training.data import (
     drop_duplicates,
     label_names_of,
-    load_splits,
-    make_splits,
-    random_split,
     read_messages,
     read_present_day_messages,
     text_key,
 )
-from text_classifier.errors import ConfigurationError
-from text_classifier.sources import review_snippets
-from text_classifier.sources.datasets import DataFile, read_sms_spam
 
 
 def test_stray_quotes_swallow_no_messages(tmp_path):

@@ -12,7 +12,7 @@ from test_training import arguments, run_here
 from transformers import AutoTokenizer
 
 from benchmarks import design_choices
-from gpt_classification_model import parse_arguments
+from text_classifier.training.config import parse_arguments
 
 
 def test_every_row_is_a_valid_command_of_its_own():

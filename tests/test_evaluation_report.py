@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 from conftest import make_messages
 
-from evaluation_report import (
+from gpt_classification_model import make_splits
+from text_classifier.tfidf import fit_tfidf
+from text_classifier.training.charts import plot_reliability
+from text_classifier.training.evaluation import (
     calibration_bins,
     calibration_error,
     classification_metrics,
-    plot_reliability,
     predictions_together,
-    results_table,
     score,
     tfidf_predictions,
 )
-from gpt_classification_model import make_splits
-from text_classifier.tfidf import fit_tfidf
+from text_classifier.training.report import results_table
 
 
 def test_metrics_of_a_case_worked_by_hand():

@@ -5,9 +5,11 @@ import stat
 import pandas as pd
 import pytest
 
-from gpt_classification_model import FreshSampler, add_training_messages, main, make_splits
+from gpt_classification_model import main, make_splits
 from text_classifier.errors import ConfigurationError
 from text_classifier.feedback import delete_feedback, open_feedback, read_feedback, save_feedback
+from text_classifier.training.batches import FreshSampler
+from text_classifier.training.data import add_training_messages
 
 
 @pytest.fixture

@@ -15,18 +15,17 @@ from hub_stand_in import hub_handler
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import gpt_classification_model
-from gpt_pretraining import (
+from gpt_pretraining import main, sample_text
+from text_classifier.sources import datasets
+from text_classifier.sources.datasets import RemoteFile
+from text_classifier.training.corpus import (
     END_OF_TEXT,
-    main,
-    parse_arguments,
     read_conversations,
-    sample_text,
     split_documents,
     to_windows,
     train_tokenizer,
 )
-from text_classifier.sources import datasets
-from text_classifier.sources.datasets import RemoteFile
+from text_classifier.training.pretraining_config import parse_arguments
 
 STORY = " ".join(f"The cat number {number % 7} sat on the mat and saw the dog run away." for number in range(300))
 SMALL = (

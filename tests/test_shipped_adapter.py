@@ -10,10 +10,11 @@ import torch
 from conftest import REPOSITORY
 from huggingface_hub import ModelCard
 
-from evaluation_report import classification_metrics, tfidf_predictions
-from gpt_classification_model import DataArguments, load_splits
+from gpt_classification_model import load_splits
 from text_classifier.inference import classify, load_tokenizer_and_model
 from text_classifier.tfidf import fit_tfidf
+from text_classifier.training.config import DataArguments
+from text_classifier.training.evaluation import classification_metrics, tfidf_predictions
 
 pytestmark = pytest.mark.registry
 

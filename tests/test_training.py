@@ -32,9 +32,12 @@ from transformers import (
 
 import gpt_classification_model
 import gpt_pretraining
-from gpt_classification_model import main, parse_arguments, plot_metrics
+from gpt_classification_model import main
 from text_classifier.inference import classify, encode, load_tokenizer_and_model
 from text_classifier.sources.weights import BaseModel
+from text_classifier.training.charts import plot_metrics
+from text_classifier.training.config import DEFAULT_RECIPE, parse_arguments
+from text_classifier.training.runs import peak_memory_gib
 
 SCRIPT = REPOSITORY / "gpt_classification_model.py"
 QUICK = (
@@ -93,7 +96,7 @@ def test_every_recipe_in_the_repository_is_valid(recipe):
     script = gpt_pretraining if recipe.stem.startswith("gpt_pretraining") else gpt_classification_model
     *_, training = script.parse_arguments([str(recipe)])
     published = recipe.stem.endswith("published")
-    assert training.load_best_model_at_end == (recipe != gpt_classification_model.DEFAULT_RECIPE)
+    assert training.load_best_model_at_end == (recipe != DEFAULT_RECIPE)
     assert training.greater_is_better == published
     assert training.metric_for_best_model == ("accuracy" if published else "eval_loss")
 
@@ -283,10 +286,10 @@ def test_gpt2_s_activation_in_one_step_changes_no_result(tiny_gpt2):
 
 
 def test_peak_memory_is_that_of_the_process_and_not_of_what_started_it():
-    code = "import gpt_classification_model as module; print(module.peak_memory_gib())"
+    code = "from text_classifier.training.runs import peak_memory_gib; print(peak_memory_gib())"
     bulky = np.ones(2**28)
     child = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
-    assert gpt_classification_model.peak_memory_gib() > bulky.nbytes / 2**30 == 2
+    assert peak_memory_gib() > bulky.nbytes / 2**30 == 2
     assert 0.05 < float(child.stdout) < 2
 
 
@@ -407,7 +410,7 @@ def test_hub_base_by_name_end_to_end(tiny_gpt2, messages_csv, serve, tmp_path):
     "moment",
     [
         "transformers.PreTrainedTokenizerBase.save_pretrained",
-        "gpt_classification_model.exchange_folder",
+        "text_classifier.training.saving.exchange_folder",
         "shutil.rmtree",
         "matplotlib.figure.Figure.savefig",
     ],
@@ -438,7 +441,10 @@ def test_killed_at_any_moment_of_saving_leaves_whole_files(trained, tmp_path, ti
     new = snapshot(work)
     adapter = {name: content for name, content in new.items() if name.startswith("lora_model/")}
     previous = {name: content for name, content in old.items() if name.startswith("lora_model/")}
-    if moment in ("transformers.PreTrainedTokenizerBase.save_pretrained", "gpt_classification_model.exchange_folder"):
+    if moment in (
+        "transformers.PreTrainedTokenizerBase.save_pretrained",
+        "text_classifier.training.saving.exchange_folder",
+    ):
         assert adapter == previous
     else:
         assert adapter.keys() == previous.keys() and adapter != previous, "the new adapter, whole"

@@ -1,0 +1,1 @@
+"""Make a classifier: data, batches, models, evaluation, saving."""

@@ -1,0 +1,149 @@
+"""What an epoch draws, in which order, and in which version."""
+
+import random
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import Dataset, Sampler
+from transformers import (
+    PreTrainedTokenizerBase,
+)
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+from text_classifier.inference import encode
+from text_classifier.training.text_noise import add_noise
+
+# What else may be trained on, and the share of it that an epoch takes. All messages of today in every epoch would
+# teach that the collection's spam about ringtones and downloads, which reads like a notice, is one.
+EXTRA_SPLITS = {"present_day": 1 / 3, "feedback": 1.0}
+
+
+class FreshSampler(Sampler[int]):
+    """Draw a fixed number of messages from each pool every epoch, messages of similar length together.
+
+    A pool with more messages than are drawn is walked through without repetition: the next epoch
+    takes those that no epoch took yet. The order depends on seed and epoch alone, so a resumed run and
+    every process of a distributed one see the same.
+
+    Args:
+        pools: which pool each message is in, shape (n,): its label, or a name for those that are drawn apart.
+        lengths: of all messages, shape (n,).
+        draws: how many messages of each pool an epoch takes.
+        group_size: messages of one optimizer step, over all devices.
+    """
+
+    def __init__(
+        self,
+        pools: Sequence[int | str],
+        lengths: Sequence[int],
+        draws: dict[int | str, int],
+        group_size: int,
+        seed: int,
+    ):
+        generator = torch.Generator().manual_seed(seed)
+        members = {pool: [] for pool in draws}
+        for index, pool in enumerate(pools):
+            members[pool].append(index)
+        self.walks = {
+            pool: torch.tensor(of_pool, dtype=torch.long)[torch.randperm(len(of_pool), generator=generator)]
+            for pool, of_pool in members.items()
+        }
+        self.lengths, self.draws, self.group_size, self.seed = lengths, draws, group_size, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Select the epoch; `Trainer` calls this before each."""
+        self.epoch = int(epoch)
+
+    def __len__(self) -> int:
+        return sum(self.draws.values())
+
+    def __iter__(self) -> Iterator[int]:
+        drawn = []
+        for pool, walk in self.walks.items():
+            first = self.epoch * self.draws[pool]
+            drawn += walk[torch.arange(first, first + self.draws[pool]) % len(walk)].tolist()
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        lengths = [self.lengths[index] for index in drawn]
+        order = get_length_grouped_indices(lengths, self.group_size, generator=generator)
+        groups = [order[start : start + self.group_size] for start in range(0, len(order), self.group_size)]
+        # They come longest first. Spam is long: a hundred steps of spam and then of ham would undo each other.
+        full = len(order) // self.group_size
+        shuffled = torch.randperm(full, generator=generator).tolist() + list(range(full, len(groups)))
+        return iter([drawn[index] for number in shuffled for index in groups[number]])
+
+
+class TextNoise(Dataset):
+    """Replace training messages by other versions of them (`text_noise.add_noise`), others every epoch.
+
+    Args:
+        dataset: of tokenised messages.
+        texts: the same messages, not tokenised.
+        share: probability that a message is replaced.
+        tokenizer: tokenises the other version.
+        sampler: knows the epoch.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        texts: Sequence[str],
+        share: float,
+        tokenizer: PreTrainedTokenizerBase,
+        sampler: FreshSampler,
+        seed: int,
+    ):
+        self.dataset, self.texts, self.share, self.tokenizer = dataset, texts, share, tokenizer
+        self.sampler, self.seed = sampler, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict:
+        message = self.dataset[index]
+        draw = random.Random(f"{self.seed} {self.sampler.epoch} {index}")
+        if draw.random() >= self.share:
+            return message
+        other = encode([add_noise(self.texts[index], draw)], self.tokenizer, self.tokenizer.model_max_length)
+        return {name: values[0] for name, values in other.items()} | {"labels": message["labels"]}
+
+
+class TokenDropout(Dataset):
+    """Leave out random tokens of training messages, others every epoch (special tokens stay).
+
+    A few hundred spam messages are soon known by heart, and what is then unlike all of them counts as
+    ham. Random deletion keeps the model from learning whole messages (EDA, Wei and Zou 2019,
+    https://arxiv.org/abs/1901.11196). Which tokens go depends on seed, epoch and message alone.
+
+    Args:
+        dataset: of tokenised messages.
+        share: probability that a token is left out.
+        tokenizer: tells the special tokens.
+        sampler: knows the epoch.
+    """
+
+    def __init__(
+        self, dataset: Dataset, share: float, tokenizer: PreTrainedTokenizerBase, sampler: FreshSampler, seed: int
+    ):
+        self.dataset, self.share, self.tokenizer, self.sampler, self.seed = dataset, share, tokenizer, sampler, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict:
+        message = self.dataset[index]
+        draw = (self.seed * 1_000 + self.sampler.epoch) * 1_000_000 + index
+        chances = torch.rand(len(message["input_ids"]), generator=torch.Generator().manual_seed(draw))
+        special = self.tokenizer.get_special_tokens_mask(message["input_ids"], already_has_special_tokens=True)
+        kept = (chances >= self.share) | torch.tensor(special, dtype=torch.bool)
+        # At least one token: an empty message has no class.
+        kept[chances.argmax()] = True
+        return {
+            name: [value for value, keep in zip(values, kept, strict=True) if keep] if name != "labels" else values
+            for name, values in message.items()
+        }
+
+
+def length_order(dataset: Dataset) -> list[int]:
+    """Return the indices of tokenised messages from the shortest to the longest: neighbours need almost no padding."""
+    return sorted(range(len(dataset)), key=lambda index: len(dataset[index]["input_ids"]))

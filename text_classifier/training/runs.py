@@ -1,0 +1,108 @@
+"""What every training run needs around the training itself: resuming, processes, memory, errors."""
+
+import importlib.metadata
+import logging
+import os
+import platform
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import torch
+from accelerate.utils import broadcast_object_list
+from transformers import (
+    Trainer,
+    TrainingArguments,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from text_classifier.errors import ArtifactError, ConfigurationError
+
+
+def checkpoint_to_resume(args: TrainingArguments) -> str | None:
+    """Return the folder that `--resume_from_checkpoint` means; `last` is the furthest in `output_dir`.
+
+    Raises:
+        ConfigurationError: there is no such checkpoint.
+    """
+    wanted = args.resume_from_checkpoint
+    if wanted == "last":
+        wanted = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
+        if wanted is None:
+            raise ConfigurationError(f"There is no checkpoint in {args.output_dir} to resume from.")
+    elif wanted is not None and not Path(wanted, "trainer_state.json").is_file():
+        raise ConfigurationError(f"--resume_from_checkpoint {wanted}: not a checkpoint folder.")
+    return wanted
+
+
+def remove_old_checkpoints(args: TrainingArguments) -> None:
+    """Remove what another run left in `output_dir`, unless it is to be resumed: `last` must never mean that one."""
+    if args.resume_from_checkpoint is None:
+        for state in Path(args.output_dir).glob("checkpoint-*/trainer_state.json"):
+            shutil.rmtree(state.parent)
+
+
+def kept_step(trainer: Trainer) -> int:
+    """Return the step whose weights the model has after training: the best, if those were loaded, or the last."""
+    best = trainer.state.best_global_step if trainer.args.load_best_model_at_end else None
+    return best or trainer.state.global_step
+
+
+def check_same_everywhere(*checksums: str) -> None:
+    """See to it that all processes of a distributed run found the same files.
+
+    Raises:
+        ConfigurationError: they did not; an address answered one of them and not the other.
+    """
+    if broadcast_object_list(list(checksums)) != list(checksums):
+        raise ConfigurationError("The processes found different weights or data; start again with local ones.")
+
+
+def peak_memory_gib() -> float:
+    """Return the largest resident memory of this process so far, in GiB."""
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset / 2**30
+    if sys.platform == "linux":
+        # In KiB. Not `getrusage`, whose peak is never below what the process that started this one held.
+        return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 2**20
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30
+
+
+def run_facts() -> dict:
+    """Return what is needed to repeat a run elsewhere: command, versions, hardware."""
+    packages = ("torch", "transformers", "peft", "accelerate", "scikit-learn", "pandas")
+    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
+    return {
+        "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "versions": {"Python": platform.python_version()}
+        | {package: importlib.metadata.version(package) for package in packages},
+        "hardware": hardware,
+    }
+
+
+def run_script(run: Callable[[], object], args: TrainingArguments, outputs: str) -> int:
+    """Run a training script's work; tell its errors in a line each, and return the exit code.
+
+    Args:
+        outputs: what an interrupted run leaves as it was, in words.
+    """
+    logging.basicConfig(format="%(message)s")
+    for name in ("gpt_classification_model", "gpt_pretraining", "text_classifier", "__main__"):
+        logging.getLogger(name).setLevel(logging.INFO if args.process_index == 0 else logging.ERROR)
+    try:
+        run()
+    except (ArtifactError, ConfigurationError, OSError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\nInterrupted; {outputs} are as they were.", file=sys.stderr)
+        if list(Path(args.output_dir).glob("checkpoint-*/trainer_state.json")):
+            print("Go on with the same command and --resume_from_checkpoint last", file=sys.stderr)
+        return 130
+    return 0

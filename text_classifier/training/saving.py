@@ -1,0 +1,114 @@
+"""Save what a run has made; what stood there before is replaced whole, or not at all."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from peft import PeftModel
+from peft.utils import CONFIG_NAME
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from text_classifier.errors import ConfigurationError
+from text_classifier.files import atomic_path, exchange_folder
+from text_classifier.sources.weights import BaseModel
+from text_classifier.tfidf import TfidfModel, save_tfidf
+from text_classifier.training.data import HELD_OUT
+
+
+def check_outputs(folder: str, *files: str | Path) -> None:
+    """See to it before training that its result can be saved.
+
+    Args:
+        folder: of the model to be saved; only an earlier result of this project may stand there.
+        files: what else will be written.
+
+    Raises:
+        ConfigurationError: `folder` is something else; saving would replace it.
+    """
+    target = Path(folder).resolve()
+    ours = not target.exists() or (target.is_dir() and (not any(target.iterdir()) or is_saved_by_us(target)))
+    if not ours:
+        raise ConfigurationError(f"{folder} exists and is no adapter or model trained here; saving would replace it.")
+    for file in map(Path, (target, *files)):
+        file.parent.mkdir(parents=True, exist_ok=True)
+
+
+def is_saved_by_us(folder: Path) -> bool:
+    """Tell whether a folder is a PEFT adapter, or a whole model whose config says that it was trained here."""
+    if (folder / CONFIG_NAME).is_file():
+        return True
+    try:
+        return "base_model_source" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+
+
+def save_folder(
+    model: PeftModel | PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    card: str,
+    folder: Path,
+    tfidf: TfidfModel | None = None,
+    **options,
+) -> None:
+    """Save model, config, tokenizer and model card as one folder that replaces the previous one whole.
+
+    `tfidf` is saved with them if there is one; `options` go to `save_pretrained`. The config's `base_model_source`
+    is also the mark by which `check_outputs` knows what it may replace.
+    """
+    folder = folder.resolve()
+    scratch = folder.with_name(f".{folder.name}.new")
+    # What a killed run left behind.
+    shutil.rmtree(scratch, ignore_errors=True)
+    model.save_pretrained(scratch, **options)
+    model.config.save_pretrained(scratch)
+    tokenizer.save_pretrained(scratch)
+    if tfidf:
+        save_tfidf(tfidf, scratch)
+    (scratch / "README.md").write_text(card, encoding="utf-8")
+    exchange_folder(scratch, folder)
+
+
+def save_adapter(
+    model: PeftModel | PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    base: BaseModel,
+    card: str,
+    adapter_dir: Path,
+    tfidf: TfidfModel | None = None,
+    **settings,
+) -> None:
+    """Save adapter, config, tokenizer and model card as one folder that replaces the previous one whole.
+
+    A model without adapter, whose own weights were trained, is saved as a whole. `tfidf` is its partner, if it has
+    one.
+
+    `settings` go into config.json, where the loader finds them.
+    """
+    model.config.base_model_source = {"name": base.name, "source": base.source, "sha256": base.sha256}
+    for name, value in settings.items():
+        setattr(model.config, name, value)
+    options = {}
+    if isinstance(model, PeftModel):
+        # The Hub's name, not this machine's cache path: with it plain PEFT loads the adapter anywhere.
+        model.peft_config["default"].base_model_name_or_path = base.name
+        options["save_embedding_layers"] = False
+    save_folder(model, tokenizer, card, adapter_dir, tfidf, **options)
+
+
+def save_predictions(
+    predictions: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]], splits: dict[str, pd.DataFrame], path: Path
+) -> None:
+    """Save the held-out messages with the probability of class 1 that each model gave them."""
+    tables = [
+        splits[split].assign(Split=split, **{name: of_model[split][1] for name, of_model in predictions.items()})
+        for split in HELD_OUT
+    ]
+    with atomic_path(path) as scratch:
+        pd.concat(tables).to_csv(scratch, index=False, float_format="%.6f", quoting=csv.QUOTE_NONNUMERIC)
