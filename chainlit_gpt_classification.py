@@ -13,71 +13,36 @@ import collections
 import contextlib
 import functools
 import os
-import re
 import secrets
 import sqlite3
 import sys
 import time
-import unicodedata
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import NoReturn
 
 # Nothing about this machine is told to anyone; read when transformers is imported.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import chainlit as cl
-import numpy as np
-import pandas as pd
 import yaml
 from chainlit.config import config as chainlit_config
-from chainlit.session import WebsocketSession
 from huggingface_hub import ModelCard
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from chat.api import MAX_CHARACTERS, create_api, is_blank, log_failure, same_credentials
+from chat.api import create_api, is_blank, log_failure, same_credentials
 from chat.batching import BatchingClassifier, BusyError
-from chat.message_tables import (
-    MAX_ROWS,
-    TableError,
-    find_text_column,
-    mean_lengths,
-    read_messages,
-    to_csv,
-)
+from chat.display import percent, visible
+from chat.dropped_files import answer_file
+from chat.environment import ADAPTER_DIR, FEEDBACK_FILE, get_credentials, get_hosts, give_up
+from chat.limits import MAX_FILE_ROWS, MAX_MESSAGE_CHARACTERS, MAX_PENDING_MESSAGES, MAX_REMEMBERED_ANSWERS
+from chat.message_tables import TableError
 from chat.server import harden
 from chat.texts import LANGUAGES, STARTERS, chinese_label, closest_language, label_name, say
+from text_classifier import classify, load_tokenizer_and_model
 from text_classifier.feedback import delete_feedback, open_feedback, save_feedback
-from text_classifier.inference import (
-    Classification,
-    classify,
-    decide,
-    decision_threshold,
-    encode,
-    fast_dtype,
-    load_tokenizer_and_model,
-)
-from text_classifier.scoring import add_answers
-
-ADAPTER_DIR = os.environ.get("ADAPTER_DIR", "./lora_model")
-FEEDBACK_FILE = Path(os.environ["FEEDBACK_FILE"]) if os.environ.get("FEEDBACK_FILE") else None
-
-# A person does not type faster; a script that does shall not crowd out the others.
-MAX_PENDING = 8
-# Answers of a visit that can still be marked as wrong.
-MAX_REMEMBERED = 200
-# Rows of a file given to the model at a time: a stop is noticed in between.
-ROWS_AT_A_TIME = 64
-# Rows of the result that are shown.
-PREVIEW_ROWS = 10
+from text_classifier.inference import decide, decision_threshold, encode, fast_dtype
 
 # ---------------------------------------------------------------------------- start
-
-
-def give_up(reason: str) -> NoReturn:
-    """Say in one line why the app cannot start, and end the process with exit code 1."""
-    print(reason, file=sys.stderr)
-    sys.exit(1)
 
 
 @functools.cache
@@ -96,25 +61,6 @@ def get_model_and_tokenizer() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]
         give_up(f"错误信息: 无法加载模型 · cannot load {ADAPTER_DIR}: {reason}")
 
 
-def get_credentials() -> tuple[str, str] | None:
-    """Return the name and password that visitors must give, or None where everyone may come in."""
-    name, password = os.environ.get("CHAT_USERNAME"), os.environ.get("CHAT_PASSWORD")
-    if bool(name) != bool(password):
-        give_up("错误信息: 请同时设置 CHAT_USERNAME 和 CHAT_PASSWORD · set both of them, or neither")
-    if name and not (name + password).isascii():
-        # Browsers and programs disagree on how HTTP Basic writes other characters.
-        give_up("错误信息: CHAT_USERNAME 和 CHAT_PASSWORD 只能用 ASCII 字符 · both must be ASCII")
-    return (name, password) if name else None
-
-
-def get_hosts() -> list[str]:
-    """Return the names that the server answers to."""
-    if named := os.environ.get("CHAT_HOSTS"):
-        return [name.strip() for name in named.split(",")]
-    own = ["localhost", "127.0.0.1", "[::1]"]
-    return own if chainlit_config.run.host in own else ["*"]
-
-
 @functools.cache
 def describe_model(language: str) -> str:
     """Return one line about the model that answers, with the test figures of its model card."""
@@ -123,7 +69,7 @@ def describe_model(language: str) -> str:
     try:
         card = ModelCard.load(Path(ADAPTER_DIR, "README.md")).data
         line = say("model", language, base=card.base_model.split("/")[-1], tuning=tuning)
-        figures = {result.metric_type: f"{100 * result.metric_value:.1f} %" for result in card.eval_results}
+        figures = {result.metric_type: percent(result.metric_value) for result in card.eval_results}
         dataset = card.eval_results[0].dataset_name
         return line + say("model_figures", language, accuracy=figures["accuracy"], f1=figures["f1"], dataset=dataset)
     # A folder without a card, or with somebody else's, can be served all the same.
@@ -171,7 +117,7 @@ async def welcome(user: cl.User | None, language: str | None) -> list[cl.ChatPro
         language,
         negative=label_name(label_names[0], language),
         positive=label_name(label_names[1], language),
-        max_rows=f"{MAX_ROWS:,}",
+        max_rows=f"{MAX_FILE_ROWS:,}",
         max_megabytes=chainlit_config.features.spontaneous_file_upload.max_size_mb,
         model=describe_model(language),
         privacy=say("privacy_feedback" if FEEDBACK_FILE else "privacy", language),
@@ -268,7 +214,7 @@ pending: collections.Counter[str] = collections.Counter()
 async def main(message: cl.Message) -> None:
     """Answer a message, or a file of messages."""
     visit = cl.context.session.id
-    if pending[visit] >= MAX_PENDING:
+    if pending[visit] >= MAX_PENDING_MESSAGES:
         # Once for a whole burst.
         if time.monotonic() - (cl.user_session.get("warned_at") or -10) > 5:
             cl.user_session.set("warned_at", time.monotonic())
@@ -286,7 +232,8 @@ async def main(message: cl.Message) -> None:
                     # Chainlit shows an empty bubble otherwise.
                     message.content = say("file_sent", language())
                     await message.update()
-                await answer_file(Path(message.elements[0].path), message.elements[0].name)
+                (file,) = message.elements
+                await answer_file(Path(file.path), file.name, classifier, language(), threshold)
     finally:
         pending[visit] -= 1
         if not pending[visit]:
@@ -301,31 +248,14 @@ def classify_review(user_input: str) -> str:
     return chinese_label(classify([user_input], tokenizer, model)[0].label)
 
 
-def percent(probability: float) -> str:
-    """Write a probability; nothing is certain, so 0 % and 100 % would be rounded claims."""
-    if probability >= 0.9995:
-        return "> 99.9 %"
-    return f"{100 * probability:.1f} %" if probability >= 0.0005 else "< 0.1 %"
-
-
-def visible(text: str) -> str:
-    """Replace what would hide or turn text around: control characters and directional marks.
-
-    Line breaks stay, and the two characters that join letters and emoji.
-    """
-    kept = "\n\r\t\u200c\u200d"
-    hidden = ("Cc", "Cf", "Cs")
-    return "".join("\ufffd" if unicodedata.category(one) in hidden and one not in kept else one for one in text)
-
-
 async def answer_text(text: str) -> None:
     """Send label and probability at once, and the words that mattered when they are known."""
     text, tongue = text.strip(), language()
     if is_blank(text):
         await cl.Message(say("empty", tongue)).send()
         return
-    if len(text) > MAX_CHARACTERS:
-        await cl.Message(say("too_long", tongue, limit=f"{MAX_CHARACTERS:,}")).send()
+    if len(text) > MAX_MESSAGE_CHARACTERS:
+        await cl.Message(say("too_long", tongue, limit=f"{MAX_MESSAGE_CHARACTERS:,}")).send()
         return
     (answer,) = await classifier.classify([text])
     limit = threshold()
@@ -408,7 +338,7 @@ def remember(message_id: str, text: str, label: str) -> None:
     """Keep what was answered on the server, so that feedback stores this and not what a browser sends."""
     answers = cl.user_session.get("answers") or {}
     answers[message_id] = {"text": text, "label": label}
-    while len(answers) > MAX_REMEMBERED:
+    while len(answers) > MAX_REMEMBERED_ANSWERS:
         answers.pop(next(iter(answers)))
     cl.user_session.set("answers", answers)
 
@@ -451,146 +381,3 @@ async def undo_wrong(action: cl.Action) -> None:
         del answer["feedback_id"]
         await action.remove()
         await wrong_action(answer["label"], language()).send(action.forId)
-
-
-# ---------------------------------------------------------------------------- a file
-
-
-def quoted(name: str) -> str:
-    """Return a file's name for a message, where nothing in it can act as markup."""
-    return "`" + re.sub(r"[`\s]+", " ", visible(name)) + "`"
-
-
-async def answer_file(path: Path, name: str) -> None:
-    """Classify every message of a file and send charts, the first rows and the whole result."""
-    tongue, started = language(), time.monotonic()
-    table = await cl.make_async(read_messages)(path, name)
-    column = find_text_column(table) or await ask_for_column(table, name, tongue)
-    if column is None:
-        await cl.Message(say("no_column", tongue)).send()
-        return
-    texts = [text.strip()[:MAX_CHARACTERS] for text in table[column]]
-    answers: list[Classification | None] = [None] * len(texts)
-    finished = await classify_with_progress(texts, answers, name, tongue)
-    if is_over():
-        return
-    await send_result(table, column, texts, answers, name, tongue, finished, time.monotonic() - started)
-
-
-def is_over() -> bool:
-    """Tell whether the visitor has left for good; a result would be written for nobody, and stay."""
-    return WebsocketSession.get_by_id(cl.context.session.id) is None
-
-
-async def ask_for_column(table: pd.DataFrame, name: str, tongue: str) -> str | None:
-    """Let the person choose the text column; None if nobody does within five minutes."""
-    longest_first = mean_lengths(table).index[:12]
-    actions = [
-        cl.Action(name="column", payload={"number": number}, label=visible(column)[:60])
-        for number, column in enumerate(longest_first)
-    ]
-    question = cl.AskActionMessage(say("which_column", tongue, name=quoted(name)), actions, timeout=300)
-    answer = await question.send()
-    # Chainlit would leave "Selected: …" there, in English.
-    await question.remove()
-    return longest_first[int(answer["payload"]["number"])] if answer else None
-
-
-async def classify_with_progress(
-    texts: list[str], answers: list[Classification | None], name: str, tongue: str
-) -> bool:
-    """Fill in the answers of n texts, blank ones excepted, and return whether nobody stopped it."""
-
-    def progress(done: int) -> dict:
-        count = say("progress_count", tongue, done=f"{done:,}", total=f"{len(texts):,}")
-        return {"done": done, "total": len(texts), "count": count, "stop": say("stop", tongue)}
-
-    stopped = asyncio.Event()
-    cl.user_session.set("stop_file", stopped)
-    element = cl.CustomElement(name="Progress", url="/public/elements/Progress.jsx", props=progress(0))
-    message = await cl.Message(say("progress", tongue, name=quoted(name)), elements=[element]).send()
-    # Texts of like length need almost no padding; within blocks, so that the bar moves evenly.
-    order = sorted(range(len(texts)), key=lambda row: (row // 1024, len(texts[row])))
-    shown_at = time.monotonic()
-    try:
-        for start in range(0, len(order), ROWS_AT_A_TIME):
-            rows = [row for row in order[start : start + ROWS_AT_A_TIME] if not is_blank(texts[row])]
-            for row, answer in zip(rows, await classify_patiently([texts[row] for row in rows]), strict=True):
-                answers[row] = answer
-            if stopped.is_set() or is_over():
-                break
-            if time.monotonic() - shown_at > 0.4:
-                shown_at = time.monotonic()
-                element.props = progress(start + ROWS_AT_A_TIME)
-                await element.update()
-    # The stop button of the page cancels this task; what was done is sent all the same.
-    except asyncio.CancelledError:
-        stopped.set()
-    finally:
-        await message.remove()
-    return not stopped.is_set()
-
-
-async def classify_patiently(texts: list[str]) -> list[Classification]:
-    """Classify rows of a file, waiting for as long as others keep the model busy."""
-    while True:
-        try:
-            return await classifier.classify(texts)
-        except BusyError:
-            await asyncio.sleep(1)
-
-
-@cl.action_callback("stop_file")
-async def stop_file(action: cl.Action) -> None:
-    """Stop the file that is being classified."""
-    if stopped := cl.user_session.get("stop_file"):
-        stopped.set()
-
-
-async def send_result(
-    table: pd.DataFrame,
-    column: str,
-    texts: list[str],
-    answers: list[Classification | None],
-    name: str,
-    tongue: str,
-    finished: bool,
-    seconds: float,
-) -> None:
-    """Send what a file's messages are: charts, the first rows, and everything as a CSV."""
-    limit, id2label = threshold(), model.config.id2label
-    labels = [decide(answer.positive_probability, limit, id2label)[0] if answer else None for answer in answers]
-    probabilities = [answer.positive_probability for answer in answers if answer]
-    blank = sum(map(is_blank, texts))
-    shares = [{"name": label_name(label, tongue), "count": labels.count(label)} for label in label_names]
-    shares.append({"name": say("empty_rows", tongue), "count": blank})
-    shares.append({"name": say("unclassified_rows", tongue), "count": labels.count(None) - blank})
-    result = add_answers(table, answers, labels, label_names[1])
-    label_column, probability_column, _ = result.columns[len(table.columns) :]
-    # The label and the message first: a phone shows two or three columns.
-    shown = [label_column, column, probability_column, *(other for other in table.columns if other != column)]
-    head = result[shown].head(PREVIEW_ROWS)
-    first_answers = answers[: len(head)]
-    head[probability_column] = [percent(answer.positive_probability) if answer else "" for answer in first_answers]
-    head = head.map(lambda cell: visible(cell if len(cell) <= 100 else f"{cell[:99]}…"))
-    overview = cl.CustomElement(
-        name="FileResult",
-        url="/public/elements/FileResult.jsx",
-        props={
-            "shares": shares,
-            "histogram": np.histogram(probabilities, bins=10, range=(0, 1))[0].tolist(),
-            "histogramTitle": say("histogram", tongue, label=label_name(label_names[1], tongue)),
-            "threshold": limit,
-            "tableTitle": say("table_title", tongue, count=len(head)),
-            "columns": [visible(column) for column in head.columns],
-            "rows": head.to_numpy().tolist(),
-        },
-    )
-    csv_file = cl.File(
-        name=f"{Path(visible(name)).stem}_classified.csv",
-        content=await cl.make_async(to_csv)(result),
-        mime="text/csv",
-    )
-    done = say("file_done", tongue, name=quoted(name), total=f"{len(texts):,}", seconds=f"{seconds:.0f}")
-    await cl.Message(done if finished else f"{say('stopped', tongue)} {done}", elements=[overview]).send()
-    await cl.Message(say("download", tongue), elements=[csv_file]).send()

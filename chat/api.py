@@ -13,21 +13,21 @@ from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, Field
 
 from chat.batching import BatchingClassifier, BusyError
+from chat.limits import MAX_MESSAGE_CHARACTERS, MAX_REQUEST_TEXTS
 from chat.texts import chinese_label
 from text_classifier.inference import decide, decision_threshold
 
 logger = logging.getLogger(__name__)
 
-# The chat has the same limit.
-MAX_CHARACTERS = 100_000
-MAX_TEXTS = 256
-
 
 class ClassificationRequest(BaseModel):
     """One text or a list of them."""
 
-    texts: str | Annotated[list[str], Field(min_length=1, max_length=MAX_TEXTS)] = Field(
-        description=f"One text, or up to {MAX_TEXTS}; none empty, none longer than {MAX_CHARACTERS:,} characters.",
+    texts: str | Annotated[list[str], Field(min_length=1, max_length=MAX_REQUEST_TEXTS)] = Field(
+        description=(
+            f"One text, or up to {MAX_REQUEST_TEXTS}; "
+            f"none empty, none longer than {MAX_MESSAGE_CHARACTERS:,} characters."
+        ),
         examples=[["You have won a prize! Call 09061701461 now", "See you at seven?"]],
     )
     threshold: float | None = Field(
@@ -107,8 +107,8 @@ def create_api(classifier: BatchingClassifier, base_model: str, credentials: tup
         for number, text in enumerate(texts, 1):
             if is_blank(text):
                 raise HTTPException(422, f"Text {number} is empty")
-            if len(text) > MAX_CHARACTERS:
-                raise HTTPException(422, f"Text {number} is longer than {MAX_CHARACTERS:,} characters")
+            if len(text) > MAX_MESSAGE_CHARACTERS:
+                raise HTTPException(422, f"Text {number} is longer than {MAX_MESSAGE_CHARACTERS:,} characters")
         try:
             answers = await classifier.classify([text.strip() for text in texts])
         except BusyError:

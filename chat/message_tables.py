@@ -12,10 +12,8 @@ import openpyxl
 import pandas as pd
 from charset_normalizer import from_bytes
 
-MAX_ROWS = 10_000
-MAX_COLUMNS = 100
-# An .xlsx is a zip archive: a small one can unpack to gigabytes.
-MAX_UNPACKED_BYTES = 50 * 2**20
+from chat.limits import MAX_FILE_COLUMNS, MAX_FILE_ROWS, MAX_UNPACKED_BYTES
+from text_classifier.characters import replace_half_surrogates
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx")
 
@@ -70,11 +68,11 @@ def _keep(rows: Iterable[Sequence[str]]) -> list[list[str]]:
             row.pop()
         if not row:
             continue
-        if len(row) > MAX_COLUMNS:
-            raise TableError("file_too_many_columns", limit=MAX_COLUMNS)
+        if len(row) > MAX_FILE_COLUMNS:
+            raise TableError("file_too_many_columns", limit=MAX_FILE_COLUMNS)
         kept.append(row)
-        if len(kept) > MAX_ROWS + 1:
-            raise TableError("file_too_many_rows", limit=f"{MAX_ROWS:,}")
+        if len(kept) > MAX_FILE_ROWS + 1:
+            raise TableError("file_too_many_rows", limit=f"{MAX_FILE_ROWS:,}")
     return kept
 
 
@@ -88,7 +86,7 @@ def _read_workbook(content: bytes) -> list[list[str]]:
         # What the file says of its own size may be wrong, or a trap.
         sheet.reset_dimensions()
         # One more of each than allowed, to notice that there is more; openpyxl makes up rows that are left out.
-        cells = sheet.iter_rows(max_row=2 * MAX_ROWS, max_col=MAX_COLUMNS + 1, values_only=True)
+        cells = sheet.iter_rows(max_row=2 * MAX_FILE_ROWS, max_col=MAX_FILE_COLUMNS + 1, values_only=True)
         return _keep(["" if value is None else str(value) for value in row] for row in cells)
     except TableError:
         raise
@@ -156,8 +154,8 @@ def read_messages(path: Path, name: str) -> pd.DataFrame:
         rows.insert(0, [])
     if len(rows) < 2:
         raise TableError("file_empty")
-    if len(rows) - 1 > MAX_ROWS:
-        raise TableError("file_too_many_rows", limit=f"{MAX_ROWS:,}")
+    if len(rows) - 1 > MAX_FILE_ROWS:
+        raise TableError("file_too_many_rows", limit=f"{MAX_FILE_ROWS:,}")
     width = max(map(len, rows))
     header, *body = ([*row, *[""] * (width - len(row))] for row in rows)
     columns = []
@@ -192,4 +190,4 @@ def neutralise_formula(cell: str) -> str:
 def to_csv(table: pd.DataFrame) -> bytes:
     """Write a table of strings as CSV that spreadsheets open in the right encoding, formulas neutralised."""
     safe = table.map(neutralise_formula).rename(columns=neutralise_formula)
-    return safe.to_csv(index=False, lineterminator="\r\n").encode("utf-8-sig", "replace")
+    return replace_half_surrogates(safe.to_csv(index=False, lineterminator="\r\n")).encode("utf-8-sig")

@@ -9,8 +9,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
 
-# Uploads may have 10 MB (.chainlit/config.toml), with some room for what surrounds them.
-MAX_REQUEST_BYTES = 11 * 2**20
+from chat.limits import MAX_REQUEST_BYTES
 
 # Chainlit renders custom elements with `eval`, and sets styles inline.
 CONTENT_SECURITY_POLICY = (

@@ -4,8 +4,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from chat import batching
-from chat.api import MAX_CHARACTERS, MAX_TEXTS, create_api
+from chat.api import create_api
 from chat.batching import BatchingClassifier
+from chat.limits import MAX_MESSAGE_CHARACTERS, MAX_REQUEST_TEXTS
 from text_classifier.inference import classify, load_tokenizer_and_model
 
 
@@ -21,7 +22,7 @@ def client(loaded):
 
 
 def test_one_text_and_many(client, loaded):
-    texts = [f"a film number {number}" for number in range(MAX_TEXTS)]
+    texts = [f"a film number {number}" for number in range(MAX_REQUEST_TEXTS)]
     results = client.post("/classify", json={"texts": texts}).json()["results"]
     for result, answer in zip(results, classify(texts, *loaded), strict=True):
         assert result["label"] == answer.label and not result["truncated"]
@@ -47,10 +48,10 @@ def test_threshold_moves_the_label(client):
     [
         ({}, "Field required"),
         ({"texts": []}, "at least 1"),
-        ({"texts": ["a"] * (MAX_TEXTS + 1)}, f"at most {MAX_TEXTS}"),
+        ({"texts": ["a"] * (MAX_REQUEST_TEXTS + 1)}, f"at most {MAX_REQUEST_TEXTS}"),
         ({"texts": ["fine", " \t\n"]}, "Text 2 is empty"),
         ({"texts": "\u200b\x00\u202e"}, "Text 1 is empty"),
-        ({"texts": "x" * (MAX_CHARACTERS + 1)}, "longer than 100,000 characters"),
+        ({"texts": "x" * (MAX_MESSAGE_CHARACTERS + 1)}, "longer than 100,000 characters"),
         ({"texts": "fine", "threshold": 1.5}, "less than or equal to 1"),
         ({"texts": [{"secret": "value"}]}, "string"),
     ],

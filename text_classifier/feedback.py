@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from text_classifier.characters import replace_half_surrogates
+
 _TABLE = """
 CREATE TABLE IF NOT EXISTS feedback (
     id INTEGER PRIMARY KEY,
@@ -40,9 +42,8 @@ def open_feedback(path: Path) -> None:
 def save_feedback(path: Path, text: str, given_label: str, right_label: str) -> int:
     """Store one correction and return its id."""
     with _connection(path) as connection:
-        # A lone surrogate, which a browser can send, is not UTF-8 text.
-        storable = text.encode("utf-8", "replace").decode("utf-8")
-        row = (datetime.now(UTC).isoformat(timespec="seconds"), storable, given_label, right_label)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        row = (now, replace_half_surrogates(text), given_label, right_label)
         insertion = "INSERT INTO feedback (created_at, text, given_label, right_label) VALUES (?, ?, ?, ?)"
         return connection.execute(insertion, row).lastrowid
 
