@@ -11,8 +11,9 @@ import psutil
 import pytest
 from conftest import REPOSITORY
 
+from text_classifier.__main__ import main
 from text_classifier.inference import load_tokenizer_and_model
-from text_classifier.ray_scoring import PACKAGE, main
+from text_classifier.ray_scoring import PACKAGE
 from text_classifier.scoring import score_file
 
 ROWS = 40_000
@@ -31,13 +32,17 @@ def messages(tmp_path):
 def test_other_machines_get_every_module_that_those_sent_to_them_import():
     for file in PACKAGE.rglob("*.py"):
         imported = re.findall(r"^ *(?:from|import) (\w+)", file.read_text(), re.MULTILINE)
-        of_this_repository = {module for module in imported if list(REPOSITORY.glob(f"{module}*"))}
+        of_this_repository = {
+            module
+            for module in imported
+            if (REPOSITORY / f"{module}.py").is_file() or (REPOSITORY / module / "__init__.py").is_file()
+        }
         assert of_this_repository <= {PACKAGE.name}
 
 
 def test_nothing_is_lost_or_doubled_when_a_worker_is_killed(messages, tiny_review_adapter, tmp_path):
-    target = tmp_path / "scored"
-    command = [sys.executable, "-m", "text_classifier.ray_scoring", messages, "--output", target]
+    target = tmp_path / "scored.csv"
+    command = [sys.executable, "-m", "text_classifier", messages, "--output", target, "--workers", "2"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     command += ["--adapter_dir", tiny_review_adapter]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
@@ -46,21 +51,21 @@ def test_nothing_is_lost_or_doubled_when_a_worker_is_killed(messages, tiny_revie
         """The processes that classify; Ray names them after what they do."""
         return [one for one in psutil.process_iter(["cmdline"]) if "Scorer" in "".join(one.info["cmdline"] or [])]
 
-    while process.poll() is None and not list(tmp_path.glob(".scored.new/*.csv")):
+    while process.poll() is None and not list(tmp_path.glob(".scored.csv.parts/*.csv")):
         time.sleep(0.1)
     (killed, *_) = workers()
     killed.kill()
     assert process.poll() is None, "it was killed midway"
     assert process.wait(200) == 0 and f"{ROWS:,} rows" in process.stdout.read()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["messages.csv", "scored.csv"]
 
     tokenizer, model = load_tokenizer_and_model(tiny_review_adapter)
     score_file(messages, tmp_path / "alone.csv", tokenizer, model, "Text", "")
     options = {"dtype": str, "keep_default_na": False}
-    parts = [pd.read_csv(part, **options) for part in sorted(target.glob("*.csv"))]
-    alone = pd.read_csv(tmp_path / "alone.csv", **options)
-    together = pd.concat(parts, ignore_index=True)
+    alone, together = (pd.read_csv(file, **options) for file in (tmp_path / "alone.csv", target))
     assert together["id"].tolist() == alone["id"].tolist(), "no row is lost, doubled or out of its order"
     assert together["Text"].tolist() == alone["Text"].tolist()
+    assert together.columns.tolist() == alone.columns.tolist()
     probability = "positive_probability"
     told = together[probability].ne("")
     assert told.equals(alone[probability].ne("")) and (~told).sum() == 2
@@ -68,9 +73,33 @@ def test_nothing_is_lost_or_doubled_when_a_worker_is_killed(messages, tiny_revie
     assert difference.abs().max() < 0.02, "workers may multiply in bfloat16"
 
 
-@pytest.mark.parametrize("flags, said", [(["--text_column", "body"], "'body'"), ([], "exists")])
+@pytest.mark.parametrize(
+    ("flags", "said"), [(["--text_column", "body"], "'body'"), (["--adapter_dir", "nowhere"], "nowhere")]
+)
 def test_mistakes_are_told_and_nothing_is_written(messages, tiny_review_adapter, tmp_path, flags, said, capsys):
-    target = tmp_path / ("scored" if flags else "")
-    argv = [str(messages), "--output", str(target), "--adapter_dir", str(tiny_review_adapter), *flags]
+    target = tmp_path / "scored.csv"
+    argv = [str(messages), "--output", str(target), "--workers", "1", "--adapter_dir", str(tiny_review_adapter), *flags]
     assert main(argv) == 1
-    assert said in capsys.readouterr().err and not (tmp_path / "scored").exists()
+    assert said in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["messages.csv"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--workers", "0"], "at least one"),
+        (["--ray_address", "auto"], "needs --workers"),
+        (["--workers", "2", "--int8"], "does not go with"),
+    ],
+)
+def test_options_that_make_no_sense_together_are_told(messages, tmp_path, flags, said, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([str(messages), "--output", str(tmp_path / "scored.csv"), *flags])
+    assert caught.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_without_its_extra_the_option_says_what_to_install(messages, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "text_classifier.ray_scoring", raising=False)
+    assert main([str(messages), "--output", str(tmp_path / "scored.csv"), "--workers", "2"]) == 1
+    assert "--workers needs ray: pip install -r requirements/ray.txt" in capsys.readouterr().err

@@ -42,7 +42,7 @@ def command(reviews, adapter, *more):
 
 
 def test_every_row_comes_back_with_its_answer(reviews, tiny_review_adapter, monkeypatch, capsys):
-    monkeypatch.setattr(scoring, "ROWS_AT_A_TIME", 16)
+    monkeypatch.setattr(scoring, "ROWS_PER_CHUNK", 16)
     assert main(command(reviews, tiny_review_adapter)) == 0
     assert "100 rows in" in capsys.readouterr().out
     given = pd.read_csv(reviews, dtype=str, keep_default_na=False)
@@ -87,7 +87,7 @@ def test_killed_at_random_it_goes_on_and_nothing_is_lost_or_doubled(tmp_path, ti
 
 
 def test_another_file_is_not_mixed_into_an_unfinished_one(reviews, tiny_review_adapter, monkeypatch, capsys):
-    monkeypatch.setattr(scoring, "ROWS_AT_A_TIME", 16)
+    monkeypatch.setattr(scoring, "ROWS_PER_CHUNK", 16)
     usual, calls = scoring.classify, []
 
     def interrupted(*args, **kwargs):
@@ -120,6 +120,7 @@ def test_another_file_is_not_mixed_into_an_unfinished_one(reviews, tiny_review_a
         (b"id,text\n" + b"1,fine\n" * 5000 + b"2,one, two\n", [], "Cannot read"),
         (b"text\nhello\n", ["--adapter_dir", "nowhere"], "nowhere"),
         (b"text\nhello\n", ["--output", "reviews.csv"], "is the file itself"),
+        (b"text\nhello\n", ["--output", "."], "is a folder"),
         (b"text\nhello\n", ["--output", "no/such/folder/scored.csv"], "no/such/folder"),
     ],
 )

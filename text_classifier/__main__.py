@@ -1,4 +1,9 @@
-"""Classify a file of messages: `python -m text_classifier messages.csv --output scored.csv --text_column body`."""
+"""Classify a file of messages.
+
+python -m text_classifier messages.csv --output scored.csv --text_column body
+python -m text_classifier messages.csv --output scored.csv --workers 4             # as processes of a Ray cluster
+python -m text_classifier messages.csv --output scored.csv --ray_address auto --workers 40    # ... on many machines
+"""
 
 import argparse
 import sys
@@ -12,37 +17,80 @@ from text_classifier.files import file_sha256
 from text_classifier.inference import fast_dtype, load_tokenizer_and_model
 from text_classifier.scoring import score_file
 
+EXTRAS = {"ray": "--workers", "nncf": "--int8", "openvino": "--int8"}
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Classify a file as the command line says; return the exit code."""
-    parser = argparse.ArgumentParser(description="Classify the messages of a file.")
+
+def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line.
+
+    Raises:
+        SystemExit: it makes no sense; the reason is printed.
+    """
+    parser = argparse.ArgumentParser(prog="python -m text_classifier", description="Classify the messages of a file.")
     parser.add_argument("file", type=Path, help="a UTF-8 .csv or .tsv with a header")
     parser.add_argument("--output", type=Path, required=True, help=".csv to write: the file's columns and the answers")
     parser.add_argument("--text_column", default="Text", help="column with the messages (default: Text)")
     parser.add_argument("--adapter_dir", type=Path, default=Path("lora_model"), help="default: lora_model")
     parser.add_argument("--int8", action="store_true", help="faster: weights of 8 bits (requirements/int8.txt)")
+    parser.add_argument("--workers", type=int, help="classify in so many processes, with Ray (requirements/ray.txt)")
+    parser.add_argument(
+        "--ray_address", help="of a running Ray cluster, `auto` for this machine's; by default one is started here"
+    )
     options = parser.parse_args(argv)
+    if options.ray_address and options.workers is None:
+        parser.error("--ray_address needs --workers")
+    if options.workers is not None and options.workers < 1:
+        parser.error(f"--workers {options.workers}: at least one is needed")
+    if options.int8 and options.workers is not None:
+        parser.error("--int8 does not go with --workers")
+    return options
+
+
+def score_here(options: argparse.Namespace) -> int:
+    """Classify in this process; return the number of rows."""
+    tokenizer, model = load_tokenizer_and_model(options.adapter_dir, torch.float32 if options.int8 else fast_dtype())
+    sha256 = file_sha256(*sorted(options.adapter_dir.glob("*.safetensors")), options.adapter_dir / "config.json")
+    if options.int8:
+        # An extra of its own, and slow to import.
+        from text_classifier.int8 import Int8Model
+
+        model, sha256 = Int8Model(model), f"{sha256} int8"
+    return score_file(options.file, options.output, tokenizer, model, options.text_column, sha256)
+
+
+def score_on_cluster(options: argparse.Namespace) -> int:
+    """Classify on a Ray cluster; return the number of rows."""
+    # An extra of its own, and slow to import.
+    from text_classifier.ray_scoring import connected, score_file_with_ray
+
+    with connected(options.ray_address, options.workers):
+        return score_file_with_ray(
+            options.file, options.output, options.adapter_dir, options.text_column, options.workers
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Classify a file as the command line says; return the exit code."""
+    options = parse_options(argv)
     try:
         if options.output.resolve() == options.file.resolve():
             raise ValueError("--output is the file itself.")
-        tokenizer, model = load_tokenizer_and_model(
-            options.adapter_dir, torch.float32 if options.int8 else fast_dtype()
-        )
-        sha256 = file_sha256(*sorted(options.adapter_dir.glob("*.safetensors")), options.adapter_dir / "config.json")
-        if options.int8:
-            # An extra of its own, and slow to import.
-            from text_classifier.int8 import Int8Model
-
-            model, sha256 = Int8Model(model), f"{sha256} int8"
-        rows = score_file(options.file, options.output, tokenizer, model, options.text_column, sha256)
+        if options.output.is_dir():
+            raise ValueError(f"--output {options.output} is a folder; name the .csv to write.")
+        rows = score_here(options) if options.workers is None else score_on_cluster(options)
     except ModuleNotFoundError as error:
-        print(f"Error: --int8 needs {error.name}: pip install -r requirements/int8.txt", file=sys.stderr)
+        option = EXTRAS.get(error.name)
+        if option is None:
+            raise
+        extra = "ray" if option == "--workers" else "int8"
+        print(f"Error: {option} needs {error.name}: pip install -r requirements/{extra}.txt", file=sys.stderr)
         return 1
     except (ArtifactError, ValueError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted; the same command goes on from here.", file=sys.stderr)
+        again = "the same command goes on from here" if options.workers is None else "nothing was written"
+        print(f"\nInterrupted; {again}.", file=sys.stderr)
         return 130
     print(f"{rows:,} rows in {options.output}")
     return 0

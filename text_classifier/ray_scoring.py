@@ -1,18 +1,12 @@
-"""Classify a file on several machines, or processes: `text_classifier.scoring` on a Ray cluster.
+"""Classify a file on a Ray cluster: several machines, or several processes of this one.
 
-    pip install -r requirements/ray.txt
-    python -m text_classifier.ray_scoring messages.csv --output scored --workers 4
-    python -m text_classifier.ray_scoring messages.csv --output scored --workers 40 --address auto
-
-Ray reads the file piece by piece, restarts workers that die and repeats what they had not finished.
-The input and the output folder have to be on storage that all machines share.
+Ray reads the file piece by piece, restarts workers that die and repeats what they had not finished. The file and the
+result have to be on storage that all machines share.
 """
 
-import argparse
-import os
+import contextlib
 import shutil
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -21,12 +15,12 @@ import ray
 from pyarrow import csv
 from ray.data import ActorPoolStrategy, DataContext
 
-from text_classifier.errors import ArtifactError
+from text_classifier.files import atomic_path
 from text_classifier.inference import fast_dtype, load_tokenizer_and_model
-from text_classifier.scoring import ROWS_AT_A_TIME, score_table
-from text_classifier.tables import check_text_column, read_table
+from text_classifier.scoring import ROWS_PER_CHUNK, as_csv, score_table
+from text_classifier.tables import check_columns, is_tab_separated, read_table
 
-# What every machine needs of this repository: the package.
+# What every machine needs of this repository.
 PACKAGE = Path(__file__).parent
 
 
@@ -41,77 +35,82 @@ class Scorer:
         return score_table(table, self.text_column, self.tokenizer, self.model)
 
 
-def score_file_with_ray(source: Path, target: Path, adapter_dir: Path, text_column: str, workers: int) -> int:
-    """Classify the messages of a .csv on the connected Ray cluster, and return how many rows were written.
+@contextlib.contextmanager
+def connected(address: str | None, workers: int) -> Iterator[None]:
+    """Connect to a Ray cluster for the length of a block.
 
     Args:
-        target: a folder that is not there yet; it gets .csv files, in the order of the rows by name, all
-            of them or, if something fails, none.
+        address: of a running one; None starts one on this machine.
+        workers: for which a started one has cores.
+    """
+    runtime = {"runtime_env": {"py_modules": [str(PACKAGE)]}, "log_to_driver": False}
+    if address is None:
+        # One core more than the workers have: something has to read the file.
+        runtime |= {"num_cpus": workers + 1, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    ray.init(address, **runtime)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def score_file_with_ray(source: Path, target: Path, adapter_dir: Path, text_column: str, workers: int) -> int:
+    """Classify the messages of a .csv or .tsv on the connected cluster, and return how many rows were written.
+
+    Args:
+        target: a .csv; it appears when all rows are done, in the order of the source.
         workers: processes that hold a model each, of one CPU core each.
 
     Raises:
-        ValueError: the source cannot be read or lacks the column, or the target exists.
+        ValueError: the source cannot be read, lacks the column or has no rows.
     """
-    if target.exists():
-        raise ValueError(f"{target} exists.")
-    first = next(read_table(source, ROWS_AT_A_TIME))
-    check_text_column(source, first.columns, text_column)
-    scratch = target.with_name(f".{target.name}.new")
-    shutil.rmtree(scratch, ignore_errors=True)
+    first = next(read_table(source, ROWS_PER_CHUNK))
+    check_columns(source, first.columns, text_column=text_column)
+    if not len(first):
+        raise ValueError(f"{source} has no rows.")
+    # An adapter that cannot be loaded shows here, before any worker starts.
+    load_tokenizer_and_model(adapter_dir)
+    parts = target.with_name(f".{target.name}.parts")
+    shutil.rmtree(parts, ignore_errors=True)
+    try:
+        _classify_in_parts(source, parts, list(first.columns), adapter_dir, text_column, workers)
+        return _join(parts, target)
+    finally:
+        shutil.rmtree(parts, ignore_errors=True)
+
+
+def _classify_in_parts(
+    source: Path, parts: Path, columns: list[str], adapter_dir: Path, text_column: str, workers: int
+) -> None:
     context = DataContext.get_current()
     context.execution_options.preserve_order = True
+    # As `read_table` reads: everything is text, what is empty is empty, and a .tsv has no quoting.
+    layout = {"delimiter": "\t", "quote_char": False} if is_tab_separated(source) else {"newlines_in_values": True}
     rows = ray.data.read_csv(
         str(source),
-        parse_options=csv.ParseOptions(newlines_in_values=True),
-        # As `read_table` reads: everything is text, and what is empty is empty.
+        parse_options=csv.ParseOptions(**layout),
         convert_options=csv.ConvertOptions(
-            column_types=dict.fromkeys(first.columns, pyarrow.string()), strings_can_be_null=False
+            column_types=dict.fromkeys(columns, pyarrow.string()), strings_can_be_null=False
         ),
     )
     rows.map_batches(
         Scorer,
         fn_constructor_args=(str(adapter_dir.resolve()), text_column),
         batch_format="pandas",
-        batch_size=ROWS_AT_A_TIME,
+        batch_size=ROWS_PER_CHUNK,
         compute=ActorPoolStrategy(size=workers),
         num_cpus=1,
         max_restarts=-1,
         max_task_retries=-1,
-    ).write_csv(str(scratch))
-    written = sum(len(table) for part in scratch.glob("*.csv") for table in read_table(part, ROWS_AT_A_TIME))
-    os.replace(scratch, target)
+    ).write_csv(str(parts))
+
+
+def _join(parts: Path, target: Path) -> int:
+    """Put the parts, whose names are in the order of the rows, into one file; return the number of rows."""
+    written = 0
+    with atomic_path(target) as scratch, scratch.open("wb") as output:
+        for part in sorted(parts.glob("*.csv")):
+            for table in read_table(part, ROWS_PER_CHUNK):
+                output.write(as_csv(table, header=not written))
+                written += len(table)
     return written
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Classify a file as the command line says; return the exit code."""
-    parser = argparse.ArgumentParser(description="Classify the messages of a file on a Ray cluster.")
-    parser.add_argument("file", type=Path, help="a UTF-8 .csv with a header")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the .csv files that are written")
-    parser.add_argument("--text_column", default="Text", help="column with the messages (default: Text)")
-    parser.add_argument("--adapter_dir", type=Path, default=Path("lora_model"), help="default: lora_model")
-    parser.add_argument("--workers", type=int, default=2, help="processes that classify (default: 2)")
-    parser.add_argument("--address", help="of a running cluster; by default one is started on this machine")
-    options = parser.parse_args(argv)
-    try:
-        # Before any worker: an adapter that cannot be loaded shows here.
-        load_tokenizer_and_model(options.adapter_dir)
-        runtime = {"runtime_env": {"py_modules": [str(PACKAGE)]}, "log_to_driver": False}
-        if options.address is None:
-            # One core more than the workers have: something has to read the file.
-            runtime |= {"num_cpus": options.workers + 1, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-        ray.init(options.address, **runtime)
-        written = score_file_with_ray(
-            options.file, options.output, options.adapter_dir, options.text_column, options.workers
-        )
-    except (ArtifactError, ValueError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    finally:
-        ray.shutdown()
-    print(f"{written:,} rows in {options.output}/")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

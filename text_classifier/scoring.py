@@ -14,10 +14,10 @@ from transformers import (
 
 from text_classifier.files import file_sha256
 from text_classifier.inference import Classification, classify
-from text_classifier.tables import check_text_column, read_table
+from text_classifier.tables import check_columns, read_table
 
 # Enough to sort by length, few enough to lose when a run is stopped.
-ROWS_AT_A_TIME = 1024
+ROWS_PER_CHUNK = 1024
 
 
 def add_answers(
@@ -58,6 +58,11 @@ def score_table(
     return add_answers(table, answers, labels, model.config.id2label[1])
 
 
+def as_csv(table: pd.DataFrame, header: bool) -> bytes:
+    """Return rows of the result as they are written, with or without the names of their columns."""
+    return table.to_csv(index=False, header=header, lineterminator="\n").encode()
+
+
 def score_file(
     source: Path,
     target: Path,
@@ -86,8 +91,8 @@ def score_file(
             raise ValueError(f"{part} is of another file or adapter. Finish that, or remove it and {state_file.name}.")
     # All is read once before: what is wrong with row 90,000 shows at once, not after an hour.
     total = 0
-    for table in read_table(source, ROWS_AT_A_TIME):
-        check_text_column(source, table.columns, text_column)
+    for table in read_table(source, ROWS_PER_CHUNK):
+        check_columns(source, table.columns, text_column=text_column)
         total += len(table)
     if not total:
         raise ValueError(f"{source} has no rows.")
@@ -98,12 +103,12 @@ def score_file(
         # What a stopped run wrote after it last took note.
         output.truncate(state["bytes"])
         rows = 0
-        for table in read_table(source, ROWS_AT_A_TIME):
+        for table in read_table(source, ROWS_PER_CHUNK):
             rows += len(table)
             if rows <= state["rows"]:
                 continue
             scored = score_table(table, text_column, tokenizer, model)
-            output.write(scored.to_csv(index=False, header=not state["rows"], lineterminator="\n").encode())
+            output.write(as_csv(scored, header=not state["rows"]))
             output.flush()
             os.fsync(output.fileno())
             state |= {"rows": rows, "bytes": output.tell()}

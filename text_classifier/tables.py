@@ -8,6 +8,11 @@ from pathlib import Path
 import pandas as pd
 
 
+def is_tab_separated(path: Path) -> bool:
+    """Tell by its name whether a file separates columns by tabs."""
+    return path.suffix.lower() in (".tsv", ".tab")
+
+
 def read_table(path: Path, rows_at_a_time: int | None = None) -> Iterator[pd.DataFrame]:
     """Yield the rows of a .csv or .tsv as strings, all at once or some at a time; an empty cell is "".
 
@@ -16,7 +21,7 @@ def read_table(path: Path, rows_at_a_time: int | None = None) -> Iterator[pd.Dat
     Raises:
         ValueError: the file is missing, not UTF-8 or not a table; the message says what to do.
     """
-    tab_separated = path.suffix.lower() in (".tsv", ".tab")
+    tab_separated = is_tab_separated(path)
     try:
         with warnings.catch_warnings():
             # Rows with more fields than the header: text with commas that nobody quoted.
@@ -42,14 +47,19 @@ def read_table(path: Path, rows_at_a_time: int | None = None) -> Iterator[pd.Dat
         raise ValueError(f"Cannot read {path} as a table: {str(error).strip()}") from error
 
 
-def check_text_column(source: Path, columns: Sequence[str], text_column: str) -> None:
-    """See to it that a file has the column with the messages.
+def check_columns(source: Path, columns: Sequence[str], **options: str) -> None:
+    """See to it that a file has the columns that are asked for.
+
+    Args:
+        columns: of the file.
+        options: name of the command's option -> the column it names: `text_column="body"`.
 
     Raises:
-        ValueError: it has not.
+        ValueError: one of them is missing.
     """
-    if text_column not in columns:
-        raise ValueError(
-            f"{source} has no column {text_column!r}, only {', '.join(map(repr, columns))}. "
-            "Name the right one with --text_column."
-        )
+    for option, column in options.items():
+        if column not in columns:
+            raise ValueError(
+                f"{source} has no column {column!r}, only {', '.join(map(repr, columns))}. "
+                f"Name the right one with --{option}."
+            )
