@@ -70,7 +70,7 @@ def test_original_protocol_parses_and_keeps_duplicates_as_published(tmp_path):
     for protocol in ("original", "deduplicated"):
         file = DataFile(path, "test", "0")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("gpt_classification_model.resolve_sms_spam", lambda *_, file=file: file)
+            patch.setattr("text_classifier.training.data.resolve_sms_spam", lambda *_, file=file: file)
             splits, names, data = load_splits(DataArguments(protocol=protocol))
         assert names == ("ham", "spam")
         sizes[protocol] = (data["messages"], data["duplicates"], sum(map(len, splits.values())))
@@ -92,7 +92,7 @@ def test_original_protocol_gives_the_published_loaders(tmp_path, tiny_gpt2, monk
     path = REPOSITORY / "dataset/SMSSpamCollection.tsv" if whose == "UCI's" else uci_stand_in(tmp_path)
     if not path.is_file():
         pytest.skip("UCI's file was not downloaded")
-    monkeypatch.setattr("gpt_classification_model.resolve_sms_spam", lambda *_: DataFile(path, "test", "0"))
+    monkeypatch.setattr("text_classifier.training.data.resolve_sms_spam", lambda *_: DataFile(path, "test", "0"))
     splits, _, data = load_splits(DataArguments(protocol="original"))
     assert data["messages"] == 5572
     tokenizer, batches = AutoTokenizer.from_pretrained(tiny_gpt2), {}
@@ -124,7 +124,7 @@ def test_messages_of_today_are_trained_on_besides_the_collection_alone(tmp_path,
     without = load_splits(DataArguments(dataset_dir=str(folder)))[0]
     assert names == ("ham", "spam") and set(with_today) - set(without) == {"present_day"}
     assert with_today["present_day"]["Label"].value_counts().to_dict() == {0: 526, 1: 526}
-    assert "also takes 33% of 1,052 messages of today" in data["description"]
+    assert "also takes 33% of 1,052 present-day messages" in data["description"]
     for name, part in without.items():
         pd.testing.assert_frame_equal(with_today[name], part)
     own = load_splits(DataArguments(data_file=str(messages_csv), present_day_messages=True))[0]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import transformers
 from peft import PeftConfig, PeftModel
@@ -20,6 +21,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from text_classifier.characters import replace_half_surrogates
 from text_classifier.sources.weights import resolve_base_model
 from text_classifier.tfidf import load_tfidf
 
@@ -47,8 +49,7 @@ def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length:
     """
     if not texts:
         return BatchEncoding({"input_ids": [], "attention_mask": []})
-    # Half a surrogate pair, which a browser can send, is no character.
-    texts = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+    texts = [replace_half_surrogates(text) for text in texts]
     # A message that spells out a special token such as <|endoftext|> is text like any other.
     return tokenizer(texts, truncation=max_length is not None, max_length=max_length, split_special_tokens=True)
 
@@ -133,6 +134,16 @@ def decide(positive_probability: float, threshold: float, id2label: dict[int, st
     return id2label[0], 1 - positive_probability
 
 
+def joint_log_odds(language_model: np.ndarray, tfidf: np.ndarray, weight: float) -> np.ndarray:
+    """Return what the two models say together of n messages: their log odds of class 1 added, shape (n,).
+
+    Args:
+        language_model, tfidf: log odds of class 1, shape (n,).
+        weight: of the language model, which is too sure of itself.
+    """
+    return weight * language_model + tfidf
+
+
 def classify(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> list[Classification]:
     """Classify n messages and return n answers in their order.
 
@@ -163,7 +174,7 @@ def classify(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: Pr
         logits = logits.float().cpu().numpy().astype(float)
         log_odds = logits[:, 1] - logits[:, 0]
         if of_tfidf is not None:
-            log_odds = model.config.language_model_weight * log_odds + of_tfidf[indices]
+            log_odds = joint_log_odds(log_odds, of_tfidf[indices], model.config.language_model_weight)
         positive = expit(log_odds).tolist()
         for index, probability in zip(indices, positive, strict=True):
             answers[index] = Classification(

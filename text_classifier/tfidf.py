@@ -24,14 +24,14 @@ FEATURES = {"words": {"ngram_range": (1, 2)}, "characters": {"analyzer": "char_w
 C = 10.0
 
 # What follows is not looked at, in training and in use: the n-grams of a pasted book would fill the memory.
-MAX_CHARACTERS = 10_000
+TFIDF_MAX_CHARACTERS = 10_000
 
 WEIGHTS_FILE, VOCABULARY_FILE = "tfidf.safetensors", "tfidf_vocabulary.json"
 
 
 def beginnings(texts: Sequence[str]) -> list[str]:
     """Return what is read of each message."""
-    return [text[:MAX_CHARACTERS] for text in texts]
+    return [text[:TFIDF_MAX_CHARACTERS] for text in texts]
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,26 @@
 """What an epoch draws, in which order, and in which version."""
 
+import math
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch.utils.data import Dataset, Sampler
-from transformers import (
-    PreTrainedTokenizerBase,
-)
+from torch.utils.data import ConcatDataset, Dataset, Sampler, Subset
+from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from text_classifier.inference import encode
+from text_classifier.training.config import DataArguments
 from text_classifier.training.text_noise import add_noise
 
-# What else may be trained on, and the share of it that an epoch takes. All messages of today in every epoch would
+# What else may be trained on, and the share of it that an epoch takes. All present-day messages in every epoch would
 # teach that the collection's spam about ringtones and downloads, which reads like a notice, is one.
 EXTRA_SPLITS = {"present_day": 1 / 3, "feedback": 1.0}
+
+# Accuracy on training messages is measured on so many at most: predicting all of them at every evaluation
+# takes a good part of a run, and with 35,000 reviews longer than training on them.
+TRAIN_ACCURACY_MESSAGES = 256
 
 
 class FreshSampler(Sampler[int]):
@@ -147,3 +152,81 @@ class TokenDropout(Dataset):
 def length_order(dataset: Dataset) -> list[int]:
     """Return the indices of tokenised messages from the shortest to the longest: neighbours need almost no padding."""
     return sorted(range(len(dataset)), key=lambda index: len(dataset[index]["input_ids"]))
+
+
+class ClassificationTrainer(Trainer):
+    """`Trainer` that draws training batches from `train_sampler` and evaluates sorted by length."""
+
+    train_sampler: Sampler[int]
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
+        return self.train_sampler
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> list[int]:
+        return length_order(eval_dataset)
+
+
+# ---------------------------------------------------------------------------- what an epoch takes
+
+
+def parts_at_epoch_ratio(datasets: dict[str, Dataset], majority: str) -> list[Dataset]:
+    """Return the parts of the data in which classes are as frequent as in an epoch: balanced, or all of it."""
+    return [datasets["train"], *([datasets["left_out_train"]] if majority == "all" else [])]
+
+
+def plan_draws(datasets: dict[str, Dataset], data_args: DataArguments) -> tuple[list[Dataset], list, dict]:
+    """Decide what an epoch takes.
+
+    Args:
+        datasets: by split, each with `labels`.
+
+    Returns:
+        The parts that are drawn from, for each of their messages the pool it is in, and how many an epoch draws
+        from each pool. Pools are the two labels, and the labels of each of `EXTRA_SPLITS` apart.
+    """
+    parts = [datasets["train"], *([] if data_args.majority == "same" else [datasets["left_out_train"]])]
+    pools = [label for part in parts for label in part.labels]
+    counts = Counter(label for part in parts_at_epoch_ratio(datasets, data_args.majority) for label in part.labels)
+    draws = {label: counts[label] for label in sorted(counts)}
+    if data_args.majority == "all":
+        smaller = min(draws, key=draws.get)
+        draws[smaller] = min(draws[smaller] * data_args.minority_repeats, max(draws.values()))
+    for name, share in EXTRA_SPLITS.items():
+        if name in datasets:
+            parts.append(datasets[name])
+            pools_of_part = [f"{name} {label}" for label in datasets[name].labels]
+            pools += pools_of_part
+            draws |= {pool: math.ceil(size * share) for pool, size in Counter(pools_of_part).items()}
+    return parts, pools, draws
+
+
+def make_training_set(
+    datasets: dict[str, Dataset],
+    tokenizer: PreTrainedTokenizerBase,
+    data_args: DataArguments,
+    args: TrainingArguments,
+) -> tuple[Dataset, FreshSampler]:
+    """Return the messages to train on, in another version every epoch, and the sampler that draws them."""
+    parts, pools, draws = plan_draws(datasets, data_args)
+    sampler = FreshSampler(
+        pools=pools,
+        lengths=[length for part in parts for length in part.lengths],
+        draws=draws,
+        group_size=args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        seed=args.seed,
+    )
+    texts = [text for part in parts for text in part.texts]
+    noisy = TextNoise(ConcatDataset(parts), texts, data_args.text_noise, tokenizer, sampler, args.seed)
+    return TokenDropout(noisy, data_args.token_dropout, tokenizer, sampler, args.seed), sampler
+
+
+def validation_set(datasets: dict[str, Dataset], majority: str) -> Dataset:
+    """Return the messages that checkpoints are compared on: at the natural ratio where an epoch is."""
+    return ConcatDataset([datasets["validation"], *([datasets["left_out_validation"]] if majority == "all" else [])])
+
+
+def training_sample(datasets: dict[str, Dataset], majority: str, seed: int) -> Dataset:
+    """Return some of the training messages, at most `TRAIN_ACCURACY_MESSAGES`, to measure accuracy on."""
+    messages = ConcatDataset(parts_at_epoch_ratio(datasets, majority))
+    order = torch.randperm(len(messages), generator=torch.Generator().manual_seed(seed))
+    return Subset(messages, order[:TRAIN_ACCURACY_MESSAGES].tolist())

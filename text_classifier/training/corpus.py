@@ -114,10 +114,10 @@ def train_tokenizer(documents: Sequence[str], vocab_size: int) -> PreTrainedToke
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **ends)
 
 
-def load_tokenizer(
+def find_tokenizer(
     gpt_args: GPTArguments, documents: Sequence[str], checkpoint: str | None
 ) -> tuple[PreTrainedTokenizerBase, str]:
-    """Load the tokenizer asked for, or train one on the text; a resumed run goes on with its own.
+    """Find the tokenizer asked for, or train one on the text; a resumed run goes on with its own.
 
     Returns:
         The tokenizer and where it is from.

@@ -1,15 +1,21 @@
 """The messages that are trained and tested on: read, labelled, without duplicates."""
 
+import csv
 import itertools
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 
 from text_classifier.errors import ConfigurationError
-from text_classifier.tables import read_table
+from text_classifier.feedback import read_feedback
+from text_classifier.files import file_sha256
+from text_classifier.sources.datasets import read_sms_spam, resolve_imdb, resolve_sms_spam
+from text_classifier.tables import check_columns, read_table
+from text_classifier.training.config import DataArguments
 
 logger = logging.getLogger(__name__)
 
@@ -17,6 +23,7 @@ logger = logging.getLogger(__name__)
 PRESENT_DAY_MESSAGES = Path(__file__).parents[2] / "dataset" / "present_day_messages.tsv"
 
 
+SPLITS = ("train", "validation", "test")
 # Splits that training never sees; thresholds are chosen on the two validation splits.
 HELD_OUT = ("validation", "test", "left_out_validation", "left_out_test")
 
@@ -31,14 +38,9 @@ def read_messages(data_file: Path, text_column: str, label_column: str) -> pd.Da
     """
     try:
         (table,) = read_table(data_file)
+        check_columns(data_file, table.columns, text_column=text_column, label_column=label_column)
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
-    for column, option in ((text_column, "--text_column"), (label_column, "--label_column")):
-        if column not in table.columns:
-            raise ConfigurationError(
-                f"{data_file} has no column {column!r}, only {', '.join(map(repr, table.columns))}. "
-                f"Name the right one with {option}."
-            )
     table = pd.DataFrame({"Label": table[label_column].str.strip(), "Text": table[text_column]})
     complete = table["Label"].ne("") & table["Text"].str.strip().ne("")
     if dropped := int((~complete).sum()):
@@ -76,7 +78,7 @@ def drop_duplicates(df: pd.DataFrame, keep: Literal["first", "last"] = "first") 
 
 
 def read_present_day_messages() -> pd.DataFrame:
-    """Return the messages of today that were written for this project, columns `Label` and `Text`.
+    """Return the present-day messages that were written for this project, columns `Label` and `Text`.
 
     Spam's made-up links are kept under `.example`, which belongs to nobody; here they get endings that links have, or
     a model would learn the word.
@@ -113,3 +115,60 @@ def add_training_messages(
         split: part if split in HELD_OUT else part[~text_key(part["Text"]).isin(keys)] for split, part in splits.items()
     }
     return replaced | {name: messages.assign(Label=messages["Label"].map(ids).astype(int))}
+
+
+# ---------------------------------------------------------------------------- finding them
+
+
+@dataclass(frozen=True)
+class FoundMessages:
+    """The messages of a run before they are split, and where they came from."""
+
+    messages: pd.DataFrame
+    """Columns `Label` (names) and `Text`."""
+    name: str
+    source: str
+    sha256: str
+    """Of the file."""
+    extra: dict[str, pd.DataFrame]
+    """Messages to train on only, by the name of their split; columns as above."""
+
+
+def find_messages(data_args: DataArguments) -> FoundMessages:
+    """Find the data set, and what else is to be trained on.
+
+    Raises:
+        ArtifactError, ConfigurationError: it cannot be had, or cannot be used.
+    """
+    if data_args.data_file:
+        path = Path(data_args.data_file)
+        messages = read_messages(path, data_args.text_column, data_args.label_column)
+        name, source, sha256 = path.name, "local file", file_sha256(path)
+    elif data_args.dataset == "imdb":
+        file = resolve_imdb(Path(data_args.dataset_dir))
+        messages = read_messages(file.path, "text", "label")
+        name, source, sha256 = "IMDB reviews", file.source, file.sha256
+    else:
+        file = resolve_sms_spam(Path(data_args.dataset_dir), data_args.data_source)
+        # The published figures were made with pandas' default quoting.
+        quoting = csv.QUOTE_MINIMAL if data_args.protocol == "original" else csv.QUOTE_NONE
+        messages = read_sms_spam(file.path, quoting)
+        name, source, sha256 = "SMS Spam Collection", file.source, file.sha256
+    return FoundMessages(messages, name, source, sha256, find_extra_messages(data_args))
+
+
+def find_extra_messages(data_args: DataArguments) -> dict[str, pd.DataFrame]:
+    """Return the messages to train on only, columns `Label` and `Text`, by the name of their split.
+
+    Raises:
+        ConfigurationError: the feedback file is missing or something else.
+    """
+    extra = {}
+    if data_args.present_day_messages and data_args.dataset == "sms_spam" and not data_args.data_file:
+        extra["present_day"] = read_present_day_messages()
+    if data_args.feedback_file:
+        try:
+            extra["feedback"] = drop_duplicates(read_feedback(Path(data_args.feedback_file)), keep="last")
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from error
+    return extra

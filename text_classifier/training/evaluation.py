@@ -1,6 +1,7 @@
 """Score predictions honestly: metrics, thresholds, and TF-IDF beside the language model."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from transformers import (
 )
 
 from text_classifier.errors import ConfigurationError
+from text_classifier.inference import joint_log_odds
 from text_classifier.tfidf import TfidfModel, fit_tfidf
 from text_classifier.training.batches import length_order
 from text_classifier.training.data import (
@@ -20,8 +22,11 @@ from text_classifier.training.data import (
 )
 
 # Of the language model's log odds, where TF-IDF's are added. It is too sure of itself: on the validation messages of
-# five splits together the likelihood is highest with 0.49 and 0.96 times (`benchmarks/accuracy.py`).
+# five splits together the likelihood is highest with 0.49 and 0.96 times (`python -m benchmarks.accuracy`).
 LANGUAGE_MODEL_WEIGHT = 0.5
+
+Predictions = dict[str, tuple[np.ndarray, np.ndarray]]
+"""By split: labels (0 or 1) and probabilities of class 1, each of shape (n,)."""
 
 
 def calibration_bins(
@@ -111,8 +116,13 @@ def choose_threshold(probabilities: np.ndarray, false_positive_rate: float | Non
     return float(np.clip(round(np.quantile(probabilities, 1 - false_positive_rate), 4), 0.0001, 0.9999))
 
 
+def at_natural_ratio(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels and probabilities of test and left-out messages together: classes as frequent as in the data."""
+    return tuple(np.concatenate(pair) for pair in zip(predictions["test"], predictions["left_out_test"], strict=True))
+
+
 def score(
-    name: str, predictions: dict[str, tuple[np.ndarray, np.ndarray]], false_positive_rate: float | None = None
+    name: str, predictions: Predictions, false_positive_rate: float | None = None
 ) -> tuple[dict[str, dict[str, dict]], float]:
     """Score a model on the splits that are reported.
 
@@ -124,12 +134,12 @@ def score(
 
     Returns:
         `{name: {split: metrics}}`, with an entry more for the threshold 0.5 where another was chosen,
-        and the threshold. `natural` is test and left-out messages together: classes as frequent as in the data.
+        and the threshold. `natural` are those of `at_natural_ratio`.
     """
     validation = [predictions["validation"], predictions["left_out_validation"]]
     negatives = np.concatenate([probabilities[labels == 0] for labels, probabilities in validation])
     reported = {name: predictions[name] for name in ("validation", "test", "left_out_test")}
-    reported["natural"] = tuple(np.concatenate(parts) for parts in zip(*list(reported.values())[1:], strict=True))
+    reported["natural"] = at_natural_ratio(predictions)
     threshold = choose_threshold(negatives, false_positive_rate)
     thresholds = {name: threshold} if threshold == 0.5 else {f"{name}, threshold 0.5": 0.5, name: threshold}
     rows = {
@@ -141,7 +151,7 @@ def score(
     return rows, threshold
 
 
-def predict(trainer: Trainer, datasets: dict[str, Dataset]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def predict(trainer: Trainer, datasets: dict[str, Dataset]) -> Predictions:
     """Return labels and probabilities of class 1, each of shape (n,), for each split that is held out."""
     predictions = {}
     for split in HELD_OUT:
@@ -153,7 +163,7 @@ def predict(trainer: Trainer, datasets: dict[str, Dataset]) -> dict[str, tuple[n
     return predictions
 
 
-def tfidf_predictions(model: TfidfModel, splits: dict[str, pd.DataFrame]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def tfidf_predictions(model: TfidfModel, splits: dict[str, pd.DataFrame]) -> Predictions:
     """Return labels and probabilities of class 1 for every split.
 
     Args:
@@ -165,15 +175,11 @@ def tfidf_predictions(model: TfidfModel, splits: dict[str, pd.DataFrame]) -> dic
     }
 
 
-def predictions_together(
-    of_language_model: dict[str, tuple[np.ndarray, np.ndarray]],
-    of_tfidf: dict[str, tuple[np.ndarray, np.ndarray]],
-    weight: float,
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return labels and probabilities of class 1 for every split, according to both models.
+def predictions_together(of_language_model: Predictions, of_tfidf: Predictions, weight: float) -> Predictions:
+    """Return what both models say together; see `text_classifier.inference.joint_log_odds`.
 
     Args:
-        weight: of the language model's log odds, to which TF-IDF's are added.
+        weight: of the language model's log odds.
     """
 
     def log_odds(probabilities: np.ndarray) -> np.ndarray:
@@ -181,14 +187,12 @@ def predictions_together(
         return logit(np.clip(probabilities, 1e-15, 1 - 1e-15))
 
     return {
-        split: (labels, expit(weight * log_odds(probabilities) + log_odds(of_tfidf[split][1])))
+        split: (labels, expit(joint_log_odds(log_odds(probabilities), log_odds(of_tfidf[split][1]), weight)))
         for split, (labels, probabilities) in of_language_model.items()
     }
 
 
-def predict_with_tfidf(
-    splits: dict[str, pd.DataFrame], majority: str
-) -> tuple[dict[str, dict[str, tuple[np.ndarray, np.ndarray]]], TfidfModel]:
+def predict_with_tfidf(splits: dict[str, pd.DataFrame], majority: str) -> tuple[dict[str, Predictions], TfidfModel]:
     """Train TF-IDF and logistic regression, once per set of messages the language model could learn from.
 
     Returns:
@@ -210,3 +214,46 @@ def predict_with_tfidf(
             raise ConfigurationError(f"The messages hold no words: {error}") from error
         predictions[name] = tfidf_predictions(model, {split: splits[split] for split in HELD_OUT})
     return predictions, model
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What every model said of the held-out messages, and how good that was."""
+
+    predictions: dict[str, Predictions]
+    """By model, named as in the table of results."""
+    results: dict[str, dict[str, dict]]
+    """By model and split; see `score`."""
+    saved: str
+    """Which of the models the saved folder answers with."""
+    language_model_weight: float | None
+    """Of its log odds, where TF-IDF's are added to them."""
+    threshold: float
+    """At which the saved model calls a message class 1."""
+
+
+def compare_models(
+    before: Predictions,
+    after: Predictions,
+    rivals: dict[str, Predictions],
+    with_partner: bool,
+    false_positive_rate: float | None,
+) -> Comparison:
+    """Score the language model before and after training, alone and with TF-IDF, and TF-IDF alone.
+
+    Args:
+        rivals: what TF-IDF models say; the last one is the partner.
+        with_partner: whether the partner answers together with the language model.
+        false_positive_rate: see `score`; the untrained model has the threshold 0.5.
+    """
+    predictions, saved, weight = {"before": before, "after": after}, "after", None
+    if with_partner:
+        saved, weight = "after + TF-IDF", LANGUAGE_MODEL_WEIGHT
+        *_, of_partner = rivals.values()
+        predictions[saved] = predictions_together(after, of_partner, weight)
+    predictions |= rivals
+    results, thresholds = {}, {}
+    for name, of_model in predictions.items():
+        rows, thresholds[name] = score(name, of_model, None if name == "before" else false_positive_rate)
+        results |= rows
+    return Comparison(predictions, results, saved, weight, thresholds[saved])

@@ -1,5 +1,6 @@
 """Base models and tokenizers, made ready to be trained."""
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -8,14 +9,20 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from tokenizers import normalizers
 from torch import nn
 from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 from transformers.pytorch_utils import Conv1D
 
+from text_classifier.errors import ConfigurationError
+from text_classifier.inference import quiet_loading
 from text_classifier.sources.weights import BaseModel
+from text_classifier.training.config import ModelArguments
 from text_classifier.training.text_noise import make_normalizer
 
 # Activations that transformers computes in eight steps, each through memory, and their equals in one.
@@ -58,14 +65,104 @@ def load_tokenizer(base: BaseModel, max_length: int, normalize_text: bool = Fals
     return tokenizer
 
 
+def make_config(
+    base: BaseModel, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], layers: int | None
+) -> PreTrainedConfig:
+    """Return the base's config for two classes, with at most `layers` layers and the faster of equal activations.
+
+    Raises:
+        ConfigurationError: no layers are asked for, or the base reads fewer tokens than the tokenizer gives it.
+    """
+    config = AutoConfig.from_pretrained(
+        base.path,
+        num_labels=2,
+        id2label=dict(enumerate(label_names)),
+        label2id={name: number for number, name in enumerate(label_names)},
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    if layers is not None:
+        if layers < 1:
+            raise ConfigurationError(f"--num_hidden_layers {layers}: at least one is needed.")
+        config.num_hidden_layers = min(layers, config.num_hidden_layers)
+    if (activation := getattr(config, "activation_function", None)) in FUSED_ACTIVATIONS:
+        config.activation_function = FUSED_ACTIVATIONS[activation]
+    if tokenizer.model_max_length > (limit := getattr(config, "max_position_embeddings", float("inf"))):
+        raise ConfigurationError(f"{base.name} reads at most {limit} tokens; lower --max_length.")
+    return config
+
+
+def load_with_new_head(base: BaseModel, config: PreTrainedConfig, head: Sequence[str]) -> PreTrainedModel:
+    """Load the base's weights in float32, and new ones for the head.
+
+    Args:
+        head: names of the new layers.
+
+    Raises:
+        ConfigurationError: the weights are not those of the architecture, or some besides the head are missing.
+    """
+    # On a CPU and in batches of short messages, the fused kernel's backward pass is the slower one.
+    attention = None if torch.accelerator.is_available() else "eager"
+    try:
+        with quiet_loading():
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
+                base.path,
+                config=config,
+                dtype=torch.float32,
+                attn_implementation=attention,
+                output_loading_info=True,
+            )
+    except (ValueError, RuntimeError) as error:
+        raise ConfigurationError(f"{base.name} cannot be tuned: {error}") from error
+    if missing := [name for name in loading["missing_keys"] if name.split(".")[0] not in head]:
+        raise ConfigurationError(f"{base.name} lacks weights of its architecture: {', '.join(sorted(missing)[:5])} …")
+    return model
+
+
+def choose_targets(usual: dict[str, dict], model_type: str, model_args: ModelArguments) -> dict:
+    """Return what LoRA adapts in an architecture, as arguments of `LoraConfig`.
+
+    `modules_to_save` also names the new layers for the tunings that do without LoRA.
+
+    Args:
+        usual: the same for the architectures that are listed.
+        model_type: of the base's config.
+
+    Raises:
+        ConfigurationError: the architecture is not listed and no `--target_modules` are given.
+    """
+    # A deep copy: PEFT adds names of its own to the list of modules to save.
+    targets = copy.deepcopy(usual.get(model_type, {"modules_to_save": ["score", "classifier"]}))
+    if model_args.target_modules:
+        targets["target_modules"] = model_args.target_modules
+    if model_args.tuning == "lora" and "target_modules" not in targets:
+        raise ConfigurationError(
+            f"No LoRA layers are listed for the architecture {model_type!r} "
+            f"(only for {', '.join(usual)}). Name them with --target_modules."
+        )
+    return targets
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """Return how many parameters are trained, and how many there are."""
+    weights = list(model.parameters())
+    return sum(one.numel() for one in weights if one.requires_grad), sum(one.numel() for one in weights)
+
+
 def freeze_all_but(model: PreTrainedModel, tuning: str, head: Sequence[str]) -> None:
     """Train only the new head, or also what is close to it: the last blocks and what comes after them.
 
     Args:
-        model: of an architecture in `BLOCKS`.
         tuning: `head`, `last_block` or `last_two_blocks`.
         head: names of the new layers.
+
+    Raises:
+        ConfigurationError: the architecture is not in `BLOCKS`.
     """
+    if model.config.model_type not in BLOCKS:
+        raise ConfigurationError(
+            f"The blocks of the architecture {model.config.model_type!r} are not listed (only those of "
+            f"{', '.join(BLOCKS)}). Use --tuning lora or full."
+        )
     trained = [model.get_submodule(name) for name in head]
     if tuning != "head":
         blocks, after_blocks = BLOCKS[model.config.model_type]

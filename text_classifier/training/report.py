@@ -1,9 +1,18 @@
-"""What a run reports of itself: the table of results and the model card."""
+"""What a run reports of itself, for metrics.json and the console."""
 
-from huggingface_hub import EvalResult, ModelCardData
-from scipy.stats import binomtest
+from collections.abc import Sequence
+from pathlib import Path
 
-from text_classifier.tfidf import MAX_CHARACTERS
+import pandas as pd
+from transformers import AutoConfig, Trainer
+
+from text_classifier.sources.weights import BaseModel
+from text_classifier.training.batches import EXTRA_SPLITS
+from text_classifier.training.config import DataArguments
+from text_classifier.training.data import SPLITS, FoundMessages
+from text_classifier.training.evaluation import Comparison
+from text_classifier.training.models import count_parameters
+from text_classifier.training.runs import kept_step
 
 # What is trained, as titles say it.
 TUNINGS = {
@@ -13,7 +22,6 @@ TUNINGS = {
     "last_two_blocks": "last two blocks",
     "full": "all layers",
 }
-
 
 LICENCES = {
     "gpt2": "mit",
@@ -25,29 +33,143 @@ LICENCES = {
 }
 
 
-# What a model card says of the data sets that are known.
-SEEN = {
-    "sms_spam": (
-        "The collection's messages are in English and date from before 2012, many from Singapore: other languages and "
-        "present-day phishing are not in it."
-    ),
-    "imdb": (
-        "The reviews are in English, from before 2011, and clearly for or against a film: lukewarm ones are not in "
-        "the data. Reviews of one film stand in several splits."
-    ),
-}
+def describe_base(base: BaseModel, requested: str, layers: int) -> dict:
+    """Return which weights were adapted, where they came from and what was asked for.
+
+    Args:
+        requested: the name that the recipe or a flag gives.
+        layers: how many of its layers are used.
+    """
+    all_layers = AutoConfig.from_pretrained(base.path).num_hidden_layers
+    return {
+        "requested": requested,
+        "name": base.name,
+        "source": base.source,
+        "sha256": base.sha256,
+        "fallback_used": base.name not in (requested, str(Path(requested).expanduser().resolve())),
+        "license": LICENCES.get(base.name),
+        "layers": layers if layers < all_layers else None,
+    }
 
 
-DATA_LICENCES = {
-    "sms_spam": (
-        " The SMS Spam Collection (Almeida and Gómez Hidalgo, 2011) is published by the UCI Machine Learning "
-        "Repository under CC BY 4.0."
-    ),
-    "imdb": (
-        " The IMDB reviews (Maas et al., 2011) are published by Stanford for research, without a licence; their "
-        "authors' rights remain."
-    ),
-}
+def describe_data(
+    data_args: DataArguments,
+    found: FoundMessages,
+    different: pd.DataFrame,
+    splits: dict[str, pd.DataFrame],
+    label_names: Sequence[str],
+) -> dict:
+    """Return what the report says of the data.
+
+    Args:
+        different: the messages found, without duplicates where these were dropped.
+    """
+    counts = different["Label"].value_counts()
+    classes = " and ".join(f"{counts[label]:,} {label}" for label in label_names)
+    sizes = " / ".join(f"{len(splits[split]):,}" for split in SPLITS)
+    duplicates = len(found.messages) - len(different)
+    parts = [
+        f"{len(found.messages):,} messages, {duplicates:,} duplicates dropped before splitting",
+        f"of the rest {classes}, balanced 1:1 and split into {sizes}",
+        *_describe_left_out(data_args, len(splits["left_out_train"])),
+        *_describe_extra(found, splits),
+    ]
+    return {
+        "name": found.name,
+        "dataset": "custom" if data_args.data_file else data_args.dataset,
+        "source": found.source,
+        "sha256": found.sha256,
+        "protocol": data_args.protocol,
+        "max_length": data_args.max_length,
+        "description": "; ".join(parts) + ".",
+        "messages": len(found.messages),
+        "duplicates": duplicates,
+        "split_sizes": {split: len(table) for split, table in splits.items()},
+    }
+
+
+def _describe_left_out(data_args: DataArguments, left_out: int) -> list[str]:
+    if not left_out or data_args.majority == "same":
+        return []
+    if data_args.majority == "fresh":
+        return [
+            f"every epoch draws its messages of the larger class anew from {left_out:,} more that balancing left out"
+        ]
+    repeats = data_args.minority_repeats
+    again = f" and those of the smaller class {repeats} times" if repeats > 1 else ""
+    return [f"every epoch also takes {left_out:,} messages of the larger class that balancing left out{again}"]
+
+
+def _describe_extra(found: FoundMessages, splits: dict[str, pd.DataFrame]) -> list[str]:
+    parts = []
+    if "present_day" in found.extra:
+        share = f"{EXTRA_SPLITS['present_day']:.0%} of {len(splits['present_day']):,}"
+        parts.append(f"every epoch also takes {share} present-day messages, written for this project")
+    if "feedback" in found.extra:
+        used = len(splits["feedback"])
+        parts.append(
+            f"{used:,} messages corrected in the chat are seen in every epoch "
+            f"({len(found.extra['feedback']) - used:,} more stand in the held-out splits and are not)"
+        )
+    return parts
+
+
+def describe_training(trainer: Trainer, tuning: str, seconds: float) -> dict:
+    """Return what was trained and for how long."""
+    trainable, total = count_parameters(trainer.model)
+    return {
+        "tuning": tuning,
+        "trained_part": TUNINGS[tuning],
+        "trainable_parameters": trainable,
+        "total_parameters": total,
+        "epochs": trainer.state.epoch,
+        "steps": trainer.state.global_step,
+        "best_step": kept_step(trainer),
+        "best_checkpoint": trainer.args.load_best_model_at_end,
+        "train_seconds": seconds,
+        "processes": trainer.args.world_size,
+    }
+
+
+def describe_results(compared: Comparison) -> dict:
+    """Return all figures, the model among them that was saved, and what it decides with."""
+    return {
+        "decision_threshold": compared.threshold,
+        "saved": compared.saved,
+        "language_model_weight": compared.language_model_weight,
+        "results": compared.results,
+        "table": results_table(compared.results),
+    }
+
+
+# ---------------------------------------------------------------------------- tables
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """Write a fraction in per cent without the sign; a figure that is not defined is a dash."""
+    return "–" if value is None else f"{100 * value:.{digits}f}"
+
+
+def markdown_table(rows: Sequence[Sequence[str]], left: int = 1, pad: bool = False) -> str:
+    """Lay out rows, the first one the header, as a Markdown table.
+
+    Args:
+        left: so many columns are aligned left, the others right.
+        pad: fill the cells up with blanks, for the console.
+    """
+    widths = [max(map(len, column)) if pad else 0 for column in zip(*rows, strict=True)]
+    dashes = ["-" * max(width, 3) for width in widths]
+    ruler = dashes[:left] + [f"{dash[1:] if pad else dash}:" for dash in dashes[left:]]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            cell.ljust(width) if number < left else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    header, *body = rows
+    return "\n".join([line(header), line(ruler), *map(line, body)])
 
 
 def results_table(results: dict[str, dict[str, dict]]) -> str:
@@ -55,12 +177,7 @@ def results_table(results: dict[str, dict[str, dict]]) -> str:
 
     FPR is the false-positive rate, ECE the expected calibration error, the last column the confusion matrix.
     """
-    header = ["Model", "Split", "n", "Loss", "Acc %", "Prec %", "Rec %", "F1 %", "AUC", "FPR %", "ECE %", "TN/FP/FN/TP"]
-
-    def percent(value: float | None) -> str:
-        return "–" if value is None else f"{100 * value:.2f}"
-
-    rows = []
+    rows = [["Model", "Split", "n", "Loss", "Acc %", "Prec %", "Rec %", "F1 %", "AUC", "FPR %", "ECE %", "TN/FP/FN/TP"]]
     for split in next(iter(results.values())):
         for model, metrics_of in results.items():
             metrics = metrics_of[split]
@@ -69,162 +186,7 @@ def results_table(results: dict[str, dict[str, dict]]) -> str:
             row = [model, split.replace("_", " "), str(metrics["n"]), f"{metrics['loss']:.3f}"]
             row += [percent(metrics[name]) for name in ("accuracy", "precision", "recall", "f1")]
             row += ["–" if metrics["roc_auc"] is None else f"{metrics['roc_auc']:.4f}"]
-            row += [percent(metrics["false_positive_rate"]), percent(metrics["calibration_error"])]
+            row += [percent(metrics[name]) for name in ("false_positive_rate", "calibration_error")]
             row += ["/".join(str(count) for counts in metrics["confusion_matrix"] for count in counts)]
             rows.append(row)
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-
-    def line(cells: list[str]) -> str:
-        padded = [
-            cell.ljust(width) if column < 2 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    ruler = ["-" * width if column < 2 else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
-    return "\n".join(line(row) for row in [header, ruler, *rows])
-
-
-def model_card(report: dict) -> str:
-    """Write the README.md of an adapter folder from the report of the run that made it."""
-    base, data, training = report["base_model"], report["data"], report["training"]
-    lora, trained_part = training["tuning"] == "lora", training["trained_part"]
-    negative, positive = report["label_names"]
-    test = report["results"][report["saved"]]["test"]
-    low, high = binomtest(round(test["accuracy"] * test["n"]), test["n"]).proportion_ci(method="wilson")
-    card_data = ModelCardData(
-        base_model=base["name"],
-        library_name="peft" if lora else "transformers",
-        pipeline_tag="text-classification",
-        language=None if data["dataset"] == "custom" else "en",
-        license=base["license"],
-        tags=["text-classification", *(["lora"] if lora else [])],
-        model_name=f"{base['name'].split('/')[-1]}-{training['tuning']}-{positive}",
-        eval_results=[
-            EvalResult(
-                task_type="text-classification",
-                dataset_name=data["name"],
-                dataset_type=data["dataset"],
-                dataset_split="test",
-                metric_type=metric,
-                metric_value=round(test[metric], 4),
-            )
-            for metric in ("accuracy", "f1", "roc_auc")
-            if test[metric] is not None
-        ],
-    )
-    fallback_note = (
-        f"\n\n> The recipe asked for `{base['requested']}`, which this machine could not reach; "
-        f"the fallback base `{base['name']}` was used instead."
-        if base["fallback_used"]
-        else ""
-    )
-    kind = "film reviews" if data["dataset"] == "imdb" else "short messages"
-    guard = ", and not the only guard against fraud" if data["dataset"] == "sms_spam" else ""
-    layers_note = f"; its first {base['layers']} layers" if base["layers"] else ""
-    explanation = (
-        "*left out* are messages of the larger class that balancing set aside, *natural* those and the test split "
-        "together; FPR is the false-positive rate, ECE the expected calibration error of the probabilities. "
-        "TF-IDF rows are a logistic regression on TF-IDF features, trained on the messages named in the row. "
-    )
-    together = report["saved"] != "after"
-    if together:
-        explanation += (
-            "*after* is the language model alone, which is what plain PEFT and transformers load; *after + TF-IDF* "
-            f"adds {report['language_model_weight']:g} times its log odds to those of the TF-IDF model in the last "
-            "row, which is saved beside it, and is what `text_classifier.py` and the chat answer with. "
-        )
-    kept = "the last step's weights"
-    if training["best_checkpoint"]:
-        explanation += "The checkpoint was chosen on validation messages, so judge by the other two splits. "
-        kept = f"best checkpoint at step {training['best_step']}"
-    if data["protocol"] == "deduplicated":
-        explanation += "Training saw none of the messages counted here."
-    else:
-        explanation += "Duplicates were left in: copies of some messages counted here were trained on."
-    if (threshold := report["decision_threshold"]) != 0.5:
-        explanation += (
-            f"\n\nA message is called {positive} when its probability reaches {threshold:g}, chosen for few false "
-            "positives on validation messages and stored as `decision_threshold` in config.json; the other models in "
-            "the table have theirs. "
-        )
-        explanation += (
-            "It holds for what both models say together, not for the language model that plain PEFT loads."
-            if together
-            else "Plain PEFT does not apply it: compare the softmax probability of class 1 with it."
-        )
-    limits = [
-        f"The test split has {test['n']} messages: its accuracy is known to lie between {100 * low:.1f} and "
-        f"{100 * high:.1f} % (Wilson's 95 % interval).",
-        f"The language model reads {data['max_length']} tokens of a message"
-        + (f", the TF-IDF model {MAX_CHARACTERS:,} characters." if together else "; what follows is not looked at."),
-    ]
-    if lora:
-        limits.append(
-            "An adapter belongs to the exact base weights it was trained on (source and SHA-256 above); on other "
-            "copies of the same model the probabilities differ a little."
-        )
-    if data["dataset"] in SEEN:
-        limits.insert(0, SEEN[data["dataset"]])
-    if today := data["split_sizes"].get("present_day"):
-        limits.insert(
-            1,
-            f"The messages of today are {today:,} that were made up for this project: one idea of how banks, carriers "
-            "and swindlers write.",
-        )
-    if lora and base["layers"]:
-        limits.append(
-            f"It uses only the first {base['layers']} layers of its base. Plain PEFT has to be told so "
-            f"(`from_pretrained(..., num_hidden_layers={base['layers']})`), or it answers with all of them."
-        )
-    if together:
-        limits.append(
-            "`tfidf_vocabulary.json` holds the words, pairs of words and groups of letters of the training messages in "
-            "plain: do not publish it where those are private."
-        )
-    product = "adapter" if lora else "model"
-    licences = f"The {product} follows its base model's licence ({base['license'] or 'see the base model'})."
-    licences += DATA_LICENCES.get(data["dataset"], "")
-    return f"""---
-{card_data.to_yaml()}
----
-# {base["name"]} + {trained_part}{" + TF-IDF" if together else ""}: {negative} or {positive}
-
-{"A LoRA adapter (PEFT) that makes" if lora else f"A whole model, {trained_part} trained:"} `{base["name"]}` \
-{"tell" if lora else "tells"} **{positive}** (1) from **{negative}** (0)\
-{", and a TF-IDF model that answers with it" if together else ""}.{fallback_note}
-
-## Intended use
-
-Labelling {kind} as {positive} or {negative}, with a person able to correct it. Not for deciding anything about a
-person{guard}.
-
-## Figures
-
-{report["table"]}
-
-{explanation}
-
-## Training data
-
-{data["name"]}, from: {data["source"]} (SHA-256 of the file `{data["sha256"]}`). {data["description"]}
-
-## Training
-
-`{report["command"]}`
-
-- Base weights: `{base["name"]}` from {base["source"]}, SHA-256 `{base["sha256"]}`{layers_note}
-- Trainable parameters: {training["trainable_parameters"]:,} of {training["total_parameters"]:,}
-- {training["epochs"]:g} epochs, {training["steps"]} steps, {kept}, seed {report["seed"]}
-- {training["train_seconds"]:.0f} s of training, {report["total_seconds"]:.0f} s in all, peak memory \
-{report["peak_memory_gib"]:.1f} GiB, on {report["hardware"]}
-- {", ".join(f"{name} {version}" for name, version in report["versions"].items())}
-
-## Limits
-
-{chr(10).join(f"- {limit}" for limit in limits)}
-
-## Licences
-
-{licences}
-"""
+    return markdown_table(rows, left=2, pad=True)

@@ -23,6 +23,15 @@ from transformers.trainer_utils import get_last_checkpoint
 from text_classifier.errors import ArtifactError, ConfigurationError
 
 
+def keep_prepared_products() -> None:
+    """Let oneDNN, which multiplies matrices on CPUs, keep all the programs that it prepares.
+
+    It prepares one for every new shape of a product. By itself it keeps 1,024 of them, fewer than batches of all
+    lengths need. It reads the variable at its first product; a user may have set another number.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "10000")
+
+
 def checkpoint_to_resume(args: TrainingArguments) -> str | None:
     """Return the folder that `--resume_from_checkpoint` means; `last` is the furthest in `output_dir`.
 

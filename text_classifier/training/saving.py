@@ -18,6 +18,7 @@ from text_classifier.errors import ConfigurationError
 from text_classifier.files import atomic_path, exchange_folder
 from text_classifier.sources.weights import BaseModel
 from text_classifier.tfidf import TfidfModel, save_tfidf
+from text_classifier.training.config import DataArguments
 from text_classifier.training.data import HELD_OUT
 
 
@@ -112,3 +113,12 @@ def save_predictions(
     ]
     with atomic_path(path) as scratch:
         pd.concat(tables).to_csv(scratch, index=False, float_format="%.6f", quoting=csv.QUOTE_NONNUMERIC)
+
+
+def save_splits(splits: dict[str, pd.DataFrame], data_args: DataArguments) -> None:
+    """Save each split as a CSV in the data folder, under the column names of the data."""
+    columns = {"Text": data_args.text_column, "Label": data_args.label_column}
+    for name, messages in splits.items():
+        with atomic_path(Path(data_args.dataset_dir, f"{name}.csv")) as scratch:
+            # Every text is quoted: a lone carriage return would end the row otherwise.
+            messages.rename(columns=columns).to_csv(scratch, index=False, quoting=csv.QUOTE_NONNUMERIC)
