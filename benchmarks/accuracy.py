@@ -31,6 +31,7 @@ from text_classifier.inference import classify, fast_dtype, load_tokenizer_and_m
 from text_classifier.sources.datasets import resolve_sms_spam
 from text_classifier.tfidf import TfidfModel, fit_tfidf
 from text_classifier.training.evaluation import LANGUAGE_MODEL_WEIGHT, classification_metrics
+from text_classifier.training.report import markdown_table, percent
 
 SEEDS = (123, 124, 125, 126, 127)
 RUNS = Path("results/accuracy")
@@ -117,10 +118,8 @@ def compare(folders: dict[int, Path], others: dict[str, dict[int, Path]]) -> tup
     Returns:
         The table, and for each model its figures: of each of `METRICS` a list over the seeds.
     """
-    lines = [
-        "| Seed | | Accuracy % | F1 % | False positives % | Calibration error % | Ours is better by (95 % interval) |",
-        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
-    ]
+    better = "Ours is better by (95 % interval)"
+    rows = [["Seed", "", "Accuracy %", "F1 %", "False positives %", "Calibration error %", better]]
     figures = {model: {name: [] for name in (*METRICS, "gain")} for model in (OURS, ALONE, *RIVALS, *others)}
     for seed, folder in folders.items():
         messages, report = natural(folder), read_report(folder)
@@ -142,8 +141,7 @@ def compare(folders: dict[int, Path], others: dict[str, dict[int, Path]]) -> tup
                 shown = f"{100 * gain:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
             for name in METRICS:
                 figures[model][name].append(metrics[name])
-            cells = [f"{100 * metrics[name]:.2f}" for name in METRICS]
-            lines.append(f"| {seed} | {model} | {' | '.join(cells)} | {shown} |")
+            rows.append([str(seed), model, *(percent(metrics[name]) for name in METRICS), shown])
     sizes = report["data"]["split_sizes"]
     train, test = (sum(sizes[f"{left_out}{split}"] for left_out in ("", "left_out_")) for split in ("train", "test"))
     for model, of_model in figures.items():
@@ -153,9 +151,8 @@ def compare(folders: dict[int, Path], others: dict[str, dict[int, Path]]) -> tup
         if gains := of_model["gain"]:
             low, high = repeated_interval(gains, test, train)
             shown = f"{100 * np.mean(gains):+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
-        cells = [spread(of_model[name]) for name in METRICS]
-        lines.append(f"| **all** | **{model}** | {' | '.join(cells)} | {shown} |")
-    return "\n".join(lines), figures
+        rows.append(["**all**", f"**{model}**", *(spread(of_model[name]) for name in METRICS), shown])
+    return markdown_table(rows, left=2), figures
 
 
 def compare_on_modern_messages(folders: list[Path], others: dict[str, list[Path]]) -> tuple[str, dict]:
@@ -213,14 +210,11 @@ def compare_on_modern_messages(folders: list[Path], others: dict[str, list[Path]
     groups = {name: messages["Group"].eq(name) for name in messages["Group"].unique()}
     groups["**all**"] = messages["Group"].ne("")
     (first, *others) = called
-    heads = [f"{what}: {first} | {' | '.join(others)}" for what in ("Spam found %", "Ham taken for spam %")]
-    lines = [
-        f"| Messages | {' | '.join(heads)} | n |",
-        f"| --- |{' ---: |' * (2 * len(called) + 1)}",
-        *(f"| {name.replace('_', ' ')} | {' | '.join(rates(chosen))} |" for name, chosen in groups.items()),
-    ]
+    heads = [[f"{what}: {first}", *others] for what in ("Spam found %", "Ham taken for spam %")]
+    rows = [["Messages", *heads[0], *heads[1], "n"]]
+    rows += [[name.replace("_", " "), *rates(chosen)] for name, chosen in groups.items()]
     right = {model: np.where(messages["Label"] == 1, rate, 1 - rate).mean() for model, rate in called.items()}
-    return "\n".join(lines), right
+    return markdown_table(rows), right
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from text_classifier.errors import ArtifactError
 from text_classifier.files import atomic_path
 from text_classifier.sources.datasets import DataFile, resolve_sms_spam
 from text_classifier.sources.weights import BaseModel, resolve_base_model
+from text_classifier.training.report import markdown_table
 
 RUNS = REPOSITORY / "benchmarks" / "design_choices.jsonl"
 TABLE = REPOSITORY / "benchmarks" / "DESIGN_CHOICES.md"
@@ -45,6 +46,12 @@ PUBLISHED = (
     "--token_dropout 0 --text_noise 0 --normalize_text false --lora_dropout 0.1 --present_day_messages false "
     "--load_best_model_at_end true --metric_for_best_model accuracy --greater_is_better true"
 )
+# Titles of the TF-IDF models, which every run trains as well.
+TFIDF_ROWS = {
+    "TF-IDF, train": "Trained on the balanced messages",
+    "TF-IDF, train + left out": "… and all ham",
+    "TF-IDF, train + left out + today": "… and present-day messages",
+}
 READ_AFTER_PADDING = "-m benchmarks.design_choices --read_after_padding"
 
 
@@ -109,7 +116,7 @@ def make_rows() -> list[Row]:
         ("all-ham", recipe, "All ham every epoch, 3 epochs", f"{ALL_HAM} 1"),
         ("spam-twice", recipe, "… and spam twice", f"{ALL_HAM} 2"),
         ("best-checkpoint", recipe, "The best checkpoint, not the last", "--load_best_model_at_end true"),
-        ("no-today", recipe, "No messages of today", "--present_day_messages false"),
+        ("no-today", recipe, "No present-day messages", "--present_day_messages false"),
         ("no-token-dropout", recipe, "No token dropout", "--token_dropout 0"),
         ("no-noise", recipe, "No noise", "--text_noise 0"),
         ("lora-dropout", recipe, "LoRA dropout 0.1 (default: 0)", "--lora_dropout 0.1"),
@@ -213,13 +220,59 @@ def read_runs() -> list[dict]:
 # ---------------------------------------------------------------------------- table
 
 
-def table_row(title: str, runs: list[dict]) -> str:
+def table_row(title: str, runs: list[dict]) -> list[str]:
     """Lay out the runs of one row; those of TF-IDF have no parameters, time and memory worth showing."""
     cells = [title, f"{runs[0]['trainable_parameters']:,}" if "trainable_parameters" in runs[0] else "–"]
     cells += [spread([one[name] for one in runs]) for name in ("validation", "test", "left_out_false_positives")]
     for name, scale in (("cpu_seconds", 1 / 60), ("peak_memory_gib", 1)):
         cells.append(spread([one[name] for one in runs], scale, 1) if name in runs[0] else "–")
-    return f"| {' | '.join([*cells, str(len(runs))])} |"
+    return [*cells, str(len(runs))]
+
+
+def table_rows(rows: list[Row], by_row: dict[str, list[dict]], with_tfidf: list[dict]) -> list[list[str]]:
+    """Return the table: a heading for each section, what its rows change nothing of, and the rows that were run.
+
+    Args:
+        by_row: the finished runs of each row.
+        with_tfidf: the figures of the TF-IDF models, for each seed.
+    """
+    head = ["", "Trainable parameters", "Validation %", "Test %", "False positives %", "CPU min", "Peak GiB", "Runs"]
+
+    def heading(title: str) -> list[str]:
+        return [f"**{title}**", *[""] * (len(head) - 1)]
+
+    table, section = [head], None
+    for row in rows:
+        if not by_row[row.name]:
+            continue
+        if row.section != section:
+            section = row.section
+            table.append(heading(section))
+            if row.name != row.base.name and by_row[row.base.name]:
+                table.append(table_row("Nothing changed", by_row[row.base.name]))
+        table.append(table_row(row.title, by_row[row.name]))
+    if with_tfidf:
+        table.append(heading("TF-IDF and logistic regression"))
+        table += [table_row(title, [of_seed[name] for of_seed in with_tfidf]) for name, title in TFIDF_ROWS.items()]
+    return table
+
+
+def list_commands(rows: list[Row], by_row: dict[str, list[dict]]) -> str:
+    """Return the commands of the rows that were run, and of those that were not."""
+    explanations = {
+        "Commands": "`python -m benchmarks.design_choices --rows NAME` runs a row, which is `python` with the\n"
+        "words below, outputs of its own and the seed. "
+        f"`{PRETRAINED_HERE}` is made by\n`python gpt_pretraining.py recipes/gpt_pretraining_chitchat.yaml`.",
+        "Not run here": "The weights could not be had, or time was short.",
+    }
+    sections = []
+    for title, explanation in explanations.items():
+        chosen = [row for row in rows if bool(by_row[row.name]) == (title == "Commands")]
+        commands = [
+            f"- {row.name}: `{row.script} {shlex.join([*row.base.flags(), *row.flags.split()])}`" for row in chosen
+        ]
+        sections += ["\n".join([f"\n## {title}\n\n{explanation}\n", *commands])] if chosen else []
+    return "\n".join(sections)
 
 
 def make_table(rows: list[Row], runs: list[dict]) -> str:
@@ -234,57 +287,27 @@ def make_table(rows: list[Row], runs: list[dict]) -> str:
     if len(sizes) > 1 or any(len(weights) > 1 for weights in bases):
         raise SystemExit(f"{RUNS} holds runs of different data or weights: put it away and start anew.")
     ((test_messages, left_out_messages, data),) = sizes
-    lines = [
-        "# Design choices, measured",
-        "",
-        "Every row is the default recipe (`recipes/sms_spam_gpt2.yaml`), balanced 1:1 with other ham in each of 4",
-        "epochs, with what the row names changed: mean ± standard deviation over seeds, which draw the split as well;",
-        "all rows share the seeds' splits. Made by `python -m benchmarks.design_choices` from the runs in",
-        "`design_choices.jsonl`. Figures are those of the language model alone, without the TF-IDF model that the",
-        "default recipe lets answer with it.",
-        "",
-        f"The test split has {test_messages} messages: one is {100 / test_messages:.2f} points. *False alarms* are on",
-        f"{left_out_messages} ham messages that balancing left out and training never saw. All runs are in bfloat16",
-        "mixed precision. Time is CPU time of the whole command, with evaluation; two idle cores need half of it.",
-        "",
-        "| | Trainable parameters | Validation % | Test % | False alarms % | CPU min | Peak GiB | Runs |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    section = None
-    for row in rows:
-        if not by_row[row.name]:
-            continue
-        if row.section != section:
-            section = row.section
-            lines.append(f"| **{section}** | | | | | | | |")
-            if row.name != row.base.name and by_row[row.base.name]:
-                lines.append(table_row("Nothing changed", by_row[row.base.name]))
-        lines.append(table_row(row.title, by_row[row.name]))
-    titles = {
-        "TF-IDF, train": "Trained on the balanced messages",
-        "TF-IDF, train + left out": "… and all ham",
-        "TF-IDF, train + left out + today": "… and messages of today",
-    }
-    if with_tfidf := {one["seed"]: one["tfidf"] for one in runs if titles.keys() <= one["tfidf"].keys()}:
-        lines.append("| **TF-IDF and logistic regression** | | | | | | | |")
-        for name, title in titles.items():
-            lines.append(table_row(title, [with_tfidf[seed][name] for seed in sorted(with_tfidf)]))
+    by_seed = {one["seed"]: one["tfidf"] for one in runs if TFIDF_ROWS.keys() <= one["tfidf"].keys()}
+    table = markdown_table(table_rows(rows, by_row, [by_seed[seed] for seed in sorted(by_seed)]))
     machines = sorted({f"{one['hardware']}, torch {one['versions']['torch']}" for one in runs})
     commits = ", ".join(sorted({one["commit"] or "no commit" for one in runs}))
-    lines += ["", f"Messages from: {data}. Run on {'; '.join(machines)}, with the code of {commits}."]
-    explanations = {
-        "Commands": "`python -m benchmarks.design_choices --rows NAME` runs a row, which is `python` with the\n"
-        "words below, outputs of its own and the seed. "
-        f"`{PRETRAINED_HERE}` is made by\n`python gpt_pretraining.py recipes/gpt_pretraining_chitchat.yaml`.",
-        "Not run here": "The weights could not be had, or time was short.",
-    }
-    for title, explanation in explanations.items():
-        chosen = [row for row in rows if bool(by_row[row.name]) == (title == "Commands")]
-        lines += ["", f"## {title}", "", explanation, ""] if chosen else []
-        lines += [
-            f"- {row.name}: `{row.script} {shlex.join([*row.base.flags(), *row.flags.split()])}`" for row in chosen
-        ]
-    return "\n".join(lines) + "\n"
+    return f"""# Design choices, measured
+
+Every row is the default recipe (`recipes/sms_spam_gpt2.yaml`), balanced 1:1 with other ham in each of 4
+epochs, with what the row names changed: mean ± standard deviation over seeds, which draw the split as well;
+all rows share the seeds' splits. Made by `python -m benchmarks.design_choices` from the runs in
+`design_choices.jsonl`. Figures are those of the language model alone, without the TF-IDF model that the
+default recipe lets answer with it.
+
+The test split has {test_messages} messages: one is {100 / test_messages:.2f} points. *False positives* are on
+{left_out_messages} ham messages that balancing left out and training never saw. All runs are in bfloat16
+mixed precision. Time is CPU time of the whole command, with evaluation; two idle cores need half of it.
+
+{table}
+
+Messages from: {data}. Run on {"; ".join(machines)}, with the code of {commits}.
+{list_commands(rows, by_row)}
+"""
 
 
 def main() -> int:

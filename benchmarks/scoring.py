@@ -26,6 +26,7 @@ from text_classifier.files import write_json
 from text_classifier.inference import classify, fast_dtype, load_tokenizer_and_model
 from text_classifier.int8 import Int8Model
 from text_classifier.sources.datasets import read_sms_spam, resolve_sms_spam
+from text_classifier.training.report import markdown_table
 
 FIRST_ANSWER = f"""
 from text_classifier import classify, load_tokenizer_and_model
@@ -69,7 +70,9 @@ def main() -> None:
                 (f"File of {count:,} messages {' '.join(flags)}", f"{count / took:.0f} messages/s", f"{peak:,.0f} MiB")
             )
         if options.ray:
-            took, _ = run("-m", "text_classifier.ray_scoring", folder / f"{small}.csv", "--output", folder / "ray")
+            took, _ = run(
+                "-m", "text_classifier", folder / f"{small}.csv", "--output", folder / "ray.csv", "--workers", "2"
+            )
             figures["ray_messages_per_second"] = small / took
             rows.append((f"File of {small:,} messages on two Ray workers", f"{small / took:.0f} messages/s", ""))
         tokenizer, model = load_tokenizer_and_model(ADAPTER, fast_dtype())
@@ -93,9 +96,7 @@ def main() -> None:
             rows.append((f"Labels as in float32, {name}", f"{100 * agreement:.2f} % ({differ} differ)", ""))
     write_json(figures, FIGURES / "scoring.json")
     print(f"\nIn {str(fast_dtype()).removeprefix('torch.')} on {os.cpu_count()} CPU cores:\n")
-    print("| | | Peak memory |\n| --- | ---: | ---: |")
-    for row in rows:
-        print(f"| {' | '.join(row)} |")
+    print(markdown_table([("", "", "Peak memory"), *rows]))
 
 
 if __name__ == "__main__":

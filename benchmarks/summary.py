@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.accuracy import OURS, RIVALS
 from benchmarks.common import BALANCED, FIGURES, REPOSITORY, spread
 from text_classifier.files import atomic_path
+from text_classifier.training.report import markdown_table
 
 TABLE = Path("benchmarks/BENCHMARKS.md")
 BENCHMARKS = {
@@ -154,17 +155,14 @@ def main() -> None:
         for name, maker in zip(BENCHMARKS, makers, strict=True)
         for row in maker(json.loads((FIGURES / f"{name}.json").read_text()))
     ]
-    lines = [
-        "# All figures in one table",
-        "",
-        f"Made by `make benchmark` on {os.cpu_count()} CPU cores. Details: [accuracy](ACCURACY.md), and what the",
-        "scripts in this folder print.",
-        "",
-        "| | Goal | This project | In comparison |",
-        "| --- | --- | --- | --- |",
-        *(f"| {' | '.join(row)} |" for row in rows),
-    ]
-    text = "\n".join(lines) + "\n"
+    table = markdown_table([("", "Goal", "This project", "In comparison"), *rows], left=4)
+    text = f"""# All figures in one table
+
+Made by `make benchmark` on {os.cpu_count()} CPU cores. Details: [accuracy](ACCURACY.md), and what the
+scripts in this folder print.
+
+{table}
+"""
     with atomic_path(TABLE) as scratch:
         scratch.write_text(text, encoding="utf-8")
     print(text)

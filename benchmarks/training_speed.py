@@ -59,6 +59,7 @@ from text_classifier.sources.weights import resolve_base_model, resolve_base_mod
 from text_classifier.training.batches import FreshSampler
 from text_classifier.training.config import DataArguments, parse_arguments
 from text_classifier.training.models import FUSED_ACTIVATIONS, load_tokenizer, store_frozen_in_bfloat16
+from text_classifier.training.report import markdown_table
 from text_classifier.training.runs import peak_memory_gib
 
 DOCUMENTS_RECIPE = ("recipes/sms_spam_gpt2_published.yaml", "--protocol", "deduplicated", "--bf16", "false")
@@ -275,17 +276,20 @@ def main() -> None:
 
     slowest, peak, work = next(iter(best.values())), peak_flops(), flops_per_message(ours, dataset.lengths)
     print(f"\nfloat32 peak: {peak / 1e9:.0f} GFLOP/s; {work / 1e9:.1f} GFLOP a message")
-    print("\n| Batches | Messages/s | Ratio | Share of the float32 peak |\n| --- | ---: | ---: | ---: |")
-    for name, speed in best.items():
-        print(f"| {name} | {speed:.2f} | {speed / slowest:.2f} | {100 * speed * work / peak:.0f} % |")
+    rows = [["Batches", "Messages/s", "Ratio", "Share of the float32 peak"]]
+    rows += [
+        [name, f"{speed:.2f}", f"{speed / slowest:.2f}", f"{100 * speed * work / peak:.0f} %"]
+        for name, speed in best.items()
+    ]
+    print(f"\n{markdown_table(rows)}")
     figures = {
         "steps": {name: {"messages_per_second": speed, "share": speed * work / peak} for name, speed in best.items()}
     }
     if options.steps:
         figures["whole"] = whole = compare_whole_runs(options.steps)
-        print("\n| Whole run, training with its evaluations | Minutes | Peak GiB of a process |\n| --- | ---: | ---: |")
-        for name, of_run in whole.items():
-            print(f"| {name} | {of_run['minutes']:.1f} | {of_run['gib']:.1f} |")
+        rows = [["Whole run, training with its evaluations", "Minutes", "Peak GiB of a process"]]
+        rows += [[name, f"{of_run['minutes']:.1f}", f"{of_run['gib']:.1f}"] for name, of_run in whole.items()]
+        print(f"\n{markdown_table(rows)}")
         print("\nOf the documents' {1} steps {0} were run.".format(*whole["documents"]["steps"]))
     write_json(figures, FIGURES / "training_speed.json")
 
