@@ -14,6 +14,7 @@ train: $(VENV)/runtime
 test: $(VENV)/development
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/pytest
 
 # An hour and a half; what is finished is not repeated after a stop.

@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import json
+import os
 import shutil
 import subprocess
 import threading
@@ -13,8 +14,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from chat_page import VISITORS, visit
 from peft import LoraConfig, TaskType, get_peft_model
+from playwright.sync_api import Page, sync_playwright
 from tokenizers import ByteLevelBPETokenizer
+from training_runs import arguments, run_here
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -24,6 +28,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from benchmarks.app_server import copy_of_app, running_app
 from text_classifier.inference import quiet_loading
 from text_classifier.sources.registry import Mirror
 from text_classifier.tfidf import TfidfModel, save_tfidf
@@ -168,3 +173,59 @@ def serving(content: bytes | None, stall_seconds: float = 0) -> type[http.server
             pass
 
     return Handler
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory, shipped_adapter):
+    """The chat serving the shipped adapter, with feedback: its address and folder."""
+    folder = copy_of_app(tmp_path_factory.mktemp("app"))
+    shutil.copytree(shipped_adapter, folder / "lora_model")
+    with running_app(folder, FEEDBACK_FILE="feedback.sqlite") as address:
+        yield address, folder
+
+
+@pytest.fixture(scope="session")
+def review_address(tmp_path_factory, tiny_review_adapter):
+    """The address of the chat serving another adapter, without feedback, behind a password."""
+    folder = copy_of_app(tmp_path_factory.mktemp("review_app"))
+    variables = {"ADAPTER_DIR": str(tiny_review_adapter), "CHAT_USERNAME": "anna", "CHAT_PASSWORD": "geheim"}
+    with running_app(folder, **variables) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        if os.environ.get("CI"):
+            pytest.fail("no Chromium on this machine: apt-get install chromium")
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=quiet)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=VISITORS)
+def page(request, browser, served) -> Page:
+    locale, viewport = VISITORS[request.param]
+    page = visit(browser, served[0], locale, viewport)
+    page.tongue = locale[:2]
+    yield page
+    page.context.close()
+
+
+@pytest.fixture
+def chinese_page(browser, served) -> Page:
+    page = visit(browser, served[0])
+    yield page
+    page.context.close()
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, tiny_gpt2, messages_csv):
+    """The folder of a finished run."""
+    folder = tmp_path_factory.mktemp("trained")
+    assert run_here(folder, arguments(tiny_gpt2, messages_csv)) == 0
+    return folder

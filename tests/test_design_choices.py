@@ -8,7 +8,7 @@ import time
 
 import pytest
 from conftest import REPOSITORY
-from test_training import arguments, run_here
+from training_runs import arguments, run_here
 from transformers import AutoTokenizer
 
 from benchmarks import design_choices

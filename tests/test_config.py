@@ -1,0 +1,60 @@
+"""Recipes set the options, flags override them, and mistakes are told."""
+
+import pytest
+from conftest import REPOSITORY
+
+import gpt_classification_model
+import gpt_pretraining
+from text_classifier.training.config import DEFAULT_RECIPE, parse_arguments
+
+
+def test_default_recipe_has_the_documented_values(capsys):
+    model, data, training = parse_arguments([])
+    assert (model.model_name_or_path, model.lora_r, model.lora_alpha) == ("gpt2", 8, 32)
+    assert data.max_length == 120 and data.split_seed == training.seed == 123
+    assert training.per_device_train_batch_size == training.per_device_eval_batch_size == 16
+    assert training.eval_steps == training.save_steps == training.logging_steps == 100
+    assert training.lr_scheduler_type == "cosine" and training.warmup_steps == 0.1 and training.max_grad_norm == 1.0
+    assert training.output_dir == "./results" and training.report_to == []
+    assert not training.load_best_model_at_end, "the last step's weights are kept"
+
+
+def test_the_published_recipe_has_the_published_values():
+    model, data, training = parse_arguments([str(REPOSITORY / "recipes/sms_spam_gpt2_published.yaml")])
+    assert (model.lora_r, model.lora_alpha, model.lora_dropout, model.num_hidden_layers) == (8, 32, 0.1, None)
+    assert (data.protocol, data.majority) == ("original", "same") and not data.normalize_text
+    assert data.token_dropout == data.text_noise == 0
+    assert (training.num_train_epochs, training.learning_rate) == (5, 1e-4)
+
+
+@pytest.mark.parametrize("recipe", sorted((REPOSITORY / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_in_the_repository_is_valid(recipe):
+    script = gpt_pretraining if recipe.stem.startswith("gpt_pretraining") else gpt_classification_model
+    *_, training = script.parse_arguments([str(recipe)])
+    published = recipe.stem.endswith("published")
+    assert training.load_best_model_at_end == (recipe != DEFAULT_RECIPE)
+    assert training.greater_is_better == published
+    assert training.metric_for_best_model == ("accuracy" if published else "eval_loss")
+
+
+def test_flags_override_a_recipe(tmp_path, capsys):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("lora_r: 4\nlearning_rate: 1e-3\noutput_dir: out\nfallback_model: some/model\n")
+    model, _, training = parse_arguments(
+        [str(recipe), "--lora_r", "2", "--target_modules", "c_attn", "--fallback_model", "none"]
+    )
+    assert (model.lora_r, model.target_modules, model.fallback_model) == (2, ["c_attn"], None)
+    assert training.learning_rate == 1e-3
+    recipe.write_text("lora_rank: 4\n")
+    mistyped = tmp_path / "mistyped.yaml"
+    mistyped.write_text("protocol: orignal\n")
+    for argv, message in (
+        ([str(recipe)], "lora_rank"),
+        (["--no_such_flag", "1"], "no_such_flag"),
+        (["missing.yaml"], "missing.yaml"),
+        ([str(mistyped)], "orignal"),
+        (["--load_best_model_at_end", "true", "--eval_steps", "30"], "eval"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            parse_arguments(argv)
+        assert caught.value.code == 2 and message in capsys.readouterr().err

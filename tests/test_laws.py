@@ -1,0 +1,41 @@
+"""What the contracts in pyproject.toml cannot see: the scripts at the root, and how files find each other."""
+
+import ast
+import subprocess
+
+import pytest
+from conftest import REPOSITORY
+
+SCRIPTS = sorted(REPOSITORY.glob("*.py"))
+
+
+def imported_by(file) -> set[str]:
+    """Return the modules that a file imports, anywhere in it."""
+    modules = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            modules.add(node.module)
+    return modules
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_imports_no_other_script_and_no_tests(script):
+    others = {other.stem for other in SCRIPTS} | {"conftest", "tests", "benchmarks"}
+    assert not {module.partition(".")[0] for module in imported_by(script)} & others
+
+
+def test_the_chat_app_never_imports_training():
+    app = REPOSITORY / "chainlit_gpt_classification.py"
+    assert "chat.server" in imported_by(app)
+    assert not [module for module in imported_by(app) if module.startswith("text_classifier.training")]
+
+
+def test_no_file_edits_the_path_and_none_is_long():
+    listed = subprocess.run(["git", "ls-files", "*.py"], cwd=REPOSITORY, capture_output=True, text=True)
+    files = [REPOSITORY / name for name in listed.stdout.split()] or list(REPOSITORY.rglob("*.py"))
+    for file in files:
+        source = file.read_text()
+        assert "sys.path" + "." not in source and "sys.path" + "[" not in source, file
+        assert len(source.splitlines()) <= 400, file

@@ -1,0 +1,217 @@
+"""Bases of several architectures, tuned in several ways, train what they should and load again."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+import torch
+from conftest import REPOSITORY, save_wordpiece_tokenizer
+from peft import AutoPeftModelForSequenceClassification
+from safetensors.torch import load_file, save_file
+from sklearn.metrics import log_loss
+from training_runs import arguments, run_here
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    LlamaConfig,
+)
+
+import gpt_classification_model
+from text_classifier.inference import classify, encode, load_tokenizer_and_model
+from text_classifier.sources.weights import BaseModel
+from text_classifier.training.config import parse_arguments
+
+
+def test_gpt2_s_activation_in_one_step_changes_no_result(tiny_gpt2):
+    """What the base computes in eight steps; an adapter trained so fits the base as everyone else loads it."""
+    model_args, _, _ = parse_arguments([])
+    source = BaseModel(str(tiny_gpt2), tiny_gpt2, "local folder", "")
+    tokenizer = gpt_classification_model.load_tokenizer(source, max_length=120)
+    model = gpt_classification_model.build_model(source, tokenizer, ["ham", "spam"], model_args).eval()
+    assert model.config.activation_function == "gelu_pytorch_tanh"
+    tokens = tokenizer(["call now to win a prize"], return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        ours = model(tokens, output_hidden_states=True).hidden_states[-1]
+        published = AutoModel.from_pretrained(tiny_gpt2)(tokens).last_hidden_state
+    assert published.std() > 0.1 and torch.allclose(ours, published, atol=1e-5)
+
+
+def test_encoder_keeps_its_own_pad_token_and_trains_only_lora_and_head(tmp_path, messages_csv):
+    folder = tmp_path / "tiny-bert"
+    vocab_size = save_wordpiece_tokenizer(folder)
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    BertForSequenceClassification(BertConfig(vocab_size=vocab_size, **size)).save_pretrained(folder)
+    assert run_here(tmp_path, arguments(folder, messages_csv, "--num_train_epochs", "1")) == 0
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "lora_model")
+    assert tokenizer.pad_token == "[PAD]"
+    weights = load_file(tmp_path / "lora_model/adapter_model.safetensors")
+    assert all(".lora_" in name or ".classifier." in name for name in weights)
+    load_tokenizer_and_model(tmp_path / "lora_model")
+
+
+SUBJECTS = ["film", "story", "cast", "ending", "music", "script", "picture", "dialogue", "first hour", "whole thing"]
+
+
+GOOD = ["wonderful", "moving", "a joy", "funny and warm", "brilliant", "great fun", "a delight", "well worth seeing"]
+
+
+BAD = ["terrible", "boring", "a mess", "dull and cold", "stupid", "a waste of time", "painful", "not worth seeing"]
+
+
+@pytest.fixture
+def imdb_csv(tmp_path):
+    """Reviews where the archive of the IMDB reviews would have put them."""
+    opinions = [(words, label) for label, all_words in (("positive", GOOD), ("negative", BAD)) for words in all_words]
+    rows = [(f"The {subject} is {words}.", label) for subject in SUBJECTS for words, label in opinions]
+    file = tmp_path / "dataset/imdb/imdb.csv"
+    file.parent.mkdir(parents=True)
+    pd.DataFrame(rows, columns=["text", "label"]).to_csv(file, index=False)
+    return file
+
+
+def test_imdb_recipe_on_distilberts_architecture(tmp_path, imdb_csv):
+    """LoRA on q_lin and v_lin, both new layers in full, all else frozen; its own pad token; reloads the same."""
+    folder = tmp_path / "tiny-distilbert"
+    size = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32}
+    config = DistilBertConfig(vocab_size=save_wordpiece_tokenizer(folder), **size)
+    AutoModel.from_config(config).save_pretrained(folder)
+    recipe = str(REPOSITORY / "recipes/imdb_distilbert.yaml")
+    assert run_here(tmp_path, [recipe, "--model_name_or_path", str(folder), "--disable_tqdm", "true"]) == 0
+
+    for name in ("train", "validation", "test"):
+        table = pd.read_csv(tmp_path / f"dataset/imdb/{name}.csv")
+        assert set(table.columns) == {"text", "label"} and set(table["label"]) == {0, 1}
+    weights = load_file(tmp_path / "imdb_lora_model/adapter_model.safetensors")
+    lora = {name.split(".lora_")[0].split(".")[-1] for name in weights if ".lora_" in name}
+    full = {name.split(".")[2] for name in weights if ".lora_" not in name}
+    assert (lora, full) == ({"q_lin", "v_lin"}, {"pre_classifier", "classifier"})
+    report = json.loads((tmp_path / "results_imdb/metrics.json").read_text())
+    assert report["training"]["trainable_parameters"] == sum(weight.numel() for weight in weights.values())
+    assert (report["data"]["name"], report["label_names"]) == ("IMDB reviews", ["negative", "positive"])
+
+    tokenizer, model = load_tokenizer_and_model(tmp_path / "imdb_lora_model")
+    assert (tokenizer.pad_token, tokenizer.model_max_length) == ("[PAD]", 512)
+    test = pd.read_csv(tmp_path / "dataset/imdb/test.csv")
+    answers = classify(test["text"].tolist(), tokenizer, model)
+    positive = [answer.positive_probability for answer in answers]
+    assert log_loss(test["label"], positive) == pytest.approx(report["results"]["after"]["test"]["loss"], abs=1e-5)
+    assert not list((tmp_path / "imdb_lora_model").glob("tfidf*")), "by this recipe the language model answers alone"
+    card = (tmp_path / "imdb_lora_model/README.md").read_text()
+    assert "IMDB" in card and "reviews are in English" in card and "SMS" not in card
+
+
+@pytest.mark.registry
+def test_imdb_recipe_learns_reviews_on_the_fallback_encoder(tmp_path, imdb_csv):
+    """Real weights, from the Hub or the package registry, and sentences unlike those trained on."""
+    recipe, base = str(REPOSITORY / "recipes/imdb_distilbert.yaml"), "sentence-transformers/all-MiniLM-L6-v2"
+    flags = ["--model_name_or_path", base, "--learning_rate", "2e-3", "--disable_tqdm", "true"]
+    assert run_here(tmp_path, [recipe, *flags]) == 0
+    classifier = load_tokenizer_and_model(tmp_path / "imdb_lora_model")
+    texts = ["I loved every minute of it.", "An excellent actress in a charming comedy."]
+    texts += ["I hated every minute of it.", "An awful actress in a tiresome comedy."]
+    labels = [answer.label for answer in classify(texts, *classifier)]
+    assert labels == ["positive", "positive", "negative", "negative"]
+    assert all(".pooler." not in name for name in load_file(tmp_path / "imdb_lora_model/adapter_model.safetensors"))
+
+
+def test_only_the_first_layers_of_a_base_are_used_when_asked_for(tmp_path, tiny_gpt2, messages_csv, capsys):
+    flags = ["--num_hidden_layers", "1", "--num_train_epochs", "1"]
+    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags)) == 0
+    adapter = tmp_path / "lora_model"
+    report = json.loads((tmp_path / "results/metrics.json").read_text())
+    assert not [name for name in load_file(adapter / "adapter_model.safetensors") if ".h.1." in name]
+    tokenizer, model = load_tokenizer_and_model(adapter)
+    assert len(model.transformer.h) == 1
+    test = pd.read_csv(tmp_path / "dataset/test.csv")
+    answers = classify(test["Text"].tolist(), tokenizer, model)
+    spam = [answer.positive_probability for answer in answers]
+    assert log_loss(test["Label"], spam) == pytest.approx(report["results"][report["saved"]]["test"]["loss"], abs=1e-5)
+    # As the model card tells users of plain PEFT.
+    plain = AutoPeftModelForSequenceClassification.from_pretrained(adapter, num_hidden_layers=1, pad_token_id=0)
+    batch = tokenizer.pad(encode(["WIN a FREE prize now"], tokenizer, 120), return_tensors="pt")
+    with torch.inference_mode():
+        torch.testing.assert_close(plain.eval()(**batch).logits, model(**batch).logits, atol=1e-5, rtol=1e-4)
+    card = (adapter / "README.md").read_text()
+    assert "its first 1 layers" in card and "Plain PEFT has to be told so" in card
+    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, "--num_hidden_layers", "0")) == 1
+    assert "at least one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("config", "trained_in_full"),
+    [
+        (LlamaConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32), {"score"}),
+        (DistilBertConfig(dim=16, n_layers=1, n_heads=2, hidden_dim=32), {"pre_classifier", "classifier"}),
+    ],
+    ids=["llama", "distilbert"],
+)
+def test_other_architectures_train_lora_and_head_only(tmp_path, tiny_gpt2, messages_csv, config, trained_in_full):
+    folder = tmp_path / "base"
+    tokenizer = AutoTokenizer.from_pretrained(tiny_gpt2)
+    tokenizer.save_pretrained(folder)
+    config.vocab_size, config.pad_token_id = len(tokenizer), None
+    if config.model_type == "distilbert":
+        config.pad_token_id = 0
+    AutoModel.from_config(config).save_pretrained(folder)
+    assert run_here(tmp_path, arguments(folder, messages_csv, "--num_train_epochs", "1")) == 0
+    weights = load_file(tmp_path / "lora_model/adapter_model.safetensors")
+    assert {name.split(".")[2] for name in weights if ".lora_" not in name} == trained_in_full
+    load_tokenizer_and_model(tmp_path / "lora_model")
+
+
+@pytest.mark.parametrize(
+    ("tuning", "trained"),
+    [
+        ("head", ["score."]),
+        ("last_block", ["score.", "transformer.ln_f.", "transformer.h.1."]),
+        ("last_two_blocks", ["score.", "transformer.ln_f.", "transformer.h.0.", "transformer.h.1."]),
+        ("full", [""]),
+    ],
+)
+def test_other_tunings_train_what_they_name_and_save_a_whole_model(tmp_path, tiny_gpt2, messages_csv, tuning, trained):
+    flags = ["--tuning", tuning, "--num_train_epochs", "2", "--plot_over", "epoch", "--learning_rate", "1e-3"]
+    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags)) == 0
+    before = load_file(tiny_gpt2 / "model.safetensors")
+    after = load_file(tmp_path / "lora_model/model.safetensors")
+    changed = {name for name, weights in after.items() if name not in before or not torch.equal(weights, before[name])}
+    assert changed == {name for name in after if name.startswith(tuple(trained))}
+    report = json.loads((tmp_path / "results/metrics.json").read_text())
+    assert report["training"]["trainable_parameters"] == sum(after[name].numel() for name in changed)
+    tokenizer, model = load_tokenizer_and_model(tmp_path / "lora_model")
+    test = pd.read_csv(tmp_path / "dataset/test.csv")
+    spam = [answer.positive_probability for answer in classify(test["Text"].tolist(), tokenizer, model)]
+    assert log_loss(test["Label"], spam) == pytest.approx(report["results"][report["saved"]]["test"]["loss"], abs=1e-5)
+    assert "lora" not in (tmp_path / "lora_model/README.md").read_text().lower().replace("lora_model", "")
+    # A second run may replace what the first one saved.
+    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags, "--num_train_epochs", "1")) == 0
+
+
+def test_base_with_missing_weights_is_refused(tmp_path, tiny_gpt2, messages_csv, capsys):
+    folder = tmp_path / "base"
+    shutil.copytree(tiny_gpt2, folder)
+    weights = load_file(folder / "model.safetensors")
+    save_file({f"other.{name}": weight for name, weight in weights.items()}, folder / "model.safetensors")
+    assert run_here(tmp_path, arguments(folder, messages_csv)) == 1
+    assert "lacks weights" in capsys.readouterr().err
+
+
+def test_a_base_without_a_head_is_no_classifier(tiny_gpt2):
+    """It would answer with random weights, others at every start."""
+    with pytest.raises(ValueError, match="is no classifier"):
+        load_tokenizer_and_model(tiny_gpt2)
+
+
+def test_gpt2_small_has_the_documented_number_of_trainable_parameters():
+    """812,544 of 125,253,888, counted on GPT-2 small's real dimensions without allocating them."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForSequenceClassification, GPT2Config
+
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(GPT2Config(num_labels=2, pad_token_id=50256))
+        targets = gpt_classification_model.LORA_TARGETS["gpt2"]
+        wrapped = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=32, **targets))
+    assert wrapped.get_nb_trainable_parameters() == (812_544, 125_253_888)

@@ -1,0 +1,89 @@
+"""A run that is killed while it saves leaves whole files; what is drawn can be drawn of any run."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+from training_runs import arguments, run_here
+
+from text_classifier.inference import load_tokenizer_and_model
+from text_classifier.training.charts import plot_metrics
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "transformers.PreTrainedTokenizerBase.save_pretrained",
+        "text_classifier.training.saving.exchange_folder",
+        "shutil.rmtree",
+        "matplotlib.figure.Figure.savefig",
+    ],
+)
+def test_killed_at_any_moment_of_saving_leaves_whole_files(trained, tmp_path, tiny_gpt2, messages_csv, moment):
+    """The process kills itself in the middle of a second run's saving; the first run's files must stand."""
+    work = tmp_path / "work"
+    shutil.copytree(trained, work)
+    old = snapshot(work)
+    script = (
+        "import os, signal, sys, importlib, gpt_classification_model as g, shutil, transformers, matplotlib.figure\n"
+        "started = g.save_adapter\n"
+        "def arm(*positional, **named):\n"
+        "    def die(*a, **k): k.get('ignore_errors') or os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"    owner, _, name = {moment!r}.rpartition('.')\n"
+        "    parts = owner.split('.')\n"
+        "    target = importlib.import_module(parts[0])\n"
+        "    for part in parts[1:]: target = getattr(target, part)\n"
+        "    setattr(target, name, die)\n"
+        "    return started(*positional, **named)\n"
+        "g.save_adapter = arm\n"
+        "g.main(sys.argv[1:])\n"
+    )
+    argv = arguments(tiny_gpt2, messages_csv, "--seed", "7", "--num_train_epochs", "1")
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    result = subprocess.run([sys.executable, "-c", script, *argv], cwd=work, env=environment, capture_output=True)
+    assert result.returncode == -signal.SIGKILL, result.stderr.decode()[-3000:]
+    new = snapshot(work)
+    adapter = {name: content for name, content in new.items() if name.startswith("lora_model/")}
+    previous = {name: content for name, content in old.items() if name.startswith("lora_model/")}
+    if moment in (
+        "transformers.PreTrainedTokenizerBase.save_pretrained",
+        "text_classifier.training.saving.exchange_folder",
+    ):
+        assert adapter == previous
+    else:
+        assert adapter.keys() == previous.keys() and adapter != previous, "the new adapter, whole"
+    load_tokenizer_and_model(work / "lora_model")
+    assert new["training_metrics.pdf"] == old["training_metrics.pdf"]
+    assert new["results/metrics.json"] == old["results/metrics.json"]
+    if moment == "shutil.rmtree":
+        assert (work / ".lora_model.new").exists()
+        assert run_here(work, arguments(tiny_gpt2, messages_csv)) == 0, "leftovers are no obstacle"
+        assert not (work / ".lora_model.new").exists()
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [],
+        [{"step": 10, "eval_accuracy": 0.9, "eval_loss": 0.3}],
+        [
+            {"step": step, "loss": 1 / step, "eval_loss": 1 / step, "eval_accuracy": 0.9, "train_accuracy": 1.0}
+            for step in (10, 20)
+        ],
+    ],
+    ids=["none", "one evaluation", "two"],
+)
+def test_charts_are_drawn_for_any_history(tmp_path, history):
+    plot_metrics(history, tmp_path / "charts.pdf", "gpt2 + LoRA", best_step=10)
+    content = (tmp_path / "charts.pdf").read_bytes()
+    assert content.startswith(b"%PDF") and b"/Count 1 " in content, "one page"
+    assert b"/Subtype /Image" not in content, "vectors only"

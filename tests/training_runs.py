@@ -1,0 +1,26 @@
+"""Training runs at small size, for several test modules."""
+
+from pathlib import Path
+
+import pytest
+
+from gpt_classification_model import main
+
+QUICK = (
+    "--num_train_epochs 3 --eval_steps 5 --save_steps 5 --logging_steps 5 --save_total_limit 9 "
+    "--learning_rate 5e-3 --disable_tqdm true --bf16 false --majority fresh --load_best_model_at_end true"
+)
+
+
+def arguments(base: Path | str, messages_csv: Path, *more: str) -> list[str]:
+    return ["--model_name_or_path", str(base), "--data_file", str(messages_csv), *QUICK.split(), *more]
+
+
+def run_here(folder: Path, argv: list[str]) -> int:
+    """Run the script's main in `folder`; its outputs are relative to it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return main(argv)
+
+
+SCRIPT = Path(__file__).resolve().parent.parent / "gpt_classification_model.py"
