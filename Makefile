@@ -36,5 +36,6 @@ $(VENV)/development: $(wildcard requirements/*.txt) $(VENV)/runtime
 	$(VENV)/bin/pip install -r requirements/dev.txt
 	touch $@
 
+# What was installed and measured; trained models stay.
 clean:
-	rm -rf $(VENV) results
+	rm -rf $(VENV) results/accuracy results/benchmarks results/design_choices

@@ -5,7 +5,9 @@
     python gpt_pretraining.py --text_file my_texts/ --n_layer 8        # your own text, another size
 
 GPT-2's architecture with random weights learns to predict the next token. What comes out is a standard
-Hugging Face folder, a base for the classifier: gpt_classification_model.py --model_name_or_path ./gpt_pretrained
+Hugging Face folder, a base for the classifier:
+
+    python gpt_classification_model.py --model_name_or_path ./results/gpt_pretraining/model
 """
 
 import json

@@ -38,7 +38,7 @@ SEEDS = (123, 124, 125)
 # The decoder that every machine can load, and less of it, for runs of a few minutes.
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-PRETRAINED_HERE = "./gpt_chitchat"
+PRETRAINED_HERE = "./results/gpt_pretraining_chitchat/model"
 
 ALL_HAM = "--majority all --num_train_epochs 3 --minority_repeats"
 PUBLISHED = (

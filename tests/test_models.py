@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -53,6 +54,9 @@ def test_encoder_keeps_its_own_pad_token_and_trains_only_lora_and_head(tmp_path,
     load_tokenizer_and_model(tmp_path / "lora_model")
 
 
+# Where the recipe for film reviews saves its adapter.
+MODEL = Path("results/imdb_distilbert/model")
+
 SUBJECTS = ["film", "story", "cast", "ending", "music", "script", "picture", "dialogue", "first hour", "whole thing"]
 
 
@@ -85,22 +89,22 @@ def test_imdb_recipe_on_distilberts_architecture(tmp_path, imdb_csv):
     for name in ("train", "validation", "test"):
         table = pd.read_csv(tmp_path / f"dataset/imdb/{name}.csv")
         assert set(table.columns) == {"text", "label"} and set(table["label"]) == {0, 1}
-    weights = load_file(tmp_path / "imdb_lora_model/adapter_model.safetensors")
+    weights = load_file(tmp_path / MODEL / "adapter_model.safetensors")
     lora = {name.split(".lora_")[0].split(".")[-1] for name in weights if ".lora_" in name}
     full = {name.split(".")[2] for name in weights if ".lora_" not in name}
     assert (lora, full) == ({"q_lin", "v_lin"}, {"pre_classifier", "classifier"})
-    report = json.loads((tmp_path / "results_imdb/metrics.json").read_text())
+    report = json.loads((tmp_path / "results/imdb_distilbert/metrics.json").read_text())
     assert report["training"]["trainable_parameters"] == sum(weight.numel() for weight in weights.values())
     assert (report["data"]["name"], report["label_names"]) == ("IMDB reviews", ["negative", "positive"])
 
-    tokenizer, model = load_tokenizer_and_model(tmp_path / "imdb_lora_model")
+    tokenizer, model = load_tokenizer_and_model(tmp_path / MODEL)
     assert (tokenizer.pad_token, tokenizer.model_max_length) == ("[PAD]", 512)
     test = pd.read_csv(tmp_path / "dataset/imdb/test.csv")
     answers = classify(test["text"].tolist(), tokenizer, model)
     positive = [answer.positive_probability for answer in answers]
     assert log_loss(test["label"], positive) == pytest.approx(report["results"]["after"]["test"]["loss"], abs=1e-5)
-    assert not list((tmp_path / "imdb_lora_model").glob("tfidf*")), "by this recipe the language model answers alone"
-    card = (tmp_path / "imdb_lora_model/README.md").read_text()
+    assert not list((tmp_path / MODEL).glob("tfidf*")), "by this recipe the language model answers alone"
+    card = (tmp_path / MODEL / "README.md").read_text()
     assert "IMDB" in card and "reviews are in English" in card and "SMS" not in card
 
 
@@ -110,12 +114,12 @@ def test_imdb_recipe_learns_reviews_on_the_fallback_encoder(tmp_path, imdb_csv):
     recipe, base = str(REPOSITORY / "recipes/imdb_distilbert.yaml"), "sentence-transformers/all-MiniLM-L6-v2"
     flags = ["--model_name_or_path", base, "--learning_rate", "2e-3", "--disable_tqdm", "true"]
     assert run_here(tmp_path, [recipe, *flags]) == 0
-    classifier = load_tokenizer_and_model(tmp_path / "imdb_lora_model")
+    classifier = load_tokenizer_and_model(tmp_path / MODEL)
     texts = ["I loved every minute of it.", "An excellent actress in a charming comedy."]
     texts += ["I hated every minute of it.", "An awful actress in a tiresome comedy."]
     labels = [answer.label for answer in classify(texts, *classifier)]
     assert labels == ["positive", "positive", "negative", "negative"]
-    assert all(".pooler." not in name for name in load_file(tmp_path / "imdb_lora_model/adapter_model.safetensors"))
+    assert all(".pooler." not in name for name in load_file(tmp_path / MODEL / "adapter_model.safetensors"))
 
 
 def test_only_the_first_layers_of_a_base_are_used_when_asked_for(tmp_path, tiny_gpt2, messages_csv, capsys):

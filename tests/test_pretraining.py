@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,6 +28,8 @@ from text_classifier.training.corpus import (
 )
 from text_classifier.training.pretraining_config import parse_arguments
 
+OUTPUT = Path("results/gpt_pretraining")
+MODEL = OUTPUT / "model"
 STORY = " ".join(f"The cat number {number % 7} sat on the mat and saw the dog run away." for number in range(300))
 SMALL = (
     "--tokenizer_name none --vocab_size 400 --n_layer 2 --n_head 2 --n_embd 32 --context_length 32 --max_steps 20 "
@@ -43,7 +46,7 @@ def run_here(folder, *argv: str) -> int:
 
 
 def report_of(folder) -> dict:
-    return json.loads((folder / "results_pretraining/metrics.json").read_text())
+    return json.loads((folder / OUTPUT / "metrics.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +85,7 @@ def test_it_shows_losses_and_samples_while_it_learns(tmp_path, capsys):
 
 
 def test_what_is_saved_is_a_standard_folder(pretrained):
-    folder = pretrained / "gpt_pretrained"
+    folder = pretrained / MODEL
     names = {path.name for path in folder.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
@@ -99,28 +102,28 @@ def test_what_is_saved_is_a_standard_folder(pretrained):
         assert model(**batch).loss.item() == pytest.approx(report["validation_loss"], abs=2e-3)
     card = (folder / "README.md").read_text()
     assert f"{report['validation_loss']:.3f}" in card and report["corpus"]["sha256"] in card
-    pdf = (pretrained / "pretraining_loss.pdf").read_bytes()
+    pdf = (pretrained / OUTPUT / "loss.pdf").read_bytes()
     assert pdf.startswith(b"%PDF") and b"/Count 1 " in pdf
     assert not [path for path in pretrained.iterdir() if path.name.startswith(".")], "no scratch files are left"
 
 
 def test_the_classifier_takes_it_as_its_base(pretrained, tmp_path, messages_csv):
-    argv = ["--model_name_or_path", str(pretrained / "gpt_pretrained"), "--data_file", str(messages_csv)]
+    argv = ["--model_name_or_path", str(pretrained / MODEL), "--data_file", str(messages_csv)]
     argv += ["--max_length", "32", "--num_train_epochs", "1", "--disable_tqdm", "true"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         assert gpt_classification_model.main(argv) == 0
         # It never replaces the base it stands on.
         assert gpt_classification_model.main([*argv, "--adapter_dir", argv[1]]) == 1
-    assert (pretrained / "gpt_pretrained/model.safetensors").is_file()
+    assert (pretrained / MODEL / "model.safetensors").is_file()
     report = json.loads((tmp_path / "results/metrics.json").read_text())
-    assert report["base_model"]["name"] == str(pretrained / "gpt_pretrained")
+    assert report["base_model"]["name"] == str(pretrained / MODEL)
 
 
 def test_same_seed_same_model_and_resuming_changes_nothing(pretrained, tmp_path):
     """Sample texts, drawn at every evaluation, must not disturb the training's random numbers."""
-    shutil.copytree(pretrained / "results_pretraining", tmp_path / "results_pretraining")
-    shutil.rmtree(tmp_path / "results_pretraining/checkpoint-20")
+    shutil.copytree(pretrained / OUTPUT, tmp_path / OUTPUT, ignore=shutil.ignore_patterns("model"))
+    shutil.rmtree(tmp_path / OUTPUT / "checkpoint-20")
     (tmp_path / "story.txt").write_text(STORY)
     flags = ["--text_file", "story.txt", *SMALL.split()]
     assert run_here(tmp_path, *flags, "--resume_from_checkpoint", "last") == 0
@@ -134,7 +137,7 @@ def test_same_seed_same_model_and_resuming_changes_nothing(pretrained, tmp_path)
     other.mkdir()
     (other / "story.txt").write_text(STORY)
     assert run_here(other, *flags, "--sample_tokens", "1") == 0
-    models = [AutoModelForCausalLM.from_pretrained(path / "gpt_pretrained") for path in (pretrained, tmp_path, other)]
+    models = [AutoModelForCausalLM.from_pretrained(path / MODEL) for path in (pretrained, tmp_path, other)]
     for name, weight in models[0].state_dict().items():
         torch.testing.assert_close(models[1].state_dict()[name], weight, msg=name)
         torch.testing.assert_close(models[2].state_dict()[name], weight, msg=name)
@@ -142,12 +145,12 @@ def test_same_seed_same_model_and_resuming_changes_nothing(pretrained, tmp_path)
 
 @pytest.mark.parametrize("change", [{"text": STORY + " The end."}, {"flags": ["--n_embd", "64"]}], ids=["text", "size"])
 def test_another_text_or_size_is_not_resumed(pretrained, tmp_path, capsys, change):
-    shutil.copytree(pretrained / "results_pretraining", tmp_path / "results_pretraining")
+    shutil.copytree(pretrained / OUTPUT, tmp_path / OUTPUT, ignore=shutil.ignore_patterns("model"))
     (tmp_path / "story.txt").write_text(change.get("text", STORY))
     flags = ["--text_file", "story.txt", *SMALL.split(), *change.get("flags", [])]
     assert run_here(tmp_path, *flags, "--resume_from_checkpoint", "last") == 1
     assert "checkpoint-20" in capsys.readouterr().err
-    assert (tmp_path / "results_pretraining/checkpoint-20").is_dir(), "nothing is lost by a mistake"
+    assert (tmp_path / OUTPUT / "checkpoint-20").is_dir(), "nothing is lost by a mistake"
 
 
 @pytest.mark.parametrize(
@@ -161,7 +164,7 @@ def test_reported_loss_is_that_of_the_saved_weights(tmp_path, flags):
     """Also where nothing is evaluated, or the last weights are kept although others were better."""
     (tmp_path / "story.txt").write_text(STORY)
     assert run_here(tmp_path, "--text_file", "story.txt", *SMALL.split(), *flags.split(), "--bf16", "false") == 0
-    report, folder = report_of(tmp_path), tmp_path / "gpt_pretrained"
+    report, folder = report_of(tmp_path), tmp_path / MODEL
     assert report["best_step"] == report["steps"]
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     windows = to_windows(split_documents([STORY], 0.1)[1], tokenizer, 32)
@@ -179,7 +182,7 @@ def test_a_run_that_diverges_ends_in_order(tmp_path, capsys):
 
 
 def test_sampling_leaves_the_random_state_and_the_mode(pretrained):
-    folder = pretrained / "gpt_pretrained"
+    folder = pretrained / MODEL
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     model.train()
     state = torch.random.get_rng_state()
@@ -255,14 +258,14 @@ def test_hubs_tokenizer_is_used_where_it_can_be_reached(tmp_path, tiny_gpt2, ser
     command = [sys.executable, str(REPOSITORY / "gpt_pretraining.py"), *flags]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0 and "TRAINING A TOKENIZER" not in result.stderr, result.stderr
-    ours, theirs = (AutoTokenizer.from_pretrained(path) for path in (tmp_path / "gpt_pretrained", tiny_gpt2))
+    ours, theirs = (AutoTokenizer.from_pretrained(path) for path in (tmp_path / MODEL, tiny_gpt2))
     assert ours.get_vocab() == theirs.get_vocab()
     assert report_of(tmp_path)["tokenizer"] == {"requested": "gpt2", "source": "gpt2"}
     environment["HF_ENDPOINT"], environment["HF_HOME"] = "http://127.0.0.1:9", str(tmp_path / "empty")
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0 and "TRAINING A TOKENIZER" in result.stderr
     assert report_of(tmp_path)["tokenizer"] == {"requested": "gpt2", "source": "trained on the text"}
-    assert "(asked for: gpt2)" in (tmp_path / "gpt_pretrained/README.md").read_text()
+    assert "(asked for: gpt2)" in (tmp_path / MODEL / "README.md").read_text()
     for noise in ("Warning", "missing keys", "loss_type"):
         assert noise not in result.stderr
 
@@ -284,7 +287,7 @@ def test_an_unreachable_story_is_replaced_by_the_fallback_recipe_and_that_is_tol
     assert f"FOLLOWING {fallback_recipe} INSTEAD" in caplog.text
     corpus = report_of(tmp_path)["corpus"]
     assert (corpus["name"], corpus["instead_of"]) == ("story.txt", "the_verdict")
-    assert "the_verdict could not be reached" in (tmp_path / "gpt_pretrained/README.md").read_text()
+    assert "the_verdict could not be reached" in (tmp_path / MODEL / "README.md").read_text()
 
 
 def test_flags_count_in_the_chitchat_recipe_too():
@@ -302,7 +305,7 @@ def test_the_story_is_not_replaced(tmp_path, fallback_recipe, capsys, serve, mon
         monkeypatch.setattr(datasets, "THE_VERDICT", RemoteFile(address, "0" * 64))
     assert run_here(tmp_path, *SMALL.split(), "--fallback_recipe", fallback_recipe, *flags) == 1
     assert capsys.readouterr().err.count("Error: http://127.0.0.1") == 1
-    assert not (tmp_path / "gpt_pretrained").exists()
+    assert not (tmp_path / MODEL).exists()
 
 
 def test_two_processes_pretrain_together(tmp_path):
@@ -312,7 +315,7 @@ def test_two_processes_pretrain_together(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]
-    assert result.stdout.count("Saved gpt_pretrained") == 1 and result.stdout.count("Step 20:") == 1
+    assert result.stdout.count("Saved results/gpt_pretraining/model") == 1 and result.stdout.count("Step 20:") == 1
     report = report_of(tmp_path)
     assert report["validation_loss"] < report["untrained_loss"] / 2
 
@@ -352,4 +355,4 @@ def test_mistakes_end_in_one_clear_error(tmp_path, capsys, more, message):
     assert run_here(tmp_path, "--text_file", "story.txt", *SMALL.split(), *more) == 1
     error = capsys.readouterr().err
     assert [message in line for line in error.splitlines() if line.startswith("Error:")] == [True]
-    assert not (tmp_path / "gpt_pretrained").exists() and (tmp_path / "story.txt").exists()
+    assert not (tmp_path / MODEL).exists() and (tmp_path / "story.txt").exists()

@@ -1,5 +1,9 @@
-"""The options of a training run: a recipe sets them, flags override it."""
+"""The options of a training run: a recipe sets them, flags override it.
 
+`parse_recipe` serves both training scripts; the options of pretraining stand in `pretraining_config`.
+"""
+
+import argparse
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,10 +12,7 @@ from typing import Literal
 
 import torch
 import yaml
-from transformers import (
-    HfArgumentParser,
-    TrainingArguments,
-)
+from transformers import HfArgumentParser, TrainingArguments
 
 from text_classifier.inference import fast_dtype
 
@@ -20,102 +21,147 @@ DEFAULT_RECIPE = Path(__file__).parents[2] / "recipes" / "sms_spam_gpt2.yaml"
 
 @dataclass
 class ModelArguments:
-    """What is adapted, and how."""
+    """Model: what is adapted, and how."""
 
     model_name_or_path: str = field(default="gpt2", metadata={"help": "Hub id or folder of the base model."})
     fallback_model: str | None = field(
         default=None, metadata={"help": "Base to use where the first cannot be reached; `none` forbids one."}
     )
     num_hidden_layers: int | None = field(
-        default=None, metadata={"help": "Use at most so many layers of the base, the first ones; by default all."}
+        default=None, metadata={"help": "Keep only so many layers of the base, the first ones; all if not set."}
     )
     tuning: Literal["lora", "head", "last_block", "last_two_blocks", "full"] = field(
         default="lora",
-        metadata={"help": "What is trained: LoRA, or weights of the base; then a whole model is saved."},
+        metadata={"help": "What is trained. All but `lora` train weights of the base, and save a whole model."},
     )
     lora_r: int = field(default=8, metadata={"help": "Rank of the LoRA matrices."})
     lora_alpha: int = field(default=32, metadata={"help": "LoRA updates are scaled by lora_alpha / lora_r."})
     lora_dropout: float = field(default=0.1, metadata={"help": "Dropout in front of the LoRA matrices."})
     target_modules: list[str] | None = field(
-        default=None, metadata={"help": "Layers to adapt; by default those usual for the architecture."}
+        default=None, metadata={"help": "Layers that LoRA adapts; those usual for the architecture if not set."}
     )
     add_tfidf: bool = field(
         default=False,
-        metadata={"help": "Save a TF-IDF model as well, and let both answer together."},
+        metadata={"help": "Save a TF-IDF model as well, which answers together with the language model."},
     )
 
 
 @dataclass
 class DataArguments:
-    """What is learned from."""
+    """Data: what is learned from."""
 
-    dataset: Literal["sms_spam", "imdb"] = field(
-        default="sms_spam", metadata={"help": "The SMS Spam Collection, or 50,000 film reviews."}
+    data_file: str | None = field(
+        default=None, metadata={"help": "Your own .csv or .tsv, instead of one of the data sets."}
     )
-    data_file: str | None = field(default=None, metadata={"help": "Your own .csv or .tsv instead."})
-    text_column: str = field(default="Text", metadata={"help": "Column with the message, in all data files."})
+    text_column: str = field(default="Text", metadata={"help": "Column with the message."})
     label_column: str = field(default="Label", metadata={"help": "Column with its label."})
     positive_label: str | None = field(
-        default=None, metadata={"help": "Label to detect (class 1); by default the later one in the alphabet."}
+        default=None, metadata={"help": "Label to detect (class 1); the later one in the alphabet if not set."}
     )
-    feedback_file: str | None = field(
-        default=None, metadata={"help": "Answers corrected in the chat (its FEEDBACK_FILE), to be trained on as well."}
-    )
-    present_day_messages: bool = field(
-        default=False,
-        metadata={"help": "Train also on messages of today, written for this project (SMS Spam Collection only)."},
+    dataset: Literal["sms_spam", "imdb"] = field(
+        default="sms_spam", metadata={"help": "The SMS Spam Collection, or 50,000 film reviews."}
     )
     data_source: Literal["auto", "uci", "mirror"] = field(
         default="auto", metadata={"help": "Where the SMS Spam Collection comes from."}
     )
-    dataset_dir: str = field(default="dataset", metadata={"help": "Folder the data files are written to."})
+    dataset_dir: str = field(default="dataset", metadata={"help": "Folder that data files are written to."})
+    feedback_file: str | None = field(
+        default=None, metadata={"help": "Also train on answers that were corrected in the chat (its FEEDBACK_FILE)."}
+    )
+    present_day_messages: bool = field(
+        default=False,
+        metadata={"help": "Also train on present-day messages written for this project (SMS Spam Collection only)."},
+    )
     protocol: Literal["deduplicated", "original"] = field(
         default="deduplicated",
-        metadata={"help": "`original` parses and splits like the published figures: duplicates stay in."},
+        metadata={"help": "`original` parses and splits as the published recipe does: duplicates stay in."},
     )
     majority: Literal["same", "fresh", "all"] = field(
         default="same",
         metadata={
-            "help": "What an epoch takes of the larger class: the `same` messages as every other epoch and as many as "
-            "of the smaller class, as many `fresh` ones, or `all`."
+            "help": "What an epoch takes of the larger class: as many messages as the smaller class has, the `same` "
+            "ones each epoch or `fresh` ones, or `all`."
         },
     )
     minority_repeats: int = field(
         default=1,
-        metadata={
-            "help": "With all of the larger class, an epoch takes each message of the smaller one so often, the same "
-            "version each time, until there are as many."
-        },
+        metadata={"help": "With `--majority all`: how often an epoch takes each message of the smaller class."},
     )
     token_dropout: float = field(
         default=0.0, metadata={"help": "Leave out this share of a training message's tokens, others every epoch."}
+    )
+    text_noise: float = field(
+        default=0.0,
+        metadata={
+            "help": "Give this share of training messages other numbers, case and typing errors, every epoch anew."
+        },
     )
     normalize_text: bool = field(
         default=False,
         metadata={"help": "Let the tokenizer undo look-alike letters, accents and letters set apart (English)."},
     )
-    text_noise: float = field(
-        default=0.0,
-        metadata={"help": "Give this share of training messages other numbers, case and typing errors, every epoch."},
-    )
     split_seed: int = field(default=123, metadata={"help": "Seed of balancing and splitting."})
-    max_length: int = field(default=120, metadata={"help": "The language model reads so many tokens of a message."})
+    max_length: int = field(default=120, metadata={"help": "Tokens of a message that the language model reads."})
 
 
 @dataclass
 class FineTuningArguments(TrainingArguments):
-    """transformers' TrainingArguments, and what this script adds to them."""
+    """Result: what is saved, and when training stops."""
 
-    adapter_dir: str = field(default="lora_model", metadata={"help": "Folder the trained adapter is saved to."})
-    metrics_pdf: str = field(default="training_metrics.pdf", metadata={"help": "File the charts are saved to."})
+    adapter_dir: str = field(default="lora_model", metadata={"help": "Folder that the adapter is saved to."})
+    metrics_pdf: str = field(default="training_metrics.pdf", metadata={"help": "File that the charts are saved to."})
     plot_over: Literal["step", "epoch"] = field(default="step", metadata={"help": "Horizontal axis of the charts."})
     early_stopping_patience: int | None = field(
-        default=None, metadata={"help": "Stop after this many evaluations without improvement, and keep the best."}
+        default=None, metadata={"help": "Stop after so many evaluations without improvement, and keep the best."}
     )
     target_false_positive_rate: float | None = field(
         default=None,
-        metadata={"help": "Choose the threshold so that this share of held-out class 0 is called class 1; 0: use 0.5."},
+        metadata={
+            "help": "Choose the decision threshold so that this share of held-out class 0 is called class 1; "
+            "the threshold is 0.5 if not set."
+        },
     )
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows each option once, and its default where it has one."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        # HfArgumentParser also takes every name with hyphens.
+        return f"{action.option_strings[0]} {self._format_args(action, action.dest.upper())}".strip()
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+class RecipeParser(HfArgumentParser):
+    """`HfArgumentParser` for a recipe and flags; its help begins with what a person needs.
+
+    Attributes:
+        recipe_options: names of the options that the recipe sets.
+    """
+
+    recipe_options: Sequence[str] = ()
+
+    def format_help(self) -> str:
+        """Lay the help out: our own options, then what the recipe sets of training, then all else of transformers."""
+        of_transformers = [entry.name for entry in dataclasses.fields(TrainingArguments)]
+        sections = {}
+        for kind in self.dataclass_types:
+            names = [entry.name for entry in dataclasses.fields(kind)]
+            sections[kind.__doc__.splitlines()[0]] = [name for name in names if name not in of_transformers]
+        set_here = [name for name in self.recipe_options if name in of_transformers]
+        sections["Training, as the recipe sets it."] = set_here
+        others = [name for name in of_transformers if name not in set_here]
+        sections["All other options of transformers' TrainingArguments."] = others
+        formatter = self._get_formatter()
+        formatter.add_usage(self.usage, (), ())
+        formatter.add_text(self.description)
+        for title, names in sections.items():
+            formatter.start_section(title.removesuffix("."))
+            formatter.add_arguments([action for name in names for action in self._actions if action.dest == name])
+            formatter.end_section()
+        return formatter.format_help()
 
 
 def split_recipe(argv: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -125,54 +171,86 @@ def split_recipe(argv: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def unless_none(value: str | None) -> str | None:
-    """Return the value of an option that `none` takes back: a recipe may set it, a flag cannot unset it."""
+    """Return None for the word `none`: with it a flag unsets what a recipe sets."""
     return None if str(value).lower() == "none" else value
 
 
-def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Path) -> tuple:
-    """Read a recipe (first argument if it ends in .yaml, else the default one) and the flags over it.
+def read_recipe(recipe: Path, parser: RecipeParser) -> dict:
+    """Return the options that a recipe sets, as they stand there.
 
-    Training is in mixed precision by default where the GPU, or without one the CPU, multiplies bfloat16.
-
-    Args:
-        kinds: the dataclasses that hold the options; one instance of each is returned.
+    Raises:
+        SystemExit: there is no such file, it is no recipe, or it sets unknown options.
     """
-    named, flags = split_recipe(argv)
-    recipe = Path(named or default_recipe)
-    parser = HfArgumentParser(kinds)
     try:
-        defaults = yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}
+        options = yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}
     except (OSError, yaml.YAMLError) as error:
         parser.error(f"cannot read the recipe {recipe}: {error}")
-    if not isinstance(defaults, dict):
+    if not isinstance(options, dict):
         parser.error(f"{recipe} is not a list of `option: value` lines")
-    known = {entry.name for kind in kinds for entry in dataclasses.fields(kind)}
-    if unknown := sorted(set(defaults) - known):
+    known = {entry.name for kind in parser.dataclass_types for entry in dataclasses.fields(kind)}
+    if unknown := sorted(set(options) - known):
         parser.error(f"{recipe} sets unknown options: {', '.join(unknown)}")
-    # Without `use_cpu`, several processes on a machine without accelerator would not form a group.
+    return options
+
+
+def machine_defaults() -> dict:
+    """Return the options of `TrainingArguments` that depend on the machine.
+
+    Training is in mixed precision where the GPU, or without one the CPU, multiplies bfloat16.
+    """
     accelerator = torch.accelerator.is_available()
     if accelerator:
         bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         bf16 = fast_dtype() is torch.bfloat16
-    parser.set_defaults(use_cpu=not accelerator, dataloader_pin_memory=accelerator, bf16=bf16)
-    # A recipe is so many flags in front of the others: checked alike, and the last one counts.
-    recipe_argv = []
-    for name, value in defaults.items():
-        recipe_argv += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    # Without `use_cpu`, several processes on a machine without accelerator would not form a group.
+    return {"use_cpu": not accelerator, "dataloader_pin_memory": accelerator, "bf16": bf16}
+
+
+def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Path, description: str) -> tuple:
+    """Read a recipe (first argument if it ends in .yaml, else the default one) and the flags over it.
+
+    Args:
+        kinds: the dataclasses that hold the options; one instance of each is returned.
+        description: what the script does, for `--help`.
+
+    Raises:
+        SystemExit: the recipe or a flag is wrong, or help was asked for.
+    """
+    named, flags = split_recipe(argv)
+    parser = RecipeParser(
+        kinds,
+        usage="%(prog)s [RECIPE.yaml] [--OPTION VALUE ...]",
+        description=description,
+        formatter_class=HelpFormatter,
+    )
+    recipe = read_recipe(Path(named or default_recipe), parser)
+    parser.recipe_options = list(recipe)
+    parser.set_defaults(**machine_defaults())
+    # A recipe is so many flags: checked alike. What it sets is the default of what stands on the command line.
+    words = []
+    for name, value in recipe.items():
+        words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    set_by_recipe, unread = parser.parse_known_args(words)
+    parser.set_defaults(**{name: getattr(set_by_recipe, name) for name in recipe})
     try:
         *parsed, rest = parser.parse_args_into_dataclasses(
-            recipe_argv + flags, look_for_args_file=False, return_remaining_strings=True
+            flags, look_for_args_file=False, return_remaining_strings=True
         )
     except ValueError as error:
         parser.error(str(error))
-    if rest:
-        parser.error(f"unknown arguments: {' '.join(rest)}")
+    if unread or rest:
+        parser.error(f"unknown arguments: {' '.join([*unread, *rest])}")
     return tuple(parsed)
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments, FineTuningArguments]:
     """Read the recipe and the flags of a fine-tuning run."""
-    parsed = parse_recipe(argv, (ModelArguments, DataArguments, FineTuningArguments), DEFAULT_RECIPE)
-    parsed[0].fallback_model = unless_none(parsed[0].fallback_model)
-    return parsed
+    kinds = (ModelArguments, DataArguments, FineTuningArguments)
+    description = (
+        "Fine-tune a language model into a text classifier. A recipe sets the options, flags override it;\n"
+        f"without one it is recipes/{DEFAULT_RECIPE.name}, whose values are shown as defaults."
+    )
+    model_args, data_args, args = parse_recipe(argv, kinds, DEFAULT_RECIPE, description)
+    model_args.fallback_model = unless_none(model_args.fallback_model)
+    return model_args, data_args, args

@@ -17,7 +17,7 @@ DEFAULT_RECIPE = Path(__file__).parents[2] / "recipes" / "gpt_pretraining.yaml"
 
 @dataclass
 class GPTArguments:
-    """Size and tokenizer of the model."""
+    """Model: its size and its tokenizer."""
 
     n_layer: int = field(default=6, metadata={"help": "Number of transformer blocks."})
     n_head: int = field(default=8, metadata={"help": "Attention heads of a block; divides n_embd."})
@@ -38,7 +38,7 @@ class GPTArguments:
 
 @dataclass
 class CorpusArguments:
-    """What is read, and what the model is asked to go on with."""
+    """Text: what is read, and what the model is asked to go on with."""
 
     corpus: Literal["the_verdict", "chitchat"] = field(
         default="the_verdict", metadata={"help": "A short story of 1908, or 258,000 utterances of conversations."}
@@ -56,18 +56,26 @@ class CorpusArguments:
 
 @dataclass
 class PretrainingArguments(TrainingArguments):
-    """transformers' TrainingArguments, and what this script adds to them."""
+    """Result: what is saved."""
 
-    model_dir: str = field(default="gpt_pretrained", metadata={"help": "Folder the trained model is saved to."})
-    loss_pdf: str = field(default="pretraining_loss.pdf", metadata={"help": "File the charts are saved to."})
+    model_dir: str = field(
+        default="results/gpt_pretraining/model", metadata={"help": "Folder that the model is saved to."}
+    )
+    loss_pdf: str = field(
+        default="results/gpt_pretraining/loss.pdf", metadata={"help": "File that the charts are saved to."}
+    )
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[GPTArguments, CorpusArguments, PretrainingArguments]:
     """Read the recipe and the flags of a pretraining run."""
     kinds = (GPTArguments, CorpusArguments, PretrainingArguments)
-    parsed = parse_recipe(argv, kinds, DEFAULT_RECIPE)
-    parsed[1].fallback_recipe = unless_none(parsed[1].fallback_recipe)
-    return parsed
+    description = (
+        "Pretrain a small GPT from scratch on raw text. A recipe sets the options, flags override it;\n"
+        f"without one it is recipes/{DEFAULT_RECIPE.name}, whose values are shown as defaults."
+    )
+    gpt_args, corpus_args, args = parse_recipe(argv, kinds, DEFAULT_RECIPE, description)
+    corpus_args.fallback_recipe = unless_none(corpus_args.fallback_recipe)
+    return gpt_args, corpus_args, args
 
 
 def check_sizes(gpt_args: GPTArguments, corpus_args: CorpusArguments) -> None:
