@@ -3,8 +3,8 @@
 The recipe is run once for each of five seeds, which draw the splits as well, and compared with TF-IDF and
 logistic regression on the same held-out messages: the test split and the ham that balancing left out,
 together at the natural ratio of the classes; also with its language model alone. For the first seed also with
-the published recipe, and with ours without the messages of today that were written for this project. Then all classify
-`tests/modern_messages.tsv`, also written for this project, unlike the collection and never trained on.
+the published recipe, and with ours without the present-day messages. Then all classify
+`tests/modern_messages.tsv`, present-day messages that none was trained on.
 Finished runs stay in results/accuracy/ and are not repeated: `make clean` after a change of the recipe.
 """
 
@@ -48,7 +48,7 @@ METRICS = ("accuracy", "f1", "false_positive_rate", "calibration_error")
 # as ours; the published figures have duplicates in both training and test.
 OTHERS = {
     "published recipe": ("published", ("recipes/sms_spam_gpt2_published.yaml", "--protocol", "deduplicated")),
-    "no messages of today": ("no-today", ("--present_day_messages", "false")),
+    "no present-day messages": ("no-today", ("--present_day_messages", "false")),
 }
 
 

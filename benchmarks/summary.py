@@ -49,7 +49,7 @@ def accuracy_rows(figures: dict) -> list[tuple[str, str, str, str]]:
         )
     right = figures["modern"]
     rivals = "; ".join(f"{name} {100 * share:.0f}" for name, share in right.items() if name != OURS)
-    rows.append(("Messages unlike the collection, right %", "", f"{100 * right[OURS]:.0f}", rivals))
+    rows.append(("Present-day messages, right %", "", f"{100 * right[OURS]:.0f}", rivals))
     return rows
 
 
@@ -58,8 +58,8 @@ def training_rows(figures: dict) -> list[tuple[str, str, str, str]]:
     (_, slow), *_, (_, fast) = figures["steps"].items()
     ratio = fast["messages_per_second"] / slow["messages_per_second"]
     whole = figures["whole"]
-    ours, two, balanced, documents = (whole[name] for name in ("ours", "two_processes", "balanced", "documents"))
-    steps, all_steps = documents["steps"]
+    ours, two, balanced, published = (whole[name] for name in ("ours", "two_processes", "balanced", "published"))
+    steps, all_steps = published["steps"]
     return [
         (
             "Training GPT-2's architecture, messages/s",
@@ -71,17 +71,17 @@ def training_rows(figures: dict) -> list[tuple[str, str, str, str]]:
         (
             "Whole training on the fallback base, min",
             "≥ 4× faster",
-            f"{ours['minutes']:.1f} ({documents['minutes'] / ours['minutes']:.1f}×)",
-            f"documents' recipe {documents['minutes']:.0f} (from {steps} of {all_steps} steps)",
+            f"{ours['minutes']:.1f} ({published['minutes'] / ours['minutes']:.1f}×)",
+            f"published recipe {published['minutes']:.0f} (from {steps} of {all_steps} steps)",
         ),
         (
-            "... balanced like the documents', min",
+            "... balanced like the published recipe, min",
             "",
-            f"{balanced['minutes']:.1f} ({documents['minutes'] / balanced['minutes']:.1f}×), "
+            f"{balanced['minutes']:.1f} ({published['minutes'] / balanced['minutes']:.1f}×), "
             f"accuracy {100 * balanced['natural_ratio']:.2f} %",
             f"`{BALANCED}`",
         ),
-        ("... peak memory, GiB", "", f"{ours['gib']:.1f}", f"documents' recipe {documents['gib']:.1f}"),
+        ("... peak memory, GiB", "", f"{ours['gib']:.1f}", f"published recipe {published['gib']:.1f}"),
         ("... with all its evaluation, min", "≤ 8", f"{ours['from_start_to_end_minutes']:.1f}", ""),
         (
             "... by two processes (`torchrun`), min",

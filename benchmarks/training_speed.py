@@ -1,4 +1,4 @@
-"""How much faster than the documents' recipe training is: `python -m benchmarks.training_speed`.
+"""How much faster than the published recipe training is: `python -m benchmarks.training_speed`.
 
 **Steps.** GPT-2 small's architecture (124 M parameters, random weights: speed does not depend on their
 values) with LoRA on the SMS Spam Collection's training split, with the same batch size, in these ways:
@@ -14,11 +14,11 @@ that a busy moment of the machine falls on none of them. Printed: messages per s
 share of the machine's float32 matrix-product peak, measured in the same run, that the model's arithmetic
 on tokens that are no padding comes to. In bfloat16 the peak is higher, so that the share may exceed 100 %.
 
-**Whole runs** on the base that `gpt2` falls back to, each in a process of its own: the documents' recipe
-(all layers, five epochs, float32, padded to 120, random order, evaluation unsorted, all training messages
-predicted at every evaluation), the default recipe, the same by two processes that share the cores, and, because
-the default recipe reads three times the messages of the documents', one that is balanced like theirs. Of the
-first, which takes half an hour, a few steps and one evaluation are run, and its time is computed from theirs.
+**Whole runs** on the base that `gpt2` falls back to, each in a process of its own: the published recipe as tutorials
+run it (all layers, five epochs, float32, padded to 120 tokens, random order, evaluation unsorted, all training messages
+predicted at every evaluation), the default recipe, the same by two processes that share the cores, and the default
+recipe balanced like the published one, because it otherwise reads three times as many messages. Of the first, which
+takes half an hour, a few steps and one evaluation are run, and its time is computed from theirs.
 """
 
 import argparse
@@ -62,7 +62,7 @@ from text_classifier.training.models import FUSED_ACTIVATIONS, load_tokenizer, s
 from text_classifier.training.report import markdown_table
 from text_classifier.training.runs import peak_memory_gib
 
-DOCUMENTS_RECIPE = ("recipes/sms_spam_gpt2_published.yaml", "--protocol", "deduplicated", "--bf16", "false")
+PUBLISHED_RECIPE = ("recipes/sms_spam_gpt2_published.yaml", "--protocol", "deduplicated", "--bf16", "false")
 
 
 def gpt2_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
@@ -142,7 +142,7 @@ class TimedTrainer(Trainer):
         return metrics
 
 
-def train_as_documented(argv: list[str]) -> None:
+def train_as_tutorials_do(argv: list[str]) -> None:
     """Train like the early tutorials, from this project's pieces and a plain `Trainer`; print how long that took.
 
     Padded to 120 tokens, in random order, evaluated unsorted, and every training message predicted at every evaluation.
@@ -177,7 +177,7 @@ def train_as_documented(argv: list[str]) -> None:
 
 
 def compare_whole_runs(steps: int) -> dict:
-    """Run the default recipe, also on two processes and balanced, and `steps` steps of the documents'.
+    """Run the default recipe, also on two processes and balanced, and `steps` steps of the published one.
 
     Returns:
         For each its minutes and GiB.
@@ -213,18 +213,16 @@ def compare_whole_runs(steps: int) -> dict:
                 "gib": report["peak_memory_gib"],
                 "natural_ratio": report["results"][report["saved"]]["natural"]["accuracy"],
             }
-        print(f"Running {steps} steps of the documents' recipe ...", flush=True)
+        print(f"Running {steps} steps of the published recipe ...", flush=True)
         of_steps = ["--max_steps", str(steps), "--eval_steps", str(steps), "--save_steps", str(steps)]
         theirs = json.loads(
-            run("-m", "benchmarks.training_speed", "--train-as-documented", *DOCUMENTS_RECIPE, *of_steps).splitlines()[
-                -1
-            ]
+            run("-m", "benchmarks.training_speed", "--as-tutorials-do", *PUBLISHED_RECIPE, *of_steps).splitlines()[-1]
         )
     a_step = (theirs["train_seconds"] - theirs["evaluation_seconds"]) / steps
     epochs, batch, evaluate_every = 5, 16, 100
     all_steps = epochs * -(-theirs["train_messages"] // batch)
     seconds = all_steps * a_step + all_steps // evaluate_every * theirs["evaluation_seconds"]
-    whole["documents"] = {"minutes": seconds / 60, "gib": theirs["peak_memory_gib"], "steps": [steps, all_steps]}
+    whole["published"] = {"minutes": seconds / 60, "gib": theirs["peak_memory_gib"], "steps": [steps, all_steps]}
     return whole
 
 
@@ -232,7 +230,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--messages", type=int, default=192, help="messages a round trains on, a multiple of 16")
-    parser.add_argument("--steps", type=int, default=20, help="steps of the documents' recipe; 0: no whole runs")
+    parser.add_argument("--steps", type=int, default=20, help="steps of the published recipe; 0: no whole runs")
     options = parser.parse_args()
     os.chdir(REPOSITORY)
 
@@ -290,12 +288,12 @@ def main() -> None:
         rows = [["Whole run, training with its evaluations", "Minutes", "Peak GiB of a process"]]
         rows += [[name, f"{of_run['minutes']:.1f}", f"{of_run['gib']:.1f}"] for name, of_run in whole.items()]
         print(f"\n{markdown_table(rows)}")
-        print("\nOf the documents' {1} steps {0} were run.".format(*whole["documents"]["steps"]))
+        print("\nOf the published recipe's {1} steps {0} were run.".format(*whole["published"]["steps"]))
     write_json(figures, FIGURES / "training_speed.json")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--train-as-documented"]:
-        train_as_documented(sys.argv[2:])
+    if sys.argv[1:2] == ["--as-tutorials-do"]:
+        train_as_tutorials_do(sys.argv[2:])
     else:
         main()

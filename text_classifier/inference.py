@@ -25,6 +25,13 @@ from text_classifier.characters import replace_half_surrogates
 from text_classifier.sources.weights import resolve_base_model
 from text_classifier.tfidf import load_tfidf
 
+# Read together. Fewer leave the cores idle; with more, attention to other messages, which is computed and
+# thrown away, takes longer than it saves.
+_BATCH_TOKENS = 256
+
+# Decoders whose classification head reads the last token: their messages need no padding.
+_PACKABLE = {"gpt2": "transformer", "llama": "model"}
+
 
 @dataclass(frozen=True)
 class Classification:
@@ -185,11 +192,6 @@ def classify(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: Pr
     return answers
 
 
-# Read together. Fewer leave the cores idle; with more, attention to other messages, which is computed and
-# thrown away, takes longer than it saves.
-_BATCH_TOKENS = 256
-
-
 def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
     """Yield the indices of messages of like length, so many that padded they have at most `batch_tokens`, or one."""
     batch: list[int] = []
@@ -200,10 +202,6 @@ def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
         batch.append(index)
     if batch:
         yield batch
-
-
-# Decoders whose classification head reads the last token: their messages need no padding.
-_PACKABLE = {"gpt2": "transformer", "llama": "model"}
 
 
 def _packed_logits(input_ids: Sequence[Sequence[int]], model: PreTrainedModel) -> torch.Tensor:
