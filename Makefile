@@ -3,11 +3,11 @@ VENV := .venv
 
 .PHONY: chat train test benchmark screenshots clean
 
-# Open http://localhost:8000 and type a message.
+# Serve the chat on http://localhost:8000.
 chat: $(VENV)/runtime
 	$(VENV)/bin/chainlit run chainlit_gpt_classification.py
 
-# Train with the default recipe; replaces lora_model/ and training_metrics.pdf when it is done.
+# Train with the default recipe; this replaces lora_model/ and training_metrics.pdf when it is done.
 train: $(VENV)/runtime
 	$(VENV)/bin/python gpt_classification_model.py
 
@@ -17,11 +17,11 @@ test: $(VENV)/development
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/pytest
 
-# An hour and a half; what is finished is not repeated after a stop.
+# This takes an hour and a half. After a stop, finished benchmarks are not repeated.
 benchmark: $(VENV)/development
 	$(VENV)/bin/python -m benchmarks.summary
 
-# Needs Chromium and a Chinese font: apt-get install chromium fonts-noto-cjk
+# This needs Chromium and a Chinese font: apt-get install chromium fonts-noto-cjk
 screenshots: $(VENV)/development
 	$(VENV)/bin/python -m docs.make_screenshots
 
@@ -36,6 +36,6 @@ $(VENV)/development: $(wildcard requirements/*.txt) $(VENV)/runtime
 	$(VENV)/bin/pip install -r requirements/dev.txt
 	touch $@
 
-# What was installed and measured; trained models stay.
+# Remove installed packages and measured figures; trained models stay.
 clean:
 	rm -rf $(VENV) results/accuracy results/benchmarks results/design_choices

@@ -2,10 +2,10 @@
 
 Environment variables:
     ADAPTER_DIR: folder of the adapter to serve; ./lora_model if not set.
-    FEEDBACK_FILE: SQLite file for answers that people mark as wrong; nothing is stored if not set.
-    CHAT_USERNAME, CHAT_PASSWORD: ask for this name and password; everyone may come in if not set.
-    CHAT_HOSTS: names the server answers to, separated by commas; this machine's own if not set, or
-        every name if it is started with `--host`.
+    FEEDBACK_FILE: SQLite file that stores the answers people mark as wrong; nothing is stored if not set.
+    CHAT_USERNAME, CHAT_PASSWORD: name and password that visitors must give; everyone may come in if not set.
+    CHAT_HOSTS: host names that the server answers to, separated by commas. If not set, the server answers to
+        this machine's own names, or to every name when it is started with `--host`.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-# Nothing about this machine is told to anyone; read when transformers is imported.
+# Turn telemetry off. transformers reads this when it is imported, so it stands before the imports.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import chainlit as cl
@@ -49,13 +49,13 @@ from text_classifier.inference import decide, decision_threshold, encode, fast_d
 def get_model_and_tokenizer() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """Return tokenizer and merged model, loaded once per process.
 
-    Without a usable adapter, say why in one line and end the process with exit code 1.
+    If the adapter cannot be loaded, print the reason in one line and end the process with exit code 1.
     """
     if not Path(ADAPTER_DIR).is_dir():
         give_up(f"找不到 {ADAPTER_DIR} 目录, 请确认模型已正确保存 · adapter folder not found")
     try:
         return load_tokenizer_and_model(ADAPTER_DIR, fast_dtype())
-    # Damaged files raise whatever their parser raises; each of them means that there is nothing to serve.
+    # Every parser raises errors of its own on a damaged file. With any of them there is nothing to serve.
     except Exception as error:
         reason = " ".join(str(error).split())
         give_up(f"错误信息: 无法加载模型 · cannot load {ADAPTER_DIR}: {reason}")
@@ -72,13 +72,13 @@ def describe_model(language: str) -> str:
         figures = {result.metric_type: percent(result.metric_value) for result in card.eval_results}
         dataset = card.eval_results[0].dataset_name
         return line + say("model_figures", language, accuracy=figures["accuracy"], f1=figures["f1"], dataset=dataset)
-    # A folder without a card, or with somebody else's, can be served all the same.
+    # A folder without a model card, or with a card of another form, can be served all the same.
     except (OSError, ValueError, AttributeError, KeyError, TypeError, IndexError, yaml.YAMLError):
         return say("model", language, base=base_name, tuning=tuning)
 
 
-# The model's thread and the server's share one interpreter: handed over after 0.5 ms instead of 5, neither
-# waits long for the other.
+# The model's thread and the server's thread take turns in one interpreter. They change every 0.5 ms instead of every
+# 5 ms, so that neither waits long for the other.
 sys.setswitchinterval(0.0005)
 
 tokenizer, model = get_model_and_tokenizer()
@@ -94,12 +94,12 @@ if FEEDBACK_FILE:
         give_up(f"错误信息: 无法写入反馈文件 · cannot write FEEDBACK_FILE {FEEDBACK_FILE}: {error}")
 
 if credentials:
-    # Signs the cookies; with a secret of its own, a restart signs everybody out.
+    # Chainlit signs its cookies with this. A random secret is new at every start, so a restart signs everybody out.
     os.environ.setdefault("CHAINLIT_AUTH_SECRET", secrets.token_urlsafe(32))
 
     @cl.password_auth_callback
     async def sign_in(name: str, password: str) -> cl.User | None:
-        """Let in who knows name and password."""
+        """Let a visitor in who gives the right name and password."""
         return cl.User(identifier=name) if same_credentials((name, password), credentials) else None
 
 
@@ -110,7 +110,7 @@ harden(create_api(classifier, base_name, credentials), chainlit_config.run.root_
 
 @cl.set_chat_profiles
 async def welcome(user: cl.User | None, language: str | None) -> list[cl.ChatProfile]:
-    """Return the opening page: what this is, which model answers, four messages to try."""
+    """Return the opening page: what the chat does, which model answers, four messages to try."""
     language = closest_language(language)
     text = say(
         "welcome",
@@ -130,12 +130,12 @@ async def welcome(user: cl.User | None, language: str | None) -> list[cl.ChatPro
 
 @cl.on_chat_start
 async def start() -> None:
-    """Offer the settings in the browser's language."""
+    """Send the settings panel in the browser's language."""
     await offer_settings(default_settings())
 
 
 def default_settings() -> dict:
-    """Return the settings a visit begins with."""
+    """Return the settings that a visit begins with."""
     language = closest_language(cl.context.session.language)
     return {"threshold": 100 * decision_threshold(model), "language": language, "explanations": True}
 
@@ -180,13 +180,13 @@ async def offer_settings(values: dict) -> None:
 
 @cl.on_settings_update
 async def update_settings(values: dict) -> None:
-    """Use the new settings from now on; the panel follows their language."""
+    """Send the settings panel again, because its language may have changed; Chainlit stores the settings."""
     await offer_settings(default_settings() | values)
 
 
 @cl.on_stop
 async def stop() -> None:
-    """Say in the reader's language that a task was stopped: Chainlit has just said it in English."""
+    """Translate Chainlit's message that a task was stopped, which is always in English."""
     for message in cl.chat_context.get():
         if message.content == "Task manually stopped.":
             message.content = say("task_stopped", language())
@@ -195,7 +195,7 @@ async def stop() -> None:
 
 @contextlib.asynccontextmanager
 async def apologies() -> AsyncIterator[None]:
-    """Answer politely whatever goes wrong: the person gets a number to quote, the log the details."""
+    """Answer every error politely. For an unexpected one, the visitor gets a number, and the log has the details."""
     try:
         yield
     except TableError as error:
@@ -206,7 +206,7 @@ async def apologies() -> AsyncIterator[None]:
         await cl.Message(say("error", language(), error_id=log_failure("A request"))).send()
 
 
-# Messages of each visit that are not answered yet.
+# Number of messages of each visit that are not answered yet.
 pending: collections.Counter[str] = collections.Counter()
 
 
@@ -215,7 +215,7 @@ async def main(message: cl.Message) -> None:
     """Answer a message, or a file of messages."""
     visit = cl.context.session.id
     if pending[visit] >= MAX_PENDING_MESSAGES:
-        # Once for a whole burst.
+        # Warn at most every five seconds, so that a burst of messages gets few warnings.
         if time.monotonic() - (cl.user_session.get("warned_at") or -10) > 5:
             cl.user_session.set("warned_at", time.monotonic())
             await cl.Message(say("too_fast", language())).send()
@@ -229,7 +229,7 @@ async def main(message: cl.Message) -> None:
                 await cl.Message(say("one_file", language())).send()
             else:
                 if not message.content:
-                    # Chainlit shows an empty bubble otherwise.
+                    # Without a text, Chainlit shows an empty bubble.
                     message.content = say("file_sent", language())
                     await message.update()
                 (file,) = message.elements
@@ -249,7 +249,7 @@ def classify_review(user_input: str) -> str:
 
 
 async def answer_text(text: str) -> None:
-    """Send label and probability at once, and the words that mattered when they are known."""
+    """Send label and probability at once; the words that mattered follow when they are known."""
     text, tongue = text.strip(), language()
     if is_blank(text):
         await cl.Message(say("empty", tongue)).send()
@@ -265,7 +265,7 @@ async def answer_text(text: str) -> None:
     status = say("explaining" if explain else "explanation_busy", tongue)
     element = cl.CustomElement(
         name="Answer",
-        # With an address, Chainlit does not write the element, and the message with it, to a file.
+        # Without a url, Chainlit would write the element to a file, and the words of the message with it.
         url="/public/elements/Answer.jsx",
         props={
             "probability": answer.positive_probability,
@@ -286,18 +286,18 @@ async def answer_text(text: str) -> None:
     if FEEDBACK_FILE:
         remember(sent.id, text, label)
     if explain:
-        # Not awaited: the next message can be typed and answered meanwhile.
+        # This is not awaited, so that the next message can be answered meanwhile.
         in_background(show_explanation(element, text, tongue))
 
 
 def part_read(text: str) -> str:
-    """Return the beginning of a message that the language model reads: what is explained."""
+    """Return the beginning of a message, as far as the language model reads it; only this part is explained."""
     (encoding,) = encode([text], tokenizer, tokenizer.model_max_length).encodings
     return text[: max((end for _, end in encoding.offsets), default=len(text))]
 
 
 async def show_explanation(element: cl.CustomElement, text: str, tongue: str) -> None:
-    """Add to an answer how much each word mattered."""
+    """Add to an answer how much each word of the message mattered."""
     try:
         words = await classifier.explain(await asyncio.to_thread(part_read, text))
         strongest = max(abs(contribution) for _, contribution in words) or 1.0
@@ -319,7 +319,7 @@ background_tasks: set[asyncio.Task] = set()
 
 
 def in_background(work) -> None:
-    """Run a coroutine; kept in a set, because asyncio itself holds tasks weakly."""
+    """Run a coroutine in the background. A set keeps its task alive, because asyncio holds only a weak reference."""
     task = asyncio.create_task(work)
     background_tasks.add(task)
     task.add_done_callback(background_tasks.discard)
@@ -335,7 +335,7 @@ def wrong_action(label: str, tongue: str) -> cl.Action:
 
 
 def remember(message_id: str, text: str, label: str) -> None:
-    """Keep what was answered on the server, so that feedback stores this and not what a browser sends."""
+    """Keep message and label on the server, so that feedback stores these and not what a browser sends."""
     answers = cl.user_session.get("answers") or {}
     answers[message_id] = {"text": text, "label": label}
     while len(answers) > MAX_REMEMBERED_ANSWERS:
@@ -345,11 +345,11 @@ def remember(message_id: str, text: str, label: str) -> None:
 
 @cl.action_callback("wrong")
 async def mark_as_wrong(action: cl.Action) -> None:
-    """Store an answer with its right label, and offer to take that back."""
+    """Store an answer with its right label, and offer a button that takes it back."""
     answer = (cl.user_session.get("answers") or {}).get(action.forId)
     if answer is None or FEEDBACK_FILE is None or "feedback_id" in answer:
         return
-    # Before the first await: another click changes nothing.
+    # Set this before the first await, so that a second click does nothing.
     answer["feedback_id"] = None
     async with apologies():
         right = next(name for name in label_names if name != answer["label"])
@@ -366,7 +366,7 @@ async def mark_as_wrong(action: cl.Action) -> None:
 
 @cl.action_callback("undo_wrong")
 async def undo_wrong(action: cl.Action) -> None:
-    """Delete what `mark_as_wrong` stored."""
+    """Delete the correction that `mark_as_wrong` stored."""
     answer = (cl.user_session.get("answers") or {}).get(action.forId)
     feedback_id = answer and answer.get("feedback_id")
     if feedback_id is None:

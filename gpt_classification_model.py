@@ -5,8 +5,8 @@
     python gpt_classification_model.py recipes/sms_spam_gpt2_published.yaml    # another recipe
     torchrun --nproc_per_node 2 gpt_classification_model.py                    # two processes
 
-A recipe (YAML) sets the defaults, flags override it, `--help` lists them all. This file tells the story from top to
-bottom; what each step is made of stands in `text_classifier/training/`.
+A recipe (YAML) sets the options, and flags override it; `--help` lists them all. This file reads from top to bottom:
+data, model, training, saving. The parts of each step are in `text_classifier/training/`.
 """
 
 import logging
@@ -77,8 +77,8 @@ logger = logging.getLogger(__name__)
 
 # ---------------------------------------------------------------------------- what is adapted
 
-# What LoRA adapts in each architecture (its config's `model_type`), and which new layers are trained in full. GPT-2's
-# `c_proj` names the projections of both attention and MLP; its layers are Conv1D, which store weights transposed.
+# For each architecture (`model_type` in the config): the layers that LoRA adapts, and the new layers trained in full.
+# GPT-2 has a `c_proj` in attention and one in the MLP; its layers are Conv1D, which store weights transposed.
 LORA_TARGETS = {
     "gpt2": {"target_modules": ["c_attn", "c_proj"], "modules_to_save": ["score"], "fan_in_fan_out": True},
     "llama": {
@@ -94,11 +94,11 @@ LORA_TARGETS = {
 
 
 def create_balanced_dataset(df: pd.DataFrame, seed: int = 123) -> pd.DataFrame:
-    """Return as many messages of each label as the rarer label has (1:1), keeping the index.
+    """Return as many messages of each label as the rarer label has (1:1); rows keep their index.
 
     Args:
-        df: column `Label` with two labels.
-        seed: of the draw from the larger class.
+        df: messages; the column `Label` has two labels.
+        seed: seed of the draw from the larger class.
     """
     size = df["Label"].value_counts().min()
     groups = [group for _, group in df.groupby("Label", sort=True)]
@@ -108,7 +108,7 @@ def create_balanced_dataset(df: pd.DataFrame, seed: int = 123) -> pd.DataFrame:
 def random_split(
     df: pd.DataFrame, train_frac: float = 0.7, validation_frac: float = 0.1, seed: int = 123
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Shuffle and cut into train, validation and test; test gets what the two fractions leave."""
+    """Shuffle the messages and cut them into train, validation and test; test gets the rest."""
     shuffled = df.sample(frac=1, random_state=seed).reset_index(drop=True)
     train_end = int(len(shuffled) * train_frac)
     validation_end = train_end + int(len(shuffled) * validation_frac)
@@ -116,11 +116,11 @@ def random_split(
 
 
 def make_splits(messages: pd.DataFrame, label_names: Sequence[str], seed: int = 123) -> dict[str, pd.DataFrame]:
-    """Balance and split 70/10/20, and split in the same way what balancing left out.
+    """Balance the messages and split them 70/10/20; split the left-out messages in the same way.
 
     Returns:
-        `train`, `validation`, `test` and `left_out_train`, `left_out_validation`, `left_out_test`, each
-        with `Label` (0/1 in the order of `label_names`) and `Text`.
+        The tables `train`, `validation`, `test`, `left_out_train`, `left_out_validation` and `left_out_test`,
+        each with the columns `Label` (0 or 1, in the order of `label_names`) and `Text`.
 
     Raises:
         ConfigurationError: a class has fewer than 10 messages.
@@ -137,17 +137,18 @@ def make_splits(messages: pd.DataFrame, label_names: Sequence[str], seed: int = 
 
 
 def load_splits(data_args: DataArguments) -> tuple[dict[str, pd.DataFrame], tuple[str, str], dict]:
-    """Find the data, prepare and split it.
+    """Find the data, clean it and split it.
 
     Returns:
-        The splits (see `make_splits`) and what else is trained on, the label names, and a description for the report.
+        The splits (see `make_splits`) and further training messages, the label names, a description for the report.
 
     Raises:
-        ArtifactError, ConfigurationError: the data cannot be had, or cannot be used.
+        ArtifactError: the data cannot be fetched.
+        ConfigurationError: the data cannot be used.
     """
     found = find_messages(data_args)
     label_names = label_names_of(found.messages["Label"], data_args.positive_label)
-    # Published figures were made with duplicates in both training and test messages.
+    # The published figures have duplicates in training and test, so the original protocol keeps them.
     different = found.messages if data_args.protocol == "original" else drop_duplicates(found.messages)
     splits = make_splits(different, label_names, data_args.split_seed)
     for name, messages in found.extra.items():
@@ -156,18 +157,18 @@ def load_splits(data_args: DataArguments) -> tuple[dict[str, pd.DataFrame], tupl
 
 
 class SpamDataset(Dataset):
-    """A split's CSV, tokenised once; padding is left to the batch.
+    """The messages of one split, tokenised once and not padded: each batch pads its own.
 
     Args:
-        csv_file: the split.
-        tokenizer: of the base model.
-        max_length: cut messages after this many tokens; None keeps them whole.
-        text_column, label_column: of the file; labels are 0 or 1.
+        csv_file: CSV file of the split.
+        tokenizer: tokenizer of the base model.
+        max_length: number of tokens after which a message is cut; None keeps messages whole.
+        text_column, label_column: columns of the file; labels are 0 or 1.
 
     Attributes:
         texts: the messages.
         lengths: number of tokens of each message.
-        max_length: the longest of them.
+        max_length: number of tokens of the longest message.
     """
 
     def __init__(
@@ -201,10 +202,10 @@ def build_model(
     label_names: Sequence[str],
     model_args: ModelArguments,
 ) -> PeftModel | PreTrainedModel:
-    """Load the base with a new two-class head, wrap it in LoRA or choose which of its weights are trained.
+    """Load the base model with a new two-class head; wrap it in LoRA, or freeze the weights that are not trained.
 
     Raises:
-        ConfigurationError: the base cannot be tuned as asked for; the message says why.
+        ConfigurationError: the base model cannot be tuned in this way; the message says why.
     """
     config = make_config(base, tokenizer, label_names, model_args.num_hidden_layers)
     targets = choose_targets(LORA_TARGETS, config.model_type, model_args)
@@ -240,7 +241,7 @@ class AccuracyCallback(TrainerCallback):
     """After every evaluation, also measure and log the accuracy on training messages.
 
     Args:
-        trainer: the trainer it is added to.
+        trainer: the trainer that gets this callback.
         dataset: the messages to measure on; by default the trainer's whole training set.
     """
 
@@ -260,7 +261,7 @@ def build_trainer(
     data_args: DataArguments,
     args: FineTuningArguments,
 ) -> Trainer:
-    """Put model, data and arguments into a `Trainer` with the accuracy callback."""
+    """Build the `Trainer` with its callbacks: accuracy on training messages, and early stopping if asked for."""
     train_dataset, sampler = make_training_set(datasets, tokenizer, data_args, args)
     trainer = ClassificationTrainer(
         model=model,
@@ -274,7 +275,7 @@ def build_trainer(
     trainer.train_sampler = sampler
     trainer.add_callback(AccuracyCallback(trainer, training_sample(datasets, data_args.majority, args.seed)))
     if args.early_stopping_patience is not None:
-        # Early stopping ends on a worse checkpoint, so it has to go back to the best one.
+        # Early stopping ends on a worse checkpoint, so it needs load_best_model_at_end.
         args.load_best_model_at_end = True
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
     return trainer
@@ -286,7 +287,7 @@ def build_trainer(
 def prepare(
     model_args: ModelArguments, data_args: DataArguments, args: FineTuningArguments
 ) -> tuple[dict[str, pd.DataFrame], tuple[str, str], dict, BaseModel]:
-    """Find data and base model, save the splits as CSV files, and see to it that the result can be saved.
+    """Find data and base model, save the splits as CSV files, and check that the result can be saved.
 
     Returns:
         The splits, the label names, the description of the data, and the base model.
@@ -316,7 +317,7 @@ def train(
     """Run a recipe from data to saved adapter and return the report that is saved as metrics.json.
 
     Args:
-        dataset_class, load_tokenizer: how messages are tokenised; a benchmark compares with another way.
+        dataset_class, load_tokenizer: read and tokenise the messages; a benchmark passes others, to compare.
     """
     started = time.perf_counter()
     keep_prepared_products()
@@ -334,7 +335,7 @@ def train(
     logger.info("Trainable parameters: {:,} of {:,}".format(*count_parameters(model)))
     trainer = build_trainer(model, tokenizer, datasets, data_args, args)
 
-    # TF-IDF first: whatever is wrong with the data shows before hours of training. One process alone reports it.
+    # TF-IDF takes seconds, so it comes first: bad data shows before hours of training. Only one process reports it.
     rivals, partner = predict_with_tfidf(splits, data_args.majority) if main_process else ({}, None)
     partner = partner if model_args.add_tfidf else None
     logger.info("Evaluating before fine-tuning")
@@ -368,7 +369,7 @@ def save(
     trainer: Trainer,
     base: BaseModel,
 ) -> None:
-    """Save the adapter with its card, the charts, what each model said of held-out messages, and the report."""
+    """Save the adapter with its model card, the charts, all predictions on held-out messages, and the report."""
     args = trainer.args
     settings = {name: report[name] for name in ("decision_threshold", "language_model_weight")}
     save_adapter(
@@ -383,10 +384,10 @@ def save(
 
 
 def main(argv: Sequence[str] | None = None, **pieces) -> int:
-    """Train as the command line says; return the exit code.
+    """Train with the options of the command line; return the exit code.
 
     Args:
-        pieces: what `train` is to use instead of its own.
+        pieces: passed on to `train`, in place of its own `dataset_class` or `load_tokenizer`.
     """
     model_args, data_args, args = parse_arguments(sys.argv[1:] if argv is None else argv)
     outputs = f"{args.adapter_dir} and {args.metrics_pdf}"

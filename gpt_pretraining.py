@@ -1,11 +1,11 @@
-"""Pretrain a small GPT from scratch on raw text, and watch it learn to write.
+"""Pretrain a small GPT from scratch on raw text, and print what it writes while it learns.
 
     python gpt_pretraining.py                                          # a short story, in a minute or two
     python gpt_pretraining.py recipes/gpt_pretraining_chitchat.yaml    # conversations, 6 minutes on two cores
     python gpt_pretraining.py --text_file my_texts/ --n_layer 8        # your own text, another size
 
-GPT-2's architecture with random weights learns to predict the next token. What comes out is a standard
-Hugging Face folder, a base for the classifier:
+A GPT-2 with random weights learns to predict the next token. The result is a standard Hugging Face folder.
+The classifier can take it as its base model:
 
     python gpt_classification_model.py --model_name_or_path ./results/gpt_pretraining/model
 """
@@ -62,7 +62,7 @@ logger = logging.getLogger(__name__)
 
 
 def build_model(gpt_args: GPTArguments, tokenizer: PreTrainedTokenizerBase, file: DataFile) -> GPT2LMHeadModel:
-    """Return GPT-2's architecture in the size asked for, with random weights; its config names the text."""
+    """Return a GPT-2 of the chosen size with random weights; its config records the text's source and checksum."""
     config = GPT2Config(
         vocab_size=len(tokenizer),
         n_positions=gpt_args.context_length,
@@ -75,18 +75,22 @@ def build_model(gpt_args: GPTArguments, tokenizer: PreTrainedTokenizerBase, file
         base_model_source={"name": "random weights", "source": file.source, "sha256": file.sha256},
     )
     model = GPT2LMHeadModel(config)
-    # transformers cannot tell the loss from this class's name and would warn.
+    # transformers does not find the loss by this class's name, and warns unless the loss is named here.
     model.loss_type = "ForCausalLM"
-    # The output layer is the embedding: `Trainer` would report it as missing from the checkpoint.
+    # The output layer shares the embedding's weights, so a checkpoint has no copy. `Trainer` must not miss one.
     model._keys_to_ignore_on_save = ["lm_head.weight"]
     return model
 
 
 def check_resumed(checkpoint: str, config: GPT2Config) -> None:
-    """See to it that a resumed run goes on with the same text and size.
+    """Check that a resumed run goes on with the same text and model size.
+
+    Args:
+        checkpoint: folder of the checkpoint.
+        config: config of the model that is to be trained now.
 
     Raises:
-        ConfigurationError: they are others.
+        ConfigurationError: the checkpoint has another text or size.
     """
     before = AutoConfig.from_pretrained(checkpoint)
     if before.base_model_source["sha256"] != config.base_model_source["sha256"]:
@@ -97,13 +101,14 @@ def check_resumed(checkpoint: str, config: GPT2Config) -> None:
 
 
 def sample_text(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerBase, prompt: str, tokens: int, seed: int) -> str:
-    """Let the model go on with a prompt: sampled at temperature 0.8 from the 40 most likely tokens.
+    """Return a prompt and at most `tokens` tokens that the model adds to it.
 
-    The random state of the training run is left as it is.
+    Tokens are sampled at temperature 0.8 from the 40 most likely ones. The random state of the training run
+    stays as it is.
     """
     context = model.config.n_positions
     ids = tokenizer(prompt, add_special_tokens=False)["input_ids"] or [tokenizer.eos_token_id]
-    # A long prompt loses its beginning, so that what is written still fits.
+    # Cut the beginning of a long prompt, so that the new tokens still fit into the context.
     ids = torch.tensor([ids[tokens - context :]], device=model.device)
     sampling = GenerationConfig(
         max_new_tokens=tokens,
@@ -123,17 +128,17 @@ def sample_text(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerBase, prom
 
 
 def in_one_line(text: str) -> str:
-    """Return a text with a stroke for every line break."""
+    """Return a text on one line: slashes join its lines, and blank lines are dropped."""
     return " / ".join(" ".join(line.split()) for line in text.splitlines() if line.strip())
 
 
 def perplexity(loss: float) -> float:
-    """Return the exponential of a loss in nats per token; infinite for a run that has diverged."""
+    """Return the exponential of a loss in nats per token; infinity where a diverged run would overflow."""
     return math.exp(loss) if loss < 700 else math.inf
 
 
 class SampleCallback(TrainerCallback):
-    """After every evaluation, print losses, perplexity and a sample text, and put the text into the log history."""
+    """After every evaluation, print losses, perplexity and a sample text, and add the text to the log history."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, corpus_args: CorpusArguments):
         self.tokenizer, self.corpus_args = tokenizer, corpus_args
@@ -142,7 +147,7 @@ class SampleCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         sample = ""
-        # A model that has diverged has no probabilities to draw from.
+        # A diverged model gives probabilities that are not numbers, so nothing can be sampled.
         if self.corpus_args.sample_tokens and math.isfinite(metrics["eval_loss"]):
             text = sample_text(
                 model, self.tokenizer, self.corpus_args.prompt, self.corpus_args.sample_tokens, seed=args.seed
@@ -159,7 +164,7 @@ class SampleCallback(TrainerCallback):
 
 
 def with_perplexity(log_history: Sequence[dict]) -> list[dict]:
-    """Return the log with the exponentials of its losses."""
+    """Return the log history with a perplexity beside every loss."""
     return [
         entry
         | {key.replace("loss", "perplexity"): perplexity(entry[key]) for key in ("loss", "eval_loss") if key in entry}
@@ -171,7 +176,7 @@ def with_perplexity(log_history: Sequence[dict]) -> list[dict]:
 
 
 def model_card(report: dict) -> str:
-    """Write the README.md of the saved model from the report of the run that made it."""
+    """Return the README.md of the saved model, made from the report of its run."""
     replaced = f"; {report['corpus']['instead_of']} could not be reached" if report["corpus"]["instead_of"] else ""
     untrained = f" (untrained {report['untrained_loss']:.3f})" if report["untrained_loss"] else ""
     samples = "\n".join(f"- step {step}: {in_one_line(text)}" for step, text in report["samples"].items())
@@ -206,20 +211,20 @@ Samples, with the same random numbers each time:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text, tokenised and cut into windows."""
+    """A tokenised text, cut into windows."""
 
     name: str
     file: DataFile
     tokenizer: PreTrainedTokenizerBase
     tokenizer_source: str
     windows: dict[str, list[dict]]
-    """`train` and `validation`; see `to_windows`."""
+    """The windows of `train` and of `validation`; see `to_windows`."""
 
 
 def prepare(
     gpt_args: GPTArguments, corpus_args: CorpusArguments, args: PretrainingArguments, checkpoint: str | None
 ) -> Corpus:
-    """Find text and tokenizer, and see to it that the result can be saved."""
+    """Find text and tokenizer, and check that the result can be saved."""
     with args.main_process_first(desc="text and tokenizer"):
         documents, file, name = load_documents(corpus_args)
         if args.local_process_index == 0:
@@ -232,10 +237,10 @@ def prepare(
 
 
 def describe_run(trainer: Trainer, tokens_per_step: int, seconds: float, checkpoint: str | None) -> dict:
-    """Return how far the model came and how fast, for the report."""
+    """Return steps, losses, speed and sample texts of the run, for the report."""
     state, best_step = trainer.state, kept_step(trainer)
     losses = {entry["step"]: entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry}
-    # A recipe may evaluate never, or not at the last step.
+    # Evaluate now if the recipe never evaluates, or did not evaluate at this step.
     validation_loss = losses[best_step] if best_step in losses else trainer.evaluate()["eval_loss"]
     resumed_at = json.loads(Path(checkpoint, "trainer_state.json").read_text())["global_step"] if checkpoint else 0
     return {
@@ -258,7 +263,7 @@ def pretrain(
     """Train on the corpus, save the model, and return the report that is saved as metrics.json.
 
     Args:
-        instead_of: the corpus that could not be reached.
+        instead_of: the corpus that could not be reached, if this run replaces it; the report names it.
     """
     started = time.perf_counter()
     check_sizes(gpt_args, corpus_args)
@@ -310,7 +315,7 @@ def save(report: dict, trainer: Trainer, per_step: tuple[str, int]) -> None:
     """Save the model with its card, the charts and the report.
 
     Args:
-        per_step: see `plot_metrics`.
+        per_step: label and scale of the charts' second axis; see `plot_metrics`.
     """
     args = trainer.args
     trained = trainer.accelerator.unwrap_model(trainer.model)
@@ -334,12 +339,16 @@ def save(report: dict, trainer: Trainer, per_step: tuple[str, int]) -> None:
 def pretrain_or_fall_back(
     gpt_args: GPTArguments, corpus_args: CorpusArguments, args: PretrainingArguments, flags: Sequence[str]
 ) -> dict:
-    """Pretrain, or where the corpus cannot be reached by the fallback recipe, under the same flags."""
+    """Pretrain; where the corpus cannot be reached, follow the fallback recipe with the same flags.
+
+    Raises:
+        UnreachableError: the corpus cannot be reached, and there is no fallback or the flags name the corpus.
+    """
     try:
         return pretrain(gpt_args, corpus_args, args)
     except UnreachableError as error:
         fallback = corpus_args.fallback_recipe
-        # A corpus named on the command line is the one that is wanted.
+        # Someone who names a corpus on the command line wants no other.
         if fallback is None or any(word.startswith("--corpus") for word in flags):
             raise
         logger.warning("%s\n%s\nFOLLOWING %s INSTEAD.\n%s", error, "!" * 80, fallback, "!" * 80)
@@ -348,7 +357,7 @@ def pretrain_or_fall_back(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Pretrain as the command line says; return the exit code."""
+    """Pretrain with the options of the command line; return the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     parsed = parse_arguments(argv)
     _, flags = split_recipe(argv)

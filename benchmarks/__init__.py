@@ -1,1 +1,1 @@
-"""Measurements of speed and accuracy; each module runs as `python -m benchmarks.NAME` in the repository."""
+"""Measurements of speed and accuracy; `python -m benchmarks.NAME` in the repository runs one."""

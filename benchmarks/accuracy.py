@@ -1,11 +1,12 @@
-"""How accurate the default recipe is beside its rivals: `python -m benchmarks.accuracy`.
+"""Measure the accuracy of the default recipe and of its rivals: `python -m benchmarks.accuracy`.
 
-The recipe is run once for each of five seeds, which draw the splits as well, and compared with TF-IDF and
-logistic regression on the same held-out messages: the test split and the ham that balancing left out,
-together at the natural ratio of the classes; also with its language model alone. For the first seed also with
-the published recipe, and with ours without the present-day messages. Then all classify
-`tests/modern_messages.tsv`, present-day messages that none was trained on.
-Finished runs stay in results/accuracy/ and are not repeated: `make clean` after a change of the recipe.
+The recipe is trained once for each of five seeds; a seed also draws the split. It is compared with its own
+language model alone, and with TF-IDF and logistic regression. For the first seed it is also compared with
+the published recipe, and with this recipe without present-day messages. All are measured on the same
+held-out messages: the test split and the left-out ham, together at the natural ratio. All also classify
+`tests/modern_messages.tsv`, present-day messages that none of them was trained on.
+
+Finished runs stay in results/accuracy/ and are not repeated. Run `make clean` after a change of the recipe.
 """
 
 import argparse
@@ -41,11 +42,11 @@ INTERVAL_OF_ALL = (
     ";\nthose of all seeds are for repeated splits, which share messages (Nadeau and Bengio, Machine Learning 52, 2003)"
 )
 OURS, RIVALS = "this recipe", ("TF-IDF, train", "TF-IDF, train + left out", "TF-IDF, train + left out + today")
-# This recipe without its TF-IDF model, which is the last of the rivals.
+# This recipe without its TF-IDF model. That TF-IDF model is the last one of RIVALS.
 ALONE = "its language model alone"
 METRICS = ("accuracy", "f1", "false_positive_rate", "calibration_error")
-# Other recipes, by what follows the seed in the names of their folders. The published one on the same messages
-# as ours; the published figures have duplicates in both training and test.
+# Other recipes: the end of their folders' names, and their flags. The published recipe runs without duplicates
+# here, to be compared on our messages; the published figures have duplicates in training and test.
 OTHERS = {
     "published recipe": ("published", ("recipes/sms_spam_gpt2_published.yaml", "--protocol", "deduplicated")),
     "no present-day messages": ("no-today", ("--present_day_messages", "false")),
@@ -53,7 +54,14 @@ OTHERS = {
 
 
 def run(seed: int, jobs: int, suffix: str = "", recipe: tuple[str, ...] = ()) -> Path:
-    """Train with one seed, unless that has been done, and return the folder of the run."""
+    """Train with one seed, unless that run is finished, and return the folder of the run.
+
+    Args:
+        seed: seed of the training and of the split.
+        jobs: number of trainings at a time, which share the cores.
+        suffix: end of the folder's name, which tells recipes apart.
+        recipe: arguments of the training script; none for the default recipe.
+    """
     folder = RUNS / f"{seed}-{suffix}".removesuffix("-")
     if not (folder / "metrics.json").is_file():
         print(f"Training {folder} …", file=sys.stderr)
@@ -63,22 +71,26 @@ def run(seed: int, jobs: int, suffix: str = "", recipe: tuple[str, ...] = ()) ->
 
 
 def natural(folder: Path) -> pd.DataFrame:
-    """Return the held-out messages of a run at the natural ratio: label, and every model's probability of spam."""
+    """Return a run's held-out messages at the natural ratio, with labels and every model's probability of spam."""
     predictions = pd.read_csv(folder / "predictions.csv", keep_default_na=False)
     natural = predictions[predictions["Split"].isin(["test", "left_out_test"])]
     return natural.assign(**{ALONE: natural["after"], OURS: natural[read_report(folder)["saved"]]})
 
 
 def read_report(folder: Path) -> dict:
-    """Return what a run wrote about itself."""
+    """Return the report of a run, its metrics.json."""
     return json.loads((folder / "metrics.json").read_text())
 
 
 def likeliest_weights(folders: Sequence[Path]) -> np.ndarray:
-    """Return the weights of language model and TF-IDF, shape (2,), with which validation messages are likeliest."""
+    """Fit the weights of the two models' log odds to the validation messages of all runs.
+
+    Returns:
+        The weights of language model and TF-IDF, shape (2,), under which the labels are most likely.
+    """
     predictions = pd.concat([pd.read_csv(folder / "predictions.csv", keep_default_na=False) for folder in folders])
     validation = predictions[predictions["Split"].isin(["validation", "left_out_validation"])]
-    # Probabilities are saved with six digits.
+    # Probabilities are saved with six digits, so 0 and 1 are rounded values.
     log_odds = logit(validation[["after", RIVALS[-1]]].clip(1e-6, 1 - 1e-6).to_numpy())
     together = LogisticRegression(C=np.inf, fit_intercept=False).fit(log_odds, validation["Label"])
     return together.coef_[0]
@@ -88,7 +100,7 @@ def paired_interval(hits: np.ndarray, rival_hits: np.ndarray, draws: int = 10_00
     """Return the 95 % bootstrap interval of the difference in accuracy on the same n messages.
 
     Args:
-        hits, rival_hits: whether each message was classified rightly, shape (n,).
+        hits, rival_hits: whether each message was classified correctly, shape (n,).
     """
     difference = hits.astype(float) - rival_hits.astype(float)
     samples = np.random.default_rng(0).choice(difference, (draws, len(difference)))
@@ -99,8 +111,12 @@ def paired_interval(hits: np.ndarray, rival_hits: np.ndarray, draws: int = 10_00
 def repeated_interval(differences: list[float], test_messages: int, train_messages: int) -> tuple[float, float]:
     """Return the 95 % interval of a mean difference over repeated random splits.
 
-    Splits share messages, so that the usual interval is too narrow: corrected after Nadeau and Bengio,
+    The splits share messages, so the usual interval is too narrow. It is corrected after Nadeau and Bengio,
     "Inference for the Generalization Error", Machine Learning 52, 2003.
+
+    Args:
+        differences: difference of each run.
+        test_messages, train_messages: sizes of one split.
     """
     runs = len(differences)
     error = np.std(differences, ddof=1) * np.sqrt(1 / runs + test_messages / train_messages)
@@ -109,14 +125,17 @@ def repeated_interval(differences: list[float], test_messages: int, train_messag
 
 
 def compare(folders: dict[int, Path], others: dict[str, dict[int, Path]]) -> tuple[str, dict]:
-    """Lay out the figures of all runs at the natural ratio, and what separates ours from the others.
+    """Compare all runs at the natural ratio, and show by how much this recipe is better than each rival.
 
     Args:
-        folders: seed -> run of this recipe.
-        others: name of another recipe -> the same, for some of the seeds.
+        folders: for each seed the run of this recipe.
+        others: for each other recipe its runs by seed, for some of the seeds.
 
     Returns:
-        The table, and for each model its figures: of each of `METRICS` a list over the seeds.
+        The table. For each model its figures: for each of `METRICS`, and for `gain`, a list over the seeds.
+
+    Raises:
+        SystemExit: two runs of a seed have different messages.
     """
     better = "Ours is better by (95 % interval)"
     rows = [["Seed", "", "Accuracy %", "F1 %", "False positives %", "Calibration error %", better]]
@@ -156,21 +175,22 @@ def compare(folders: dict[int, Path], others: dict[str, dict[int, Path]]) -> tup
 
 
 def compare_on_modern_messages(folders: list[Path], others: dict[str, list[Path]]) -> tuple[str, dict]:
-    """Lay out, by group, how much spam is found and how much ham is taken for spam; means over the runs.
+    """Compare all models on the messages of `MODERN`, by group; figures are means over the runs.
 
     Args:
         folders: runs of this recipe.
-        others: name of another recipe -> its runs.
+        others: for each other recipe its runs.
 
     Returns:
-        The table, and for each model what share of all these messages it classifies rightly.
+        The table: for each group the share of spam that is found, and the false-positive rate. For each model the
+        share of all these messages that it classifies correctly.
     """
     messages = pd.read_csv(MODERN, sep="\t", quoting=csv.QUOTE_NONE, keep_default_na=False)
     messages = messages.assign(Label=messages["Label"].eq("spam").astype(int))
 
     texts = messages["Text"].tolist()
 
-    # Each returns which messages are called spam, shape (messages,).
+    # These two functions return whether each message is called spam, shape (messages,).
     def called_spam(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> np.ndarray:
         return np.array([answer.label == "spam" for answer in classify(texts, tokenizer, model)])
 
@@ -192,7 +212,7 @@ def compare_on_modern_messages(folders: list[Path], others: dict[str, list[Path]
         }
 
     runs = [ours_and_rivals(folder) for folder in folders]
-    # Each of shape (messages,): what share of the runs calls a message spam.
+    # For each model the share of its runs that call a message spam, shape (messages,).
     called = {name: np.mean([run[name] for run in runs], axis=0) for name in runs[0]}
     called |= {
         name: np.mean([called_spam(*load_tokenizer_and_model(run / "model", fast_dtype())) for run in of], axis=0)
@@ -218,7 +238,7 @@ def compare_on_modern_messages(folders: list[Path], others: dict[str, list[Path]
 
 
 def main() -> None:
-    """Run what is missing, write both tables to ACCURACY.md and print them."""
+    """Run the missing trainings, write both tables to ACCURACY.md and print them."""
     os.chdir(REPOSITORY)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=len(SEEDS), choices=range(1, len(SEEDS) + 1))

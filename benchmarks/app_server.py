@@ -1,4 +1,4 @@
-"""Start the chat as a person would, on a free port of this machine, and visit it."""
+"""Start the chat as a person would, on a free port of this machine, and talk to it."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ def free_port() -> int:
 
 
 def copy_of_app(folder: Path) -> Path:
-    """Put what the app finds beside itself, without an adapter, into a folder."""
+    """Copy the files that the app reads from its working directory, all but the adapter; return the folder."""
     ignore = shutil.ignore_patterns("translations")
     for name in (".chainlit", "public"):
         shutil.copytree(REPOSITORY / name, folder / name, ignore=ignore)
@@ -40,13 +40,13 @@ def copy_of_app(folder: Path) -> Path:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Return this process' environment with the app's own variables set as told, and only those."""
+    """Return the environment of this process, in which only the given ones of the app's own variables are set."""
     own = ("ADAPTER_DIR", "FEEDBACK_FILE", "CHAT_USERNAME", "CHAT_PASSWORD", "CHAT_HOSTS", "CHAINLIT_AUTH_SECRET")
     return {name: value for name, value in os.environ.items() if name not in own} | variables
 
 
 class ChatClient:
-    """A visitor without a browser: Chainlit's WebSocket protocol."""
+    """A visitor without a browser, who speaks Chainlit's WebSocket protocol."""
 
     def __init__(self, address: str):
         self.address, self.connection, self.answers = address, socketio.AsyncClient(), asyncio.Queue()
@@ -72,7 +72,14 @@ class ChatClient:
 
 @contextlib.contextmanager
 def running_app(folder: Path, **variables: str) -> Iterator[str]:
-    """Serve from `folder` until the block ends; gives the address. What the app says is in `log.txt` there."""
+    """Run the app in `folder` until the block ends, and yield its address; it writes its output to `log.txt` there.
+
+    Args:
+        variables: environment variables of the app.
+
+    Raises:
+        RuntimeError: the app has ended before it answered.
+    """
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     with (folder / "log.txt").open("w") as log:

@@ -1,11 +1,11 @@
-"""Many people chat at once: throughput and waiting time of the running app, against one message at a time.
+"""Measure throughput and waiting time of the chat with many people, against one message at a time.
 
     python -m benchmarks.chat_load
 
-Starts the app on this machine with the shipped adapter and lets simulated visitors talk to it over the
-same WebSocket as a browser, each sending its next message when the last was answered. Compared in one
-run with what people write first: messages classified one after another in float32, and the model
-loaded anew for every message.
+The app runs on this machine with the shipped adapter. Simulated visitors talk to it over the same WebSocket
+as a browser; each sends its next message when the last one is answered. The same run also measures the
+simpler ways that people write first: one message after another in float32 and in the CPU's fast format, and
+the model loaded anew for every message.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from text_classifier.inference import classify, fast_dtype, load_tokenizer_and_m
 
 
 def unseen_messages(count: int) -> list[str]:
-    """Return messages of the splits that the shipped adapter was not trained on."""
+    """Return `count` messages that the shipped adapter was not trained on; if there are fewer, some repeat."""
     splits = shipped_splits()
     messages = pd.concat([splits["test"], splits["left_out_test"]])["Text"]
     return messages.sample(count, random_state=0, replace=count > len(messages)).tolist()
@@ -51,7 +51,11 @@ async def visitor(address: str, messages: list[str], pause: float = 0.0) -> list
 
 
 async def visitors(address: str, messages: list[str], users: int) -> tuple[list[float], float]:
-    """Share messages out among users who talk at the same time; return all waiting times and the total."""
+    """Let `users` visitors send the messages at the same time.
+
+    Returns:
+        The seconds until each message was answered, and the seconds until all were.
+    """
     started = time.perf_counter()
     waits = await asyncio.gather(*(visitor(address, messages[user::users]) for user in range(users)))
     return [seconds for wait in waits for seconds in wait], time.perf_counter() - started
@@ -97,7 +101,7 @@ def main() -> None:
         copy_of_app(Path(folder))
         with running_app(Path(folder), ADAPTER_DIR=str(ADAPTER)) as address:
             asyncio.run(visitors(address, messages[:20], 1))
-            # Long enough for the explanation of one message to be done before the next.
+            # The pause is long enough to finish the explanation of one message before the next one comes.
             rows["the app, 1 person"] = (asyncio.run(visitor(address, messages[:30], pause=2)), None)
             seconds, total = asyncio.run(visitors(address, messages, arguments.users))
             rows[f"the app, {arguments.users} people"] = (seconds, len(seconds) / total)

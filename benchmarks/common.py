@@ -1,4 +1,4 @@
-"""What the benchmarks share: commands that are measured, messages that nobody trained on, means with their spread."""
+"""Code that the benchmarks share: measured commands, training runs, the shipped adapter's splits, means with spread."""
 
 import os
 import shlex
@@ -21,25 +21,26 @@ from text_classifier.training.config import DataArguments
 REPOSITORY = Path(__file__).resolve().parent.parent
 ADAPTER = REPOSITORY / "lora_model"
 FIGURES = REPOSITORY / "results" / "benchmarks"
-"""Each benchmark leaves its figures here, for `benchmarks.summary`."""
+"""Each benchmark saves its figures here, for `benchmarks.summary`."""
 
-# Balanced 1:1 like the published recipe, with other ham in each epoch: a third of the default recipe's time.
+# Balanced 1:1 like the published recipe, but with other ham in each epoch. This takes a third of the default
+# recipe's time.
 BALANCED = "--majority fresh --num_train_epochs 4"
 
 
 def run_measured(command: Sequence[str | Path], **options) -> tuple[float, struct_rusage]:
-    """Run a command and return its seconds and what its process used.
+    """Run a command; return its seconds and the resources that its process used.
 
     Args:
-        options: of `subprocess.Popen`.
+        options: keyword arguments of `subprocess.Popen`.
 
     Raises:
-        SystemExit: it failed.
+        SystemExit: the command failed.
     """
     command = [str(word) for word in command]
     started = time.perf_counter()
     process = subprocess.Popen(command, **options)
-    # Not `process.wait`: this also tells what that one process used.
+    # Unlike `process.wait`, this also returns the resources that this one process used.
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -48,15 +49,16 @@ def run_measured(command: Sequence[str | Path], **options) -> tuple[float, struc
 
 
 def train(command: Sequence[str], folder: Path, messages: DataFile, jobs: int = 1) -> struct_rusage:
-    """Run a training command, all of whose files go to `folder`, and return what it used.
+    """Run a training command and return the resources that it used; all its files go to `folder`.
 
     Args:
-        command: `python` and its words.
-        messages: the same for all runs: one of its own would ask UCI again, and might get another answer.
-        jobs: how many run at a time, sharing the cores.
+        command: `python` and its arguments.
+        messages: file of the SMS Spam Collection, the same for all runs. A run that asks UCI itself might get
+            another answer than the run before.
+        jobs: number of commands that run at a time and share the cores.
 
     Raises:
-        SystemExit: it failed; `log.txt` in the folder tells why.
+        SystemExit: the command failed; `log.txt` in the folder says why.
     """
     (folder / "dataset").mkdir(parents=True, exist_ok=True)
     shutil.copy(messages.path, folder / "dataset")
@@ -77,6 +79,11 @@ def shipped_splits() -> dict[str, pd.DataFrame]:
 
 
 def spread(values: Sequence[float], scale: float = 100, digits: int = 2) -> str:
-    """Return the mean, in per cent, and of more than one value the standard deviation."""
+    """Write the mean, and for more than one value the standard deviation; by default in per cent.
+
+    Args:
+        scale: factor of all values; 100 gives per cent.
+        digits: digits after the decimal point.
+    """
     text = f"{scale * statistics.mean(values):.{digits}f}"
     return text if len(values) == 1 else f"{text} ± {scale * statistics.stdev(values):.{digits}f}"

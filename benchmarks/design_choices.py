@@ -1,10 +1,12 @@
-"""What each design choice is worth: `python -m benchmarks.design_choices`.
+"""Measure what each design choice is worth: `python -m benchmarks.design_choices`.
 
-Every row is the default recipe with what its flags change, run by a command of its own, once for each
-seed; the seed also draws the split, and all rows share the seeds' splits. A finished run is a line of
-design_choices.jsonl and is not run again, so the whole can be stopped and started at will; the table,
-DESIGN_CHOICES.md, is written anew after every run. `--rows` picks rows, `--seeds` how many seeds,
-`--jobs` how many run at a time, `--list` shows every command.
+Every row of the table is the default recipe, balanced 1:1, with the changes that the row's flags make. A
+row runs a command of its own once for each seed. The seed also draws the split, so all rows share the same
+splits. A finished run is a line of design_choices.jsonl and is not repeated, so the benchmark can be
+stopped and started again. The table, DESIGN_CHOICES.md, is written anew after every run.
+
+`--rows` picks rows, `--seeds` sets the number of seeds, `--jobs` sets how many runs share the cores, and
+`--list` shows every command.
 """
 
 import argparse
@@ -35,7 +37,7 @@ SCRATCH = Path("results/design_choices")
 
 SEEDS = (123, 124, 125)
 
-# The decoder that every machine can load, and less of it, for runs of a few minutes.
+# Base models: the decoder that every machine can load, an encoder, and the GPT that `gpt_pretraining.py` makes.
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 PRETRAINED_HERE = "./results/gpt_pretraining_chitchat/model"
@@ -46,7 +48,7 @@ PUBLISHED = (
     "--token_dropout 0 --text_noise 0 --normalize_text false --lora_dropout 0.1 --present_day_messages false "
     "--load_best_model_at_end true --metric_for_best_model accuracy --greater_is_better true"
 )
-# Titles of the TF-IDF models, which every run trains as well.
+# Titles in the table of the TF-IDF models, which every run also trains.
 TFIDF_ROWS = {
     "TF-IDF, train": "Trained on the balanced messages",
     "TF-IDF, train + left out": "… and all ham",
@@ -57,7 +59,7 @@ READ_AFTER_PADDING = "-m benchmarks.design_choices --read_after_padding"
 
 @dataclass(frozen=True)
 class Base:
-    """Weights to start from."""
+    """A base model: the weights that training starts from."""
 
     name: str
     weights: str
@@ -65,7 +67,7 @@ class Base:
     random: bool = False
 
     def flags(self) -> list[str]:
-        """Return the flags that choose it."""
+        """Return the flags that all rows on this base model share."""
         path = str(random_base_dir(self.weights)) if self.random else self.weights
         layers = ["--num_hidden_layers", str(self.layers)] if self.layers else []
         return ["--model_name_or_path", path, "--fallback_model", "none", *BALANCED.split(), "--bf16", "true", *layers]
@@ -73,7 +75,7 @@ class Base:
 
 @dataclass(frozen=True)
 class Row:
-    """One choice: what the table calls it and what changes in the command."""
+    """One design choice: its title in the table, and the changes in the training command."""
 
     name: str
     section: str
@@ -135,12 +137,16 @@ def make_rows() -> list[Row]:
 
 
 def random_base_dir(name: str) -> Path:
-    """Return where the random weights of a base's architecture are put."""
+    """Return the folder for random weights of a base model's architecture."""
     return SCRATCH / "bases" / f"{name.removeprefix('./').replace('/', '--')}-random"
 
 
 def fetch(base: Base) -> bool:
-    """Fetch the weights of a base, or make random ones of its architecture; say so where they cannot be had."""
+    """Fetch the weights of a base model, or make random ones of its architecture.
+
+    Returns:
+        False if the base model cannot be fetched; the reason is printed.
+    """
     try:
         found = resolve_base_model(base.weights)
     except ArtifactError as error:
@@ -155,7 +161,7 @@ def fetch(base: Base) -> bool:
 
 
 def read_after_padding(argv: list[str]) -> int:
-    """Train like the early tutorials: end-of-text tokens up to 120, and the answer read at the last of them."""
+    """Train like the early tutorials: fill messages with end-of-text up to 120 tokens, read the answer at the last."""
 
     class PaddedDataset(gpt_classification_model.SpamDataset):
         def __init__(self, csv_file, tokenizer, max_length, *columns):
@@ -168,7 +174,7 @@ def read_after_padding(argv: list[str]) -> int:
 
     def load_tokenizer(base: BaseModel, max_length: int, normalize_text: bool) -> PreTrainedTokenizerBase:
         tokenizer = gpt_classification_model.load_tokenizer(base, max_length, normalize_text)
-        # The model answers at the last token that is not this one: another than fills the messages up.
+        # The model answers at the last token that is no pad token, so the pad token must not be end-of-text.
         ordinary = next(number for number in range(len(tokenizer)) if number not in tokenizer.all_special_ids)
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(ordinary)
         return tokenizer
@@ -221,7 +227,7 @@ def read_runs() -> list[dict]:
 
 
 def table_row(title: str, runs: list[dict]) -> list[str]:
-    """Lay out the runs of one row; those of TF-IDF have no parameters, time and memory worth showing."""
+    """Return the cells of one row. Runs of TF-IDF have no parameters, time and memory, so these cells get a dash."""
     cells = [title, f"{runs[0]['trainable_parameters']:,}" if "trainable_parameters" in runs[0] else "–"]
     cells += [spread([one[name] for one in runs]) for name in ("validation", "test", "left_out_false_positives")]
     for name, scale in (("cpu_seconds", 1 / 60), ("peak_memory_gib", 1)):
@@ -230,11 +236,11 @@ def table_row(title: str, runs: list[dict]) -> list[str]:
 
 
 def table_rows(rows: list[Row], by_row: dict[str, list[dict]], with_tfidf: list[dict]) -> list[list[str]]:
-    """Return the table: a heading for each section, what its rows change nothing of, and the rows that were run.
+    """Return the table: for each section a heading, a row with nothing changed, and the rows that were run.
 
     Args:
         by_row: the finished runs of each row.
-        with_tfidf: the figures of the TF-IDF models, for each seed.
+        with_tfidf: for each seed the figures of the TF-IDF models.
     """
     head = ["", "Trainable parameters", "Validation %", "Test %", "False positives %", "CPU min", "Peak GiB", "Runs"]
 
@@ -276,10 +282,11 @@ def list_commands(rows: list[Row], by_row: dict[str, list[dict]]) -> str:
 
 
 def make_table(rows: list[Row], runs: list[dict]) -> str:
-    """Lay out the finished runs as DESIGN_CHOICES.md.
+    """Return the text of DESIGN_CHOICES.md, made from the finished runs.
 
     Raises:
-        SystemExit: they are of different messages, or one row's of different weights: no mean means anything then.
+        SystemExit: the runs have different messages, or those of one row different weights, so that their mean
+            would say nothing.
     """
     by_row = {row.name: [one for one in runs if one["row"] == row.name] for row in rows}
     bases = [{one["base_sha256"] for one in of_row} for of_row in by_row.values()]
@@ -311,8 +318,8 @@ Messages from: {data}. Run on {"; ".join(machines)}, with the code of {commits}.
 
 
 def main() -> int:
-    """Run what is missing of the table, as the command line says; return the exit code."""
-    # Commands and folders are those of the repository.
+    """Run the missing rows that the command line asks for; return the exit code."""
+    # Commands and folders are relative to the repository.
     os.chdir(REPOSITORY)
     rows = make_rows()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -328,7 +335,7 @@ def main() -> int:
         return 0
     chosen = [row for row in rows if row.name in options.rows]
     done = {(one["row"], one["seed"]) for one in read_runs()}
-    # Every row once before any row again: a table of all rows is there early.
+    # Run every row with one seed before the next seed, so that the table has all rows early.
     waiting = [(row, seed) for seed in SEEDS[: options.seeds] for row in chosen if (row.name, seed) not in done]
     at_hand = {base for base in {row.base for row, _ in waiting} if fetch(base)}
     messages = resolve_sms_spam(SCRATCH / "dataset")
@@ -350,7 +357,7 @@ def main() -> int:
         ):
             finished.result()
     finally:
-        # However this ends, nothing new is started, and what is running is recorded.
+        # However this ends, start no new run, and record the runs that are still running.
         pool.shutdown(cancel_futures=True)
     return 0
 

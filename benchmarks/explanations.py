@@ -1,10 +1,10 @@
-"""Do explanations name the words that matter? Sampled Shapley values against integrated gradients and others.
+"""Measure whether explanations name the words that matter: sampled Shapley values against other methods.
 
     python -m benchmarks.explanations
 
-Judged in two ways, on test messages of the shipped adapter: how far the answer moves when the words are
-removed that a method calls most important for it (a good one moves it far), and how well a method agrees
-with Shapley values of many more samples. Times are of one message alone.
+Each method explains test messages of the shipped adapter, and is judged in two ways. First, the words that
+the method calls most important are removed: if they really are, the answer moves far. Second, its values
+are compared with Shapley values of many more samples. Times are for one message alone.
 """
 
 import argparse
@@ -27,11 +27,11 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=20, help="per class")
     arguments = parser.parse_args()
     test = shipped_splits()["test"]
-    # Long enough to have words to choose from, short enough that each counts on its own.
+    # These messages have enough words to choose from, and few enough that each word counts on its own.
     test = test[test["Text"].str.split().str.len().between(5, 20)]
     texts = test.groupby("Label")["Text"].apply(lambda group: group.sample(arguments.messages, random_state=0)).tolist()
     tokenizer, model = load_tokenizer_and_model(ADAPTER, fast_dtype())
-    # Gradients can explain only the language model.
+    # Gradients can explain only the language model, so TF-IDF is left out.
     model.tfidf = None
     exact_model = load_tokenizer_and_model(ADAPTER, torch.float32)[1]
     gaps = defaultdict(list)
@@ -51,7 +51,10 @@ def main() -> None:
         return log_odds(text) - np.array([log_odds(part) for part in without])
 
     def integrated_gradients(steps: int) -> Callable[[str], np.ndarray]:
-        """On the embeddings, from zero, in float32 (Sundararajan et al. 2017)."""
+        """Return a method that integrates gradients on the embeddings, from zero, in float32.
+
+        Source: Sundararajan et al. 2017.
+        """
 
         def contributions(text: str) -> np.ndarray:
             (encoding,) = encode([text], tokenizer, tokenizer.model_max_length).encodings

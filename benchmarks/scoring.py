@@ -1,11 +1,14 @@
-"""How fast the shipped adapter starts, answers and works through a file: `python -m benchmarks.scoring`.
+"""Measure how fast the shipped adapter starts, answers a message and scores a file: `python -m benchmarks.scoring`.
 
-Every command runs in a process of its own, as a person would start it: one message from a cold start (with
-the base weights in the cache), and files of messages of the collection, drawn with repetition: one of a
-tenth of `--messages` in bfloat16 (or float32) and with weights of 8 bits, and one of the full size with the
-latter, to see whether memory grows. With `--ray` the smaller file is also classified by two Ray workers. All
-times include the start. Then single messages are timed, and the labels of both are compared with those of
-float32 on the whole collection.
+Every command runs in a process of its own, as a person would start it, and its time includes the start:
+
+- one message, with the base weights in the cache;
+- a file of a tenth of `--messages`, in bfloat16 (or float32) and with weights of 8 bits;
+- a file of `--messages` with weights of 8 bits, to see whether memory grows;
+- with `--ray`, the smaller file on two Ray workers.
+
+The files hold messages of the collection, drawn with repetition. Then single messages are timed in a loaded
+model. Last, the labels in bfloat16 and in 8 bits are compared with those in float32 on the whole collection.
 """
 
 import argparse
@@ -36,7 +39,7 @@ print(classify(["Win a prize"], *load_tokenizer_and_model({str(ADAPTER)!r}, fast
 
 
 def run(*command: str | Path) -> tuple[float, float]:
-    """Run a Python command and return its seconds and the most memory its process took, in MiB."""
+    """Run a Python command; return its seconds and the peak memory of its process in MiB."""
     nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     seconds, usage = run_measured([sys.executable, *command], cwd=REPOSITORY, **nowhere)
     return seconds, usage.ru_maxrss / 2**10
@@ -52,12 +55,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         texts = read_sms_spam(resolve_sms_spam(folder).path)["Text"]
-        # Fills the cache.
+        # The first run fills the cache, so it is not timed.
         run("-c", FIRST_ANSWER)
         start_up = min(run("-c", FIRST_ANSWER)[0] for _ in range(3))
         figures["first_answer_seconds"] = start_up
         rows.append(("Start of the process to the first answer", f"{start_up:.1f} s", ""))
-        # The files before the models are loaded here: a child's peak is never below what its parent holds.
+        # Score the files before this process loads a model, because a child's peak memory is never below the memory
+        # of its parent.
         small, large = options.messages // 10, options.messages
         for count, flags in ((small, []), (small, ["--int8"]), (large, ["--int8"])):
             source = folder / f"{count}.csv"

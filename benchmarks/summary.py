@@ -1,7 +1,7 @@
-"""Every benchmark in one run, and their figures beside the rivals' in one table: `python -m benchmarks.summary`.
+"""Run every benchmark and put all figures beside the rivals' into one table: `python -m benchmarks.summary`.
 
-An hour and a half on two CPU cores, which should have nothing else to do. A benchmark that is finished is not
-repeated, so that this can be stopped and started; `make clean` removes what was measured. The table is
+This takes an hour and a half on two CPU cores, which should have nothing else to do. A finished benchmark is
+not repeated, so the run can be stopped and started again. `make clean` removes the figures. The table is
 printed and saved as BENCHMARKS.md.
 """
 
@@ -28,7 +28,7 @@ BENCHMARKS = {
 
 
 def accuracy_rows(figures: dict) -> list[tuple[str, str, str, str]]:
-    """Return what is measured, the goal, our figure and the rivals' for accuracy.json."""
+    """Return the table rows for accuracy.json: what is measured, the goal, our figure, the rivals' figures."""
     natural = figures["natural_ratio"]
     ours, seeds = natural[OURS], len(natural[OURS]["accuracy"])
     titles = {
@@ -54,7 +54,7 @@ def accuracy_rows(figures: dict) -> list[tuple[str, str, str, str]]:
 
 
 def training_rows(figures: dict) -> list[tuple[str, str, str, str]]:
-    """Return what is measured, the goal, our figure and the rival's for training_speed.json."""
+    """Return the table rows for training_speed.json: what is measured, the goal, our figure, the rival's figure."""
     (_, slow), *_, (_, fast) = figures["steps"].items()
     ratio = fast["messages_per_second"] / slow["messages_per_second"]
     whole = figures["whole"]
@@ -93,7 +93,7 @@ def training_rows(figures: dict) -> list[tuple[str, str, str, str]]:
 
 
 def scoring_rows(figures: dict) -> list[tuple[str, str, str, str]]:
-    """Return what is measured, the goal, our figure and what it is compared with for scoring.json."""
+    """Return the table rows for scoring.json: what is measured, the goal, our figure, a figure to compare with."""
     files = {name.removeprefix("file of "): of_file for name, of_file in figures.items() if name.startswith("file of")}
     (small, of_float), (_, of_small), (large, of_large) = files.items()
     small, large = (f"{int(count.split()[0]):,}" for count in (small, large))
@@ -129,7 +129,7 @@ def scoring_rows(figures: dict) -> list[tuple[str, str, str, str]]:
 
 
 def chat_rows(figures: dict) -> list[tuple[str, str, str, str]]:
-    """Return what is measured, the goal, our figure and what it is compared with for chat_load.json."""
+    """Return the table rows for chat_load.json: what is measured, the goal, our figure, a figure to compare with."""
     exact, _, reloaded, *_, served = [name for name in figures if name not in ("agreement", "errors")]
     return [
         (
@@ -144,7 +144,7 @@ def chat_rows(figures: dict) -> list[tuple[str, str, str, str]]:
 
 
 def main() -> None:
-    """Run what is missing, write the table and print it."""
+    """Run the missing benchmarks, write the table and print it."""
     os.chdir(REPOSITORY)
     for name, flags in BENCHMARKS.items():
         if not (FIGURES / f"{name}.json").is_file():

@@ -1,24 +1,31 @@
-"""How much faster than the published recipe training is: `python -m benchmarks.training_speed`.
+"""Measure how much faster training is than with the published recipe: `python -m benchmarks.training_speed`.
 
-**Steps.** GPT-2 small's architecture (124 M parameters, random weights: speed does not depend on their
-values) with LoRA on the SMS Spam Collection's training split, with the same batch size, in these ways:
+**Steps.** GPT-2 small's architecture (124 M parameters) is trained with LoRA on the SMS Spam Collection's
+training split. Its weights are random, because speed does not depend on their values. The batch size is
+always the same, in these ways:
 
 - every message padded to 120 tokens, in random order, as tutorials do it;
 - padded to the longest message of the batch, in random order;
-- padded to the longest of the batch, messages of like length together;
-- the same without dropout in LoRA, with plain instead of fused attention and GELU in one step instead of eight;
-- and in bfloat16, where this CPU multiplies it, the frozen matrices stored so: what the default recipe does.
+- padded to the longest message of the batch, messages of similar length together;
+- the same without dropout in LoRA, with plain instead of fused attention, and GELU in one step instead of eight;
+- the same in bfloat16, with the frozen matrices stored in it, as the default recipe does; only on a CPU that has
+  instructions for it.
 
-Each way runs the same number of steps in turn, several rounds, and the best round of each counts, so
-that a busy moment of the machine falls on none of them. Printed: messages per second, the ratio, and the
-share of the machine's float32 matrix-product peak, measured in the same run, that the model's arithmetic
-on tokens that are no padding comes to. In bfloat16 the peak is higher, so that the share may exceed 100 %.
+The ways take turns for several rounds, with the same number of steps each. The best round of each way
+counts, so that a busy moment of the machine harms none of them. The table shows messages per second, their
+ratio, and a share: the model's arithmetic on tokens that are not padding, divided by the fastest float32
+matrix product measured in the same run. The peak in bfloat16 is higher, so the share may exceed 100 %.
 
-**Whole runs** on the base that `gpt2` falls back to, each in a process of its own: the published recipe as tutorials
-run it (all layers, five epochs, float32, padded to 120 tokens, random order, evaluation unsorted, all training messages
-predicted at every evaluation), the default recipe, the same by two processes that share the cores, and the default
-recipe balanced like the published one, because it otherwise reads three times as many messages. Of the first, which
-takes half an hour, a few steps and one evaluation are run, and its time is computed from theirs.
+**Whole runs** use the base model that `gpt2` falls back to, each in a process of its own:
+
+- the published recipe as tutorials run it: all layers, five epochs, float32, padded to 120 tokens, random order,
+  evaluation unsorted, all training messages predicted at every evaluation;
+- the default recipe;
+- the default recipe in two processes that share the cores;
+- the default recipe balanced like the published one, because it otherwise reads three times as many messages.
+
+The published recipe takes half an hour, so only a few of its steps and one evaluation are run. Its time is
+computed from theirs.
 """
 
 import argparse
@@ -66,7 +73,7 @@ PUBLISHED_RECIPE = ("recipes/sms_spam_gpt2_published.yaml", "--protocol", "dedup
 
 
 def gpt2_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    """Return GPT-2's own tokenizer, or where the Hub cannot be reached one of its kind made from the texts."""
+    """Return GPT-2's own tokenizer; where the Hub cannot be reached, train one of the same kind on the texts."""
     try:
         return load_tokenizer(resolve_base_model("gpt2"), max_length=120)
     except ArtifactError:
@@ -78,7 +85,7 @@ def gpt2_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
 
 
 def make_model(tokenizer: PreTrainedTokenizerFast, lora_dropout: float, attention: str, activation: str) -> PeftModel:
-    """Return GPT-2 small with random weights in LoRA."""
+    """Return GPT-2 small with random weights, wrapped in LoRA."""
     torch.manual_seed(0)
     config = GPT2Config(num_labels=2, pad_token_id=tokenizer.pad_token_id, activation_function=activation)
     lora = LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=32, lora_dropout=lora_dropout, **LORA_TARGETS["gpt2"])
@@ -88,7 +95,7 @@ def make_model(tokenizer: PreTrainedTokenizerFast, lora_dropout: float, attentio
 
 
 def peak_flops(size: int = 2048, repeats: int = 8) -> float:
-    """Return the most operations per second that float32 matrix products reach here."""
+    """Return the operations per second of the fastest float32 product of two `size` × `size` matrices."""
     matrix = torch.randn(size, size)
     best = float("inf")
     for _ in range(repeats):
@@ -99,10 +106,13 @@ def peak_flops(size: int = 2048, repeats: int = 8) -> float:
 
 
 def flops_per_message(model: PeftModel, lengths: list[int]) -> float:
-    """Return the operations that training on a message takes, on average, without padding.
+    """Return the mean number of operations for training on one message, without padding.
 
-    Frozen weights take 2 operations per token forward and 2 backward (nothing is computed for their own
-    gradient), embeddings none; attention takes 12 per pair of tokens and dimension, forward and backward.
+    A frozen weight takes 2 operations per token forward and 2 backward, because it gets no gradient of its own.
+    Embeddings take none. Attention takes 12 per pair of tokens and dimension, forward and backward together.
+
+    Args:
+        lengths: number of tokens of each message.
     """
     config = model.config
     frozen = sum(
@@ -117,7 +127,11 @@ def flops_per_message(model: PeftModel, lengths: list[int]) -> float:
 def messages_per_second(
     model: PeftModel, loader: DataLoader | list, optimizer: torch.optim.Optimizer, mixed: bool = False
 ) -> float:
-    """Train on all batches of a loader once, in mixed precision or not, and return the messages per second."""
+    """Train on all batches of a loader once, and return the messages per second.
+
+    Args:
+        mixed: whether to compute in bfloat16 mixed precision.
+    """
     messages, started = 0, time.perf_counter()
     precision = torch.autocast("cpu", torch.bfloat16) if mixed else contextlib.nullcontext()
     for batch in loader:
@@ -131,7 +145,7 @@ def messages_per_second(
 
 
 class TimedTrainer(Trainer):
-    """`Trainer` that counts the seconds of its evaluations, callbacks included."""
+    """`Trainer` that adds up the seconds of its evaluations, callbacks included."""
 
     evaluation_seconds = 0.0
 
@@ -143,9 +157,10 @@ class TimedTrainer(Trainer):
 
 
 def train_as_tutorials_do(argv: list[str]) -> None:
-    """Train like the early tutorials, from this project's pieces and a plain `Trainer`; print how long that took.
+    """Train like the early tutorials, with a plain `Trainer` and parts of this project; print the times as JSON.
 
-    Padded to 120 tokens, in random order, evaluated unsorted, and every training message predicted at every evaluation.
+    Messages are padded to 120 tokens and come in random order. Evaluation does not sort them, and every
+    evaluation also predicts all training messages.
     """
     model_args, data_args, args = parse_arguments(argv)
     splits, label_names, _ = load_splits(data_args)
@@ -177,13 +192,14 @@ def train_as_tutorials_do(argv: list[str]) -> None:
 
 
 def compare_whole_runs(steps: int) -> dict:
-    """Run the default recipe, also on two processes and balanced, and `steps` steps of the published one.
+    """Run the default recipe in one process, in two and balanced; run `steps` steps of the published recipe.
 
     Returns:
-        For each its minutes and GiB.
+        For each run its minutes and the peak memory of a process in GiB. For runs of the default recipe also the
+        minutes with all evaluation and the accuracy at the natural ratio; for the published one its steps.
 
     Raises:
-        SystemExit: one of them failed.
+        SystemExit: a run failed.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -252,7 +268,7 @@ def main() -> None:
     to_120_random, longest_random = (
         DataLoader(dataset, 16, shuffle=True, collate_fn=collator) for collator in (to_120, longest)
     )
-    # Model, batches, whether in mixed precision.
+    # Each way has a model, its batches, and whether it computes in mixed precision.
     ways = {
         "padded to 120, random order": (tutorial, to_120_random, False),
         "padded to the longest, random order": (tutorial, longest_random, False),
@@ -267,7 +283,7 @@ def main() -> None:
     for number in range(options.rounds + 1):
         for name, (model, loader, mixed) in ways.items():
             optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=1e-4)
-            # The first round only warms up.
+            # The first round only warms up, with one batch.
             batches = loader if number else [next(iter(loader))]
             speed = messages_per_second(model, batches, optimizer, mixed)
             best[name] = max(best[name], speed if number else 0.0)

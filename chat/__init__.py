@@ -1,1 +1,1 @@
-"""What the chat app is made of; `chainlit_gpt_classification.py` puts it together."""
+"""The parts of the chat app; `chainlit_gpt_classification.py` puts them together."""

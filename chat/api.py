@@ -60,19 +60,19 @@ class Health(BaseModel):
 
 
 def log_failure(what: str) -> str:
-    """Log the exception that is being handled, and return a number that a person can quote for it."""
+    """Log the current exception, and return an error number that a person can quote."""
     error_id = uuid.uuid4().hex[:8]
     logger.exception("%s failed (error %s)", what, error_id)
     return error_id
 
 
 def is_blank(text: str) -> bool:
-    """Tell whether a text has nothing to read: only white space, control and other invisible characters."""
+    """Return whether a text has only white space, control characters and other invisible characters."""
     return not any(character.isprintable() and not character.isspace() for character in text)
 
 
 def same_credentials(given: tuple[str, str], known: tuple[str, str]) -> bool:
-    """Compare name and password, both in constant time: how long it takes tells nothing."""
+    """Return whether name and password are right. It takes constant time, so that the time reveals nothing."""
     return all([secrets.compare_digest(one.encode(), other.encode()) for one, other in zip(given, known, strict=True)])
 
 
@@ -80,17 +80,17 @@ def create_api(classifier: BatchingClassifier, base_model: str, credentials: tup
     """Return the application to mount under `/api`.
 
     Args:
-        classifier: answers the requests, together with the chat's.
-        base_model: name of the base, for `/health`.
-        credentials: name and password that `/classify` asks for by HTTP Basic; None lets everyone in.
+        classifier: answers the requests; the chat uses the same one, so both share batches.
+        base_model: name of the base model, for `/health`.
+        credentials: name and password that `/classify` requires (HTTP Basic); None lets everyone in.
     """
-    # FastAPI's own documentation page would load its scripts from another server.
+    # FastAPI's own documentation page loads its scripts from another server; this one brings them along.
     api = FastAPIOffline(title="Text classifier", version="1.0", redoc_url=None)
     config = classifier.model.config
 
     @api.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        # Without the input, which FastAPI would send back: it may be long or private.
+        # Leave out the input, which FastAPI sends back by default: it may be long or private.
         details = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
         return JSONResponse({"detail": "; ".join(details)}, status_code=422)
 

@@ -1,4 +1,4 @@
-"""One model for many people at once: messages that arrive together are classified together."""
+"""One model answers many people at once: messages that arrive together are classified together."""
 
 import asyncio
 import heapq
@@ -15,12 +15,12 @@ from text_classifier.inference import Classification, classify
 
 
 class BusyError(RuntimeError):
-    """More is waiting than the model can answer in reasonable time; try again later."""
+    """More requests are waiting than the model can answer soon; try again later."""
 
 
 @dataclass(order=True)
 class _Job:
-    """A message that waits; small requests come before bulk, then first come, first served."""
+    """A waiting message. Single messages are sorted before bulk; each kind is sorted by arrival."""
 
     bulk: bool
     number: int
@@ -31,16 +31,17 @@ class _Job:
 class BatchingClassifier:
     """Classify for all visitors of a server without blocking its event loop.
 
-    Whatever waits when the model becomes free forms the next batch, so batches grow with the load. A
-    single message never waits behind a whole file for longer than one batch. Explanations use what
-    time is left: they pause while a message waits for its label.
+    When the model becomes free, the waiting messages form the next batch, so batches grow with the load. A
+    single message waits for at most one batch of a file. Explanations use the time that is left: they pause
+    while a single message waits for its label.
 
     Args:
         tokenizer, model: see `text_classifier.load_tokenizer_and_model`.
-        batch_size: messages in a batch, at most; 1 classifies one at a time.
-        window: seconds that an idle model waits for messages sent at the same moment.
-        max_waiting: messages that may wait before `BusyError` is raised; single ones and bulk each have so many.
-        max_explanations: explanations that may wait or be under way.
+        batch_size: largest number of messages in a batch; 1 classifies one at a time.
+        window: seconds that the model waits before a batch that is not full, for messages sent at the same moment.
+        max_waiting: number of messages that may wait before `BusyError` is raised; single messages and bulk
+            are counted apart.
+        max_explanations: number of explanations that may wait or run.
     """
 
     def __init__(
@@ -61,12 +62,14 @@ class BatchingClassifier:
         self._explanations = 0
         self._no_label_waits = threading.Event()
         self._no_label_waits.set()
-        # A thread each: a label never queues behind an explanation.
+        # Labels and explanations have a thread each, so that a label never queues behind an explanation.
         self._label_thread = ThreadPoolExecutor(1, "labels")
         self._explanation_thread = ThreadPoolExecutor(1, "explanations")
 
     async def classify(self, texts: Sequence[str]) -> list[Classification]:
-        """Classify n messages that are not empty and return n answers in their order.
+        """Classify n messages that are not empty, and return n answers in the same order.
+
+        More than one message counts as bulk, which waits behind single messages.
 
         Raises:
             BusyError: too many messages are waiting.
@@ -84,14 +87,14 @@ class BatchingClassifier:
 
     @property
     def can_explain(self) -> bool:
-        """Whether another explanation may be asked for now."""
+        """Whether `explain` accepts another message now."""
         return self._explanations < self.max_explanations
 
     async def explain(self, text: str) -> list[tuple[str, float]]:
-        """Say how much each word of a message contributed; see `chat.explanation.word_contributions`.
+        """Return how much each word of a message contributed; see `chat.explanation.word_contributions`.
 
         Raises:
-            BusyError: too many explanations are under way.
+            BusyError: too many explanations are waiting or running.
         """
         if not self.can_explain:
             raise BusyError
@@ -110,7 +113,7 @@ class BatchingClassifier:
 
     def _classify_when_idle(self, texts: Sequence[str]) -> list[Classification]:
         answers = []
-        # In small steps: a label that is asked for meanwhile waits for one of them at most.
+        # Go in small steps, so that a label requested meanwhile waits for one step at most.
         for start in range(0, len(texts), 4):
             self._no_label_waits.wait()
             answers += self._classify(texts[start : start + 4])
@@ -118,7 +121,7 @@ class BatchingClassifier:
 
     async def _work(self) -> None:
         while self._waiting:
-            # A file is in no such hurry as somebody who waits for a label: explanations go on beside it.
+            # Explanations pause for a single message, but not for a file, which is less urgent.
             if self._waiting[0].bulk:
                 self._no_label_waits.set()
             else:
@@ -132,7 +135,7 @@ class BatchingClassifier:
         batch = []
         while self._waiting and len(batch) < self.batch_size:
             job = heapq.heappop(self._waiting)
-            # Whoever asked may be gone.
+            # The visitor may have left; the answer is cancelled then.
             if not job.answer.done():
                 batch.append(job)
         return batch
@@ -144,7 +147,7 @@ class BatchingClassifier:
             answers = await self._run(self._label_thread, self._classify, [job.text for job in batch])
         except Exception as error:
             if len(batch) > 1:
-                # One person's message must not fail those of others.
+                # Try each message alone: one that fails must not fail those of other people.
                 for job in batch:
                     await self._answer([job])
             elif not batch[0].answer.done():

@@ -1,20 +1,20 @@
-"""How numbers, texts and names of files are shown."""
+"""Write numbers, texts and file names as the page shows them."""
 
 import re
 import unicodedata
 
 
 def percent(probability: float) -> str:
-    """Write a probability; nothing is certain, so 0 % and 100 % would be rounded claims."""
+    """Write a probability in per cent, but never as 0 % or 100 %, because no answer is certain."""
     if probability >= 0.9995:
         return "> 99.9 %"
     return f"{100 * probability:.1f} %" if probability >= 0.0005 else "< 0.1 %"
 
 
 def visible(text: str) -> str:
-    """Replace what would hide or turn text around: control characters and directional marks.
+    """Replace characters that hide text or change its direction: control characters and directional marks.
 
-    Line breaks stay, and the two characters that join letters and emoji.
+    Line breaks and tabs stay, and so do the two zero-width characters that letters and emoji need to join.
     """
     kept = "\n\r\t\u200c\u200d"
     hidden = ("Cc", "Cf", "Cs")
@@ -22,5 +22,5 @@ def visible(text: str) -> str:
 
 
 def quoted(name: str) -> str:
-    """Return a file's name for a message, where nothing in it can act as markup."""
+    """Return a file's name as inline code, so that nothing in it acts as markup."""
     return "`" + re.sub(r"[`\s]+", " ", visible(name)) + "`"

@@ -1,4 +1,4 @@
-"""A file of messages that somebody dropped into the chat: classified as a whole, with progress, charts and a result."""
+"""Classify a file of messages that was dropped into the chat; show the progress, charts and the result."""
 
 import asyncio
 import time
@@ -20,24 +20,24 @@ from chat.texts import label_name, say
 from text_classifier.inference import Classification, decide
 from text_classifier.scoring import add_answers
 
-# Rows given to the model at a time: a stop is noticed in between.
+# Rows given to the model at a time. Between these steps, the app checks whether the visitor has stopped it.
 ROWS_PER_STEP = 64
-# Rows of the result that are shown.
+# Rows of the result that the page shows.
 PREVIEW_ROWS = 10
 
 
 @dataclass(frozen=True)
 class ClassifiedFile:
-    """A file's messages and what was said of them."""
+    """A file's messages and their answers."""
 
     name: str
-    """As the person calls it."""
+    """Name of the file on the visitor's machine."""
     table: pd.DataFrame
     column: str
-    """With the messages."""
+    """Name of the column with the messages."""
     texts: list[str]
     answers: list[Classification | None]
-    """None for a message that is blank or was not reached."""
+    """One answer for each text; None if the text is blank or was not reached."""
     finished: bool
     seconds: float
 
@@ -48,9 +48,9 @@ async def answer_file(
     """Classify every message of a file and send charts, the first rows and the whole result.
 
     Args:
-        name: as the person calls it.
-        tongue: language to answer in.
-        threshold: asked when all is classified: the visitor may have moved it meanwhile.
+        name: name of the file on the visitor's machine.
+        tongue: language to answer in, `zh` or `en`.
+        threshold: returns the decision threshold; called at the end, because the visitor may have moved it meanwhile.
 
     Raises:
         TableError: the file cannot be used.
@@ -70,12 +70,12 @@ async def answer_file(
 
 
 def is_over() -> bool:
-    """Tell whether the visitor has left for good; a result would be written for nobody, and stay."""
+    """Return whether the visitor has left for good. Nobody would get a result then, and its file would stay."""
     return WebsocketSession.get_by_id(cl.context.session.id) is None
 
 
 async def ask_for_column(table: pd.DataFrame, name: str, tongue: str) -> str | None:
-    """Let the person choose the text column; None if nobody does within five minutes."""
+    """Ask the visitor for the text column; return None if there is no answer within five minutes."""
     longest_first = mean_lengths(table).index[:12]
     actions = [
         cl.Action(name="column", payload={"number": number}, label=visible(column)[:60])
@@ -83,7 +83,7 @@ async def ask_for_column(table: pd.DataFrame, name: str, tongue: str) -> str | N
     ]
     question = cl.AskActionMessage(say("which_column", tongue, name=quoted(name)), actions, timeout=300)
     answer = await question.send()
-    # Chainlit would leave "Selected: …" there, in English.
+    # Remove the question, because Chainlit leaves "Selected: …" there, in English.
     await question.remove()
     return longest_first[int(answer["payload"]["number"])] if answer else None
 
@@ -94,7 +94,7 @@ async def ask_for_column(table: pd.DataFrame, name: str, tongue: str) -> str | N
 async def classify_with_progress(
     texts: list[str], answers: list[Classification | None], name: str, classifier: BatchingClassifier, tongue: str
 ) -> bool:
-    """Fill in the answers of n texts, blank ones excepted, and return whether nobody stopped it."""
+    """Classify n texts into the n `answers`, except blank texts; return False if the visitor stopped it, else True."""
 
     def progress(done: int) -> dict:
         count = say("progress_count", tongue, done=f"{done:,}", total=f"{len(texts):,}")
@@ -104,7 +104,8 @@ async def classify_with_progress(
     cl.user_session.set("stop_file", stopped)
     element = cl.CustomElement(name="Progress", url="/public/elements/Progress.jsx", props=progress(0))
     message = await cl.Message(say("progress", tongue, name=quoted(name)), elements=[element]).send()
-    # Texts of like length need almost no padding; within blocks, so that the bar moves evenly.
+    # Sort by length, because some models pad a batch to its longest text. Sort within blocks, so that the progress bar
+    # moves evenly.
     order = sorted(range(len(texts)), key=lambda row: (row // 1024, len(texts[row])))
     shown_at = time.monotonic()
     try:
@@ -119,7 +120,7 @@ async def classify_with_progress(
                 shown_at = time.monotonic()
                 element.props = progress(start + ROWS_PER_STEP)
                 await element.update()
-    # The stop button of the page cancels this task; what was done is sent all the same.
+    # The page's own stop button cancels this task. The finished part is sent all the same.
     except asyncio.CancelledError:
         stopped.set()
     finally:
@@ -128,7 +129,7 @@ async def classify_with_progress(
 
 
 async def classify_patiently(texts: list[str], classifier: BatchingClassifier) -> list[Classification]:
-    """Classify rows of a file, waiting for as long as others keep the model busy."""
+    """Classify rows of a file; wait as long as other visitors keep the model busy."""
     while True:
         try:
             return await classifier.classify(texts)
@@ -147,7 +148,7 @@ async def stop_file(action: cl.Action) -> None:
 
 
 async def send_result(file: ClassifiedFile, id2label: dict[int, str], threshold: float, tongue: str) -> None:
-    """Send what a file's messages are: charts, the first rows, and everything as a CSV."""
+    """Send the result of a file: charts, the first rows, and all rows as a CSV."""
     labels = [
         decide(answer.positive_probability, threshold, id2label)[0] if answer else None for answer in file.answers
     ]
@@ -170,7 +171,7 @@ async def send_result(file: ClassifiedFile, id2label: dict[int, str], threshold:
 
 
 def describe_answers(file: ClassifiedFile, labels: list[str | None], id2label: dict[int, str], tongue: str) -> dict:
-    """Return how many messages have which label, and how their probabilities are spread, for the page."""
+    """Return the number of messages of each label and the histogram of their probabilities, for the page."""
     blank = sum(map(is_blank, file.texts))
     shares = [{"name": label_name(label, tongue), "count": labels.count(label)} for label in id2label.values()]
     shares.append({"name": say("empty_rows", tongue), "count": blank})
@@ -184,7 +185,7 @@ def describe_answers(file: ClassifiedFile, labels: list[str | None], id2label: d
 
 
 def preview(file: ClassifiedFile, result: pd.DataFrame, tongue: str) -> dict:
-    """Return the first rows of a result for the page: the label and the message first, as a phone shows few columns."""
+    """Return the first rows of a result for the page. A phone shows few columns, so label and message come first."""
     label_column, probability_column, _ = result.columns[len(file.table.columns) :]
     others = (column for column in file.table.columns if column != file.column)
     head = result[[label_column, file.column, probability_column, *others]].head(PREVIEW_ROWS)

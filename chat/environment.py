@@ -1,4 +1,4 @@
-"""What the chat is told by environment variables; the app's own docstring lists them."""
+"""The environment variables of the chat; the docstring of `chainlit_gpt_classification.py` lists them."""
 
 import os
 import sys
@@ -12,24 +12,24 @@ FEEDBACK_FILE = Path(os.environ["FEEDBACK_FILE"]) if os.environ.get("FEEDBACK_FI
 
 
 def give_up(reason: str) -> NoReturn:
-    """Say in one line why the app cannot start, and end the process with exit code 1."""
+    """Print in one line why the app cannot start, and end the process with exit code 1."""
     print(reason, file=sys.stderr)
     sys.exit(1)
 
 
 def get_credentials() -> tuple[str, str] | None:
-    """Return the name and password that visitors must give, or None where everyone may come in."""
+    """Return the name and password that visitors must give, or None if everyone may come in."""
     name, password = os.environ.get("CHAT_USERNAME"), os.environ.get("CHAT_PASSWORD")
     if bool(name) != bool(password):
         give_up("错误信息: 请同时设置 CHAT_USERNAME 和 CHAT_PASSWORD · set both of them, or neither")
     if name and not (name + password).isascii():
-        # Browsers and programs disagree on how HTTP Basic writes other characters.
+        # Browsers and programs encode other characters differently in HTTP Basic.
         give_up("错误信息: CHAT_USERNAME 和 CHAT_PASSWORD 只能用 ASCII 字符 · both must be ASCII")
     return (name, password) if name else None
 
 
 def get_hosts() -> list[str]:
-    """Return the names that the server answers to."""
+    """Return the host names that the server answers to; `*` is every name."""
     if named := os.environ.get("CHAT_HOSTS"):
         return [name.strip() for name in named.split(",")]
     own = ["localhost", "127.0.0.1", "[::1]"]

@@ -1,4 +1,4 @@
-"""Which words pushed a decision, and how strongly."""
+"""Measure how much each word of a message pushed the decision."""
 
 import math
 import re
@@ -9,12 +9,12 @@ from captum.attr import ShapleyValueSampling
 
 from text_classifier.inference import Classification
 
-# Chinese and Japanese do not put spaces between words: each character counts as one.
+# Chinese and Japanese put no spaces between words, so each character counts as a word.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]\s*|[^\s\u3040-\u30ff\u3400-\u9fff]+\s*")
 
 
 def split_words(text: str, at_most: int) -> list[str]:
-    """Cut a text into its words, or into `at_most` groups of neighbours where there are more of them."""
+    """Cut a text into words; a text with more than `at_most` words is cut into groups of neighbouring words."""
     words = _WORD.findall(text)
     size = math.ceil(len(words) / at_most)
     return ["".join(words[start : start + size]) for start in range(0, len(words), size)] if words else []
@@ -26,23 +26,23 @@ def word_contributions(
     permutations: int = 4,
     max_groups: int = 20,
 ) -> list[tuple[str, float]]:
-    """Share the decision out among the words of a message: their Shapley values, by sampling.
+    """Return how much each word of a message contributed to the answer: its Shapley value, by sampling.
 
-    Words are put into an empty message in random orders, and each is credited with how far its arrival
-    moves the answer, averaged over the orders (Štrumbelj and Kononenko 2010, Captum's
-    `ShapleyValueSampling`). The contributions add up to what the whole message differs from an empty one.
-    Integrated gradients do not converge on these models and name words that matter less
-    (`benchmarks/explanations.py`).
+    The words are added to an empty message one by one, in several random orders. Each word is credited with
+    the mean change of the answer when it is added (Štrumbelj and Kononenko 2010, Captum's
+    `ShapleyValueSampling`). The contributions add up to the difference between the whole message and an
+    empty one. Integrated gradients, the usual method, do not converge on these models and name words that
+    matter less (`benchmarks/explanations.py`).
 
     Args:
         text: a message with at least one visible character.
-        classify: answers n messages.
-        permutations: random orders; their number times the number of words is the cost.
-        max_groups: neighbouring words are taken together where a message has more.
+        classify: function that classifies n messages and returns n answers.
+        permutations: number of random orders; the cost is this number times the number of words.
+        max_groups: largest number of words; a message with more is cut into groups of neighbouring words.
 
     Returns:
-        Each word or group with its contribution to the log-odds of class 1; negative speaks for class 0.
-        Put together, the words are the text without its leading white space.
+        Each word or group with its contribution to the log odds of class 1; a negative one speaks for class 0.
+        Joined together, the words are the text without its leading white space.
     """
     words = split_words(text, max_groups)
 
@@ -52,7 +52,7 @@ def word_contributions(
         return torch.tensor(probabilities, dtype=torch.float64).logit(eps=1e-7)
 
     with torch.random.fork_rng(devices=[]):
-        # The same message gets the same explanation.
+        # Seed the sampling, so that the same message gets the same explanation.
         torch.manual_seed(0)
         contributions = ShapleyValueSampling(log_odds).attribute(
             torch.ones(1, len(words), dtype=torch.int64),

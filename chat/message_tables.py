@@ -1,4 +1,4 @@
-"""Files of messages that people drop into the chat: read with care, written back with labels."""
+"""Read the files of messages that people drop into the chat, and write them back with labels."""
 
 import csv
 import io
@@ -22,13 +22,13 @@ _TEXT_COLUMN_NAMES = {
     *("文本", "短信", "消息", "信息", "内容", "正文", "评论", "短信内容", "消息内容"),
 }
 
-# What a spreadsheet takes for the beginning of a formula (OWASP, "CSV Injection"), unless it is a number.
+# A spreadsheet takes a cell that begins like this for a formula (OWASP, "CSV Injection"), unless it is a number.
 _FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
 _NUMBER = re.compile(r"[+-]?[\d\s.,]*\d%?")
 
 
 class TableError(ValueError):
-    """A file cannot be used. `key` names the reason in `chat.texts`, `values` what to fill in there."""
+    """A file cannot be used. `key` names the text in `chat.texts` that gives the reason; `values` fill its blanks."""
 
     def __init__(self, key: str, **values):
         super().__init__(key)
@@ -36,19 +36,23 @@ class TableError(ValueError):
 
 
 def _decode(content: bytes) -> str:
-    """Decode what Excel, editors and phones write: UTF-8, UTF-16 with its mark, or an older encoding."""
+    """Decode a file from Excel, an editor or a phone: UTF-8, UTF-16 with a byte order mark, or an older encoding.
+
+    Raises:
+        TableError: the file is no text.
+    """
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         try:
             return content.decode("utf-16")
         except UnicodeDecodeError as error:
             raise TableError("file_not_text") from error
-    # Every byte is a character in some encoding, also those of an image; but text has no zero bytes.
+    # Some encoding has a character for every byte, even for those of an image. But text has no zero bytes.
     if b"\x00" in content:
         raise TableError("file_not_text")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        # The encodings of Excel on Chinese and Western Windows: short texts do not tell them from rarer ones.
+        # Try only what Excel writes on Chinese and Western Windows, because a short text also fits rarer encodings.
         guess = from_bytes(content, cp_isolation=["gb18030", "cp1252", "big5"]).best()
     if guess is None:
         raise TableError("file_not_text")
@@ -59,7 +63,7 @@ def _keep(rows: Iterable[Sequence[str]]) -> list[list[str]]:
     """Return the rows that are not blank, without blank cells at their ends.
 
     Raises:
-        TableError: there are too many rows or columns; it is raised before they are all in memory.
+        TableError: there are too many rows or columns; it is raised before all of them are in memory.
     """
     kept = []
     for row in rows:
@@ -83,31 +87,32 @@ def _read_workbook(content: bytes) -> list[list[str]]:
                 raise TableError("file_unpacks_too_large")
         workbook = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
         sheet = workbook.worksheets[0]
-        # What the file says of its own size may be wrong, or a trap.
+        # Ignore the size that the file states: it may be wrong, or a trap.
         sheet.reset_dimensions()
-        # One more of each than allowed, to notice that there is more; openpyxl makes up rows that are left out.
+        # Read one column more than allowed, to notice a table that is too wide. Read twice the allowed rows, because
+        # openpyxl adds a blank row for each one that the file leaves out.
         cells = sheet.iter_rows(max_row=2 * MAX_FILE_ROWS, max_col=MAX_FILE_COLUMNS + 1, values_only=True)
         return _keep(["" if value is None else str(value) for value in row] for row in cells)
     except TableError:
         raise
-    # Whatever openpyxl meets in a file that is no workbook.
+    # openpyxl raises any of these on a file that is no workbook.
     except (zipfile.BadZipFile, KeyError, ValueError, IndexError, OSError, ParseError, TypeError) as error:
         raise TableError("file_not_workbook") from error
 
 
 def _read_separated(text: str, tab_separated: bool) -> list[list[str]]:
     if tab_separated:
-        # As the format is defined: one line a row, quotes are text.
+        # By definition, a .tsv has one row per line, and its quotation marks are text.
         reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
         first_line, _, rest = text.partition("\n")
         if first_line.startswith("sep="):
-            # Excel's own way to name the delimiter.
+            # Excel names the delimiter in such a first line.
             delimiter, text = first_line[4:5].strip() or ",", rest
         else:
-            # Spreadsheets write semicolons where the comma is the decimal mark.
+            # Take the most frequent one: spreadsheets write semicolons where the comma is the decimal mark.
             delimiter = max(",;\t", key=first_line.count)
-        # Strict: an unclosed quotation mark would swallow all rows up to the next one.
+        # Be strict, because an unclosed quotation mark would swallow all rows up to the next one.
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         return _keep(reader)
@@ -116,12 +121,12 @@ def _read_separated(text: str, tab_separated: bool) -> list[list[str]]:
 
 
 def _is_header(first: Sequence[str], body: Sequence[Sequence[str]]) -> bool:
-    """Tell names of columns from a first message in a file that has no header."""
+    """Return whether the first row has the names of columns; in a file without a header it is a message."""
     for column, cell in enumerate(first):
         chinese = sum("\u3400" <= character <= "\u9fff" for character in cell)
         if len(cell) > 80 or len(cell.split()) > 10 or chinese > 20:
             return False
-        # A label: names of columns do not come back below.
+        # A cell that comes back below is a label: the name of a column does not come back.
         if cell and any(row[column] == cell for row in body if len(row) > column):
             return False
     return True
@@ -131,11 +136,11 @@ def read_messages(path: Path, name: str) -> pd.DataFrame:
     """Read a .csv, .tsv, .txt (one message a line) or the first sheet of an .xlsx.
 
     Args:
-        path: of the uploaded file.
-        name: as the person calls it; its ending tells the format.
+        path: path of the uploaded file.
+        name: name of the file on the visitor's machine; its ending tells the format.
 
     Returns:
-        A table of strings, rows in the file's order; columns without a name are numbered.
+        A table of strings with the rows in the file's order; columns without a name are numbered.
 
     Raises:
         TableError: the file is not what its ending says, empty, or too large.
@@ -171,7 +176,7 @@ def mean_lengths(table: pd.DataFrame) -> pd.Series:
 
 
 def find_text_column(table: pd.DataFrame) -> str | None:
-    """Return the column that holds the messages, or None where a person has to say."""
+    """Return the name of the column with the messages, or None if it is not clear."""
     named = [column for column in table.columns if column.strip().casefold() in _TEXT_COLUMN_NAMES]
     if len(named) == 1:
         return named[0]
@@ -183,11 +188,11 @@ def find_text_column(table: pd.DataFrame) -> str | None:
 
 
 def neutralise_formula(cell: str) -> str:
-    """Put an apostrophe before what a spreadsheet would run as a formula; numbers stay as they are."""
+    """Put an apostrophe before a cell that a spreadsheet would run as a formula; numbers stay as they are."""
     return f"'{cell}" if _FORMULA.match(cell) and not _NUMBER.fullmatch(cell) else cell
 
 
 def to_csv(table: pd.DataFrame) -> bytes:
-    """Write a table of strings as CSV that spreadsheets open in the right encoding, formulas neutralised."""
+    """Return a table of strings as a CSV with neutralised formulas; its first bytes tell spreadsheets the encoding."""
     safe = table.map(neutralise_formula).rename(columns=neutralise_formula)
     return replace_half_surrogates(safe.to_csv(index=False, lineterminator="\r\n")).encode("utf-8-sig")

@@ -1,4 +1,4 @@
-"""Chainlit's web server, made stricter: nothing from other servers, nothing for other sites, no giant requests."""
+"""Make Chainlit's web server stricter: nothing from other servers, nothing for other sites, no giant requests."""
 
 import re
 
@@ -11,7 +11,7 @@ from starlette.routing import Mount, Route
 
 from chat.limits import MAX_REQUEST_BYTES
 
-# Chainlit renders custom elements with `eval`, and sets styles inline.
+# Chainlit renders custom elements with `eval` and sets styles inline, so the policy has to allow both.
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
@@ -28,24 +28,25 @@ async def _page(request: Request) -> HTMLResponse:
 
 
 def harden(api: FastAPI, root_path: str, hosts: list[str]) -> None:
-    """Set Chainlit's server up; call this once, before it starts.
+    """Set up Chainlit's server. Call this once, before the server starts.
 
     Args:
         api: the application to mount under `/api`.
         root_path: prefix of all addresses, as `chainlit run --root-path` sets it.
-        hosts: names that the server answers to. Others are refused: a site could point its own name at
+        hosts: host names that the server answers to. It refuses others: a site could point its own name at
             this machine and read our answers as its own (DNS rebinding).
     """
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     app.max_body_size = MAX_REQUEST_BYTES
-    # A pasted megabyte is answered, not cut off; `None` stands for: connections from our own page alone.
+    # With less, a pasted megabyte would end the connection instead of getting an answer.
     sio.eio.max_http_buffer_size = MAX_REQUEST_BYTES
+    # `None` accepts connections from our own page only.
     sio.eio.cors_allowed_origins = None
-    # Chainlit's own endpoints need no documentation here, and the page about them would load from other servers.
+    # Remove the documentation of Chainlit's own endpoints: nobody needs it here, and it loads from other servers.
     documentation = ("/docs", "/redoc", "/openapi.json")
     app.router.routes[:] = [
         route for route in app.router.routes if not getattr(route, "path", "").startswith(documentation)
     ]
     app.router.routes.insert(0, Mount(f"{root_path}/api", api))
-    # Before Chainlit's own last route, which answers every address that no other took.
+    # Insert before Chainlit's last route, which answers every address that no other route took.
     router.routes.insert(len(router.routes) - 1, Route(f"{root_path}/{{path:path}}", _page, methods=["GET"]))

@@ -1,9 +1,9 @@
 """Everything the chat says, in Chinese and English; the page around it has Chainlit's own translations."""
 
-# Names of labels for Chinese readers; a label that is not here is shown as it is.
+# Names of labels for Chinese readers; a label without a name here is shown as it is.
 CHINESE_LABELS = {"spam": "垃圾信息", "ham": "正常信息", "positive": "正面评论", "negative": "负面评论"}
 
-# Messages to try, by the label that the model detects: title in each language, and the message.
+# Messages to try, by the label that the model detects. Each has a title in both languages and the message itself.
 STARTERS = {
     "spam": [
         (
@@ -164,7 +164,7 @@ def closest_language(code: str | None) -> str:
 
 
 def chinese_label(label: str) -> str:
-    """Return a label's Chinese name, or the label where none is known."""
+    """Return a label's Chinese name, or the label itself if none is known."""
     return CHINESE_LABELS.get(label, label)
 
 

@@ -1,4 +1,4 @@
-"""Photograph the chat for the READMEs: `make screenshots`."""
+"""Take the screenshots of the chat for the READMEs and docs/: `make screenshots`."""
 
 import shutil
 import tempfile

@@ -1,4 +1,4 @@
-"""What a visitor does on the chat's page: open it, ask, drop a file."""
+"""A visitor's actions on the chat's page: open it, send a message, send a file."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ VISITORS = {
 
 
 def visit(browser: Browser, address: str, locale: str = "zh-CN", viewport: dict = DESKTOP) -> Page:
-    """Open the chat; whatever the page asks of other servers is noted in `page.outside` and not answered."""
+    """Open the chat. Requests of the page to other servers are blocked and listed in `page.outside`."""
     page = browser.new_context(locale=locale, viewport=viewport).new_page()
     page.outside = []
 
@@ -37,17 +37,17 @@ def visit(browser: Browser, address: str, locale: str = "zh-CN", viewport: dict 
 
 
 def either(page: Page, chinese: str, english: str) -> str:
-    """Return what the page should say in its visitor's language."""
+    """Return the text in the language of the page's visitor."""
     return chinese if page.tongue == "zh" else english
 
 
 def connected(page: Page) -> None:
-    """Wait until the server has greeted the page: the settings come from there."""
+    """Wait until the page is connected, which shows in its settings button: the server sends the settings."""
     expect(page.locator("#chat-settings-open-modal")).to_be_visible(timeout=30_000)
 
 
 def ask(page: Page, text: str) -> Locator:
-    """Send a message and return the answer once it is there."""
+    """Send a message and return its answer as soon as it appears."""
     connected(page)
     answers = page.locator('[data-step-type="assistant_message"]')
     before = answers.count()

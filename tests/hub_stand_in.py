@@ -10,7 +10,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def hub_handler(repositories: dict[str, Path]) -> type[http.server.BaseHTTPRequestHandler]:
-    """Return a handler that serves `{repo_id: folder}` and counts requests in `handler.requests`."""
+    """Return a handler that serves `{repo_id: folder}` and lists the requests in `handler.requests`."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         requests: ClassVar[list[str]] = []

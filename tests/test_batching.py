@@ -1,4 +1,4 @@
-"""Many people ask at once: answers are right, quick requests come first, nobody's error is another's."""
+"""Many people ask at once: answers are right, single messages come first, an error hits only its own message."""
 
 import asyncio
 import threading
@@ -12,7 +12,7 @@ from text_classifier.inference import Classification, classify, load_tokenizer_a
 
 
 class StubModel:
-    """Stands in for `classify`: records batches, takes as long and fails as told."""
+    """A stand-in for `classify`: it records batches, takes `seconds` for each, and fails on the text "poison"."""
 
     def __init__(self, monkeypatch, seconds=0.0):
         self.batches, self.seconds = [], seconds

@@ -1,4 +1,4 @@
-"""What benchmarks conclude from their figures."""
+"""The benchmarks compute intervals, weights and tables correctly from their figures."""
 
 import numpy as np
 import pandas as pd
@@ -35,14 +35,17 @@ def test_interval_of_a_paired_difference_holds_it_and_narrows_with_messages():
 def test_repeated_splits_have_a_wider_interval_than_independent_ones():
     differences = [0.001, 0.004, 0.002, 0.003, 0.0]
     low, high = repeated_interval(differences, test_messages=200, train_messages=700)
-    # Student's t with four degrees of freedom.
+    # 2.776 is the 97.5 % quantile of Student's t with four degrees of freedom.
     usual = 2.776 * np.std(differences, ddof=1) / np.sqrt(5)
     assert low == pytest.approx(0.002 - usual * np.sqrt(1 + 5 * 200 / 700), abs=1e-5)
     assert high - 0.002 == pytest.approx(0.002 - low)
 
 
 def test_runs_are_compared_on_the_same_messages(tmp_path):
-    """Ours misses one of four, alone and the rivals two; validation messages do not count."""
+    """This recipe misses one of four messages; its language model alone and the rivals miss two.
+
+    Validation messages do not count.
+    """
     rows = [("a", 0, "test", 0.05, 0.3, 0.9), ("b", 1, "test", 0.9, 0.4, 0.9), ("c", 0, "left_out_test", 0.2, 0.2, 0.2)]
     rows += [("d", 0, "left_out_test", 0.8, 0.8, 0.8), ("e", 1, "validation", 0.0, 1.0, 1.0)]
     sizes = {f"{left_out}{split}": 2 for left_out in ("", "left_out_") for split in ("train", "test")}

@@ -97,7 +97,7 @@ def test_long_message_says_what_was_read(page):
 
 
 def contrast(one: list[float], other: list[float]) -> float:
-    """Return the contrast of two RGB colours (WCAG 2.1)."""
+    """Return the contrast ratio of two RGB colours (WCAG 2.1)."""
 
     def luminance(colour: list[float]) -> float:
         shares = [value / 255 for value in colour]
@@ -204,7 +204,7 @@ def test_a_burst_of_ten_thousand_messages_leaves_the_chat_alive(served, chinese_
                 await client.send(f"message {number}")
                 if number % 100 == 0:
                     await asyncio.sleep(0)
-            # Somebody else, while the burst is being worked off.
+            # Another visitor is answered while the burst is being processed.
             answer = await asyncio.to_thread(httpx.post, f"{served[0]}/api/classify", json={"texts": SPAM}, timeout=10)
             assert answer.json()["results"][0]["label"] == "spam"
             missing = {"Classified as", "too fast"}
@@ -212,16 +212,13 @@ def test_a_burst_of_ten_thousand_messages_leaves_the_chat_alive(served, chinese_
                 reply = await asyncio.wait_for(client.answers.get(), 60)
                 missing -= {text for text in missing if text in reply}
 
-    # In a thread of its own: Playwright's loop runs in this one.
+    # The burst needs another thread, because Playwright's event loop runs in this one.
     with ThreadPoolExecutor() as thread:
         thread.submit(lambda: asyncio.run(burst())).result()
     expect(ask(chinese_page, HAM)).to_contain_text("该文本被分类为: 正常信息")
 
 
-# ---------------------------------------------------------------------------- files
-
-
-# ---------------------------------------------------------------------------- feedback, settings, other adapters
+# ---------------------------------------------------------------------------- feedback and settings
 
 
 @pytest.mark.registry
@@ -234,7 +231,7 @@ def test_wrong_answers_are_stored_and_can_be_taken_back(page, served):
 
     ask(page, HAM)
     wrong = page.get_by_role("button", name=either(page, "标错了，应为垃圾信息", "Wrong, it is spam"))
-    # However often it is clicked.
+    # Several clicks store one correction.
     wrong.evaluate("button => { button.click(); button.click(); button.click(); }")
     undo = page.get_by_role("button", name=either(page, "撤销", "Undo"))
     expect(undo).to_be_visible()
@@ -263,7 +260,7 @@ def test_an_error_shows_a_number_and_the_log_the_reason(browser, served):
     error_id = re.search(r"\b[0-9a-f]{8}\b", said).group()
     log = (served[1] / "log.txt").read_text()
     assert error_id in log and "not a database" in log
-    # Other tests look for tracebacks that are not asked for.
+    # Empty the log, because other tests fail on a traceback in it.
     (served[1] / "log.txt").write_text("")
     page.context.close()
 
@@ -289,6 +286,3 @@ def test_settings_change_threshold_language_and_explanations(browser, served):
     page.locator("#chat-settings-open-modal").click()
     expect(page.get_by_text("显示各词的影响")).to_be_visible()
     page.context.close()
-
-
-# ---------------------------------------------------------------------------- the server

@@ -91,7 +91,7 @@ def test_nothing_is_kept_of_who_starts_a_new_chat(browser, served):
         files = (file for file in (served[1] / ".files").rglob("*") if file.is_file())
         return [file for file in files if b"dinner" in file.read_bytes()]
 
-    # Visits that have only lost their connection are kept for five minutes.
+    # Files of other tests may be there: a visit that only lost its connection is kept for five minutes.
     others = left_behind()
     page = visit(browser, served[0])
     upload(page, "private.csv", messages_csv(500))
@@ -99,7 +99,7 @@ def test_nothing_is_kept_of_who_starts_a_new_chat(browser, served):
     page.locator("#new-chat-button").click()
     page.locator("#confirm").click()
     expect(page.get_by_role("button", name="典型垃圾信息")).to_be_visible()
-    # Longer than the rest of the file would take if it went on.
+    # Wait longer than the rest of the file would take if its classification went on.
     page.wait_for_timeout(15_000)
     expect(ask(page, HAM)).to_contain_text("该文本被分类为: 正常信息")
     assert set(left_behind()) <= set(others)

@@ -1,4 +1,4 @@
-"""What the chat's server serves, refuses, and says when it cannot start."""
+"""The chat's server answers its own page, refuses other sites, and says in one line why it cannot start."""
 
 import re
 import shutil
@@ -58,7 +58,7 @@ def test_documentation_of_the_api_works_offline(browser, served):
 
 
 def run_app_without_success(folder: Path, **variables: str) -> str:
-    """Start the app where it cannot serve and return the one line it says, checking its exit code."""
+    """Start an app that cannot serve, check that its exit code is 1, and return the one line that it prints."""
     result = subprocess.run(
         app_command(free_port()), cwd=folder, capture_output=True, text=True, timeout=120, env=environment(**variables)
     )

@@ -1,4 +1,4 @@
-"""Recipes set the options, flags override them, and mistakes are told."""
+"""Recipes set the options, flags override them, and mistakes are reported."""
 
 import pytest
 from conftest import REPOSITORY

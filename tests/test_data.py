@@ -1,4 +1,4 @@
-"""What a user relies on about data: right parsing, no leakage, clear errors for their own files."""
+"""Data are parsed correctly, no message is in two splits, and unusable files give clear errors."""
 
 import csv
 import io
@@ -78,7 +78,7 @@ def test_original_protocol_parses_and_keeps_duplicates_as_published(tmp_path):
 
 
 def uci_stand_in(folder: Path) -> Path:
-    """A file with the published counts of UCI's, two pairs of stray quotes among them."""
+    """Write a file with the published counts of UCI's, including two pairs of stray quotes; return its path."""
     quoted = ['ham\t"a quote opens', 'ham\tand closes"'] * 2
     ham = [f"ham\tsee you at {number}" for number in range(4827 - len(quoted))]
     path = folder / "SMSSpamCollection.tsv"
@@ -88,7 +88,7 @@ def uci_stand_in(folder: Path) -> Path:
 
 @pytest.mark.parametrize("whose", ["stand-in", "UCI's"])
 def test_original_protocol_gives_the_published_loaders(tmp_path, tiny_gpt2, monkeypatch, whose):
-    """Batches of 8, the last of training dropped: 130 / 19 / 38, from 1,045 / 149 / 300 messages."""
+    """The 1,045 / 149 / 300 messages make 130 / 19 / 38 batches of 8; training drops its last, smaller batch."""
     path = REPOSITORY / "dataset/SMSSpamCollection.tsv" if whose == "UCI's" else uci_stand_in(tmp_path)
     if not path.is_file():
         pytest.skip("UCI's file was not downloaded")
@@ -232,7 +232,7 @@ def test_sampler_puts_messages_of_like_length_together():
 
 @pytest.fixture
 def target(tmp_path, monkeypatch):
-    """Where the table is written here."""
+    """The file that the review snippets are written to in a test."""
     monkeypatch.setattr(review_snippets, "TARGET", tmp_path / "review_snippets.csv")
     return review_snippets.TARGET
 

@@ -26,7 +26,7 @@ from text_classifier.sources.registry import Mirror
 
 
 def uci_zip(ham: int = UCI_SMS_SPAM_COUNTS["ham"], spam: int = UCI_SMS_SPAM_COUNTS["spam"]) -> bytes:
-    """An archive laid out like UCI's, with that many made-up messages."""
+    """Return an archive like UCI's with these numbers of made-up messages."""
     lines = [f'ham\tmessage "{i}' for i in range(ham)] + [f"spam\toffer {i}" for i in range(spam)]
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as zip_file:
@@ -95,7 +95,7 @@ REVIEWS = {
 
 
 def imdb_archive(extra: dict[str, str] | None = None) -> bytes:
-    """An archive laid out like the IMDB reviews', with what else stands in it and what must not be touched."""
+    """Return an archive like that of the IMDB reviews, with its other files and with entries that must not be used."""
     others = {
         "aclImdb/README": "about",
         "aclImdb/train/unsup/0_0.txt": "A review without a label.",

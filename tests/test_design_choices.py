@@ -1,4 +1,4 @@
-"""The table of design choices: every row is a command that runs, and the table says what the runs say."""
+"""The table of design choices: every row is a valid command, and the table shows the figures of the runs."""
 
 import json
 import os
@@ -71,7 +71,7 @@ def test_table_shows_mean_and_spread_and_what_was_not_run():
 
 @pytest.fixture
 def unfinished(tmp_path, monkeypatch):
-    """A benchmark that writes to a folder of its own, whose first seed of one row is done; `gpt2` cannot be had."""
+    """A benchmark in a temporary folder: one row has finished its first seed, and `gpt2` cannot be fetched."""
     monkeypatch.setattr(design_choices, "RUNS", tmp_path / "runs.jsonl")
     monkeypatch.setattr(design_choices, "TABLE", tmp_path / "table.md")
     monkeypatch.setattr(design_choices, "make_table", lambda rows, runs: str(len(runs)))
@@ -112,7 +112,7 @@ def test_stopping_starts_nothing_new_and_keeps_what_is_finished(unfinished, monk
 
 
 def test_reading_after_the_padding_pads_with_a_token_the_model_reads(tmp_path, tiny_gpt2, messages_csv):
-    """The answer is read at the 120th token, end of text, so another token has to stand for padding."""
+    """The answer is read at the last end-of-text token, so end-of-text must not be the pad token."""
     flags = arguments(tiny_gpt2, messages_csv, "--num_train_epochs", "1")
     command = [sys.executable, "-m", "benchmarks.design_choices", "--read_after_padding", *flags]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}

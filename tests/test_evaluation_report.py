@@ -1,4 +1,4 @@
-"""The figures are the textbook's, and the baseline is a real one."""
+"""The figures follow the textbook definitions, and the TF-IDF baseline really learns."""
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ def test_threshold_is_chosen_on_validation_messages_alone():
 
 
 def test_calibration_error_of_a_case_worked_by_hand():
-    # Two bins: 0.1 on average where 1 of 4 is class 1, 0.9 on average where both are.
+    # There are two bins. In one the mean probability is 0.1 and 1 of 4 is class 1; in the other 0.9 and 2 of 2.
     labels, probabilities = [0, 0, 0, 1, 1, 1], [0.1, 0.1, 0.1, 0.1, 0.9, 0.9]
     means, shares, counts = calibration_bins(labels, probabilities)
     assert means == pytest.approx([0.1, 0.9]) and shares.tolist() == [0.25, 1] and counts.tolist() == [4, 2]
@@ -92,7 +92,11 @@ def test_reliability_chart_shows_every_message():
 
 
 def test_what_two_models_say_together_in_a_case_worked_by_hand():
-    """Of the language model's odds the root counts: 3 times 1/3, 2 times 1/3; one that is all but certain prevails."""
+    """Weight 0.5 takes the root of the language model's odds, and TF-IDF's odds are multiplied with it.
+
+    The roots are 3 and 2, and TF-IDF's odds are 1/3, so the joint odds are 1 and 2/3. In the third message the
+    language model is certain, so it decides.
+    """
     labels = np.array([0, 1, 1])
     ours, theirs = np.array([0.9, 0.8, 1.0]), np.array([0.25, 0.25, 0.2])
     (kept, together) = predictions_together({"test": (labels, ours)}, {"test": (labels, theirs)}, 0.5)["test"]

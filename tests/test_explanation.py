@@ -9,7 +9,7 @@ from text_classifier.inference import Classification, classify, load_tokenizer_a
 
 
 def stub(texts):
-    """Call spam what says 'prize', twice as surely if it says 'call' too; 'mum' speaks against it."""
+    """Answer by words: 'prize' adds 2 to the log odds of spam, 'call' beside it 2 more, and 'mum' takes 1 away."""
     answers = []
     for text in texts:
         log_odds = 2.0 * ("prize" in text) + 2.0 * ("prize" in text and "call" in text) - 1.0 * ("mum" in text)

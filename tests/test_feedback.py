@@ -1,4 +1,4 @@
-"""Corrections are stored, taken back, and learned from without touching what is held out."""
+"""Corrections are stored, can be taken back, and are trained on without changing held-out messages."""
 
 import stat
 
@@ -24,7 +24,7 @@ def test_corrections_are_kept_until_taken_back(feedback_file):
     mistaken = save_feedback(feedback_file, "free prize 🎁 '); DROP TABLE feedback; --", "spam", "ham")
     delete_feedback(feedback_file, mistaken)
     save_feedback(feedback_file, "lone \ud800 surrogate", "ham", "spam")
-    # Opening again keeps what is there.
+    # Opening the file again keeps the corrections in it.
     open_feedback(feedback_file)
     assert read_feedback(feedback_file)["Text"].tolist() == ["Your code is 1234", "lone ? surrogate"]
 

@@ -1,4 +1,4 @@
-"""Whenever a process dies, files and folders are whole."""
+"""Files and folders are whole, whenever a process is killed."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ def test_atomic_path_keeps_the_old_file_when_writing_fails(tmp_path):
 
 
 def run_until_killed(script: str, *argv: str) -> None:
-    """Run Python code that kills itself, or kill it a moment after it has printed `ready`."""
+    """Run Python code that kills itself; if it prints `ready`, kill it a moment later."""
     command, environment = [sys.executable, "-c", script, *argv], {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         if process.stdout.readline():
@@ -45,7 +45,7 @@ def test_atomic_path_keeps_the_old_file_when_killed(tmp_path):
 
 
 def test_killed_at_random_while_exchanging_folders(tmp_path):
-    """Whenever the process dies, the folder is there and whole."""
+    """The folder is there and whole, whenever the process is killed."""
     script = (
         "import itertools, sys, pathlib, text_classifier.files as a\n"
         "target = pathlib.Path(sys.argv[1])\n"

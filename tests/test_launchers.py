@@ -1,4 +1,4 @@
-"""Several processes, and a base from the Hub by its name."""
+"""Training works in several processes, and on a base model from the Hub by its name."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from text_classifier.inference import load_tokenizer_and_model
     ids=["torchrun", "accelerate launch"],
 )
 def test_launchers_count_every_message_once(trained, tmp_path, tiny_gpt2, messages_csv, launcher, processes):
-    """Before the first step the figures are those of the same untrained model in one process."""
+    """The figures before the first step equal those of the same untrained model in one process."""
     result = subprocess.run(
         [sys.executable, "-m", *launcher, str(SCRIPT), *arguments(tiny_gpt2, messages_csv)],
         cwd=tmp_path,
@@ -55,7 +55,7 @@ def newest_log(folder: Path) -> list[dict]:
 
 
 def test_hub_base_by_name_end_to_end(tiny_gpt2, messages_csv, serve, tmp_path):
-    """`gpt2` by its name, tokenizer and weights, from a stand-in of the Hub; then plain PEFT by that name."""
+    """Training gets tokenizer and weights of `gpt2` from a stand-in for the Hub; plain PEFT finds them by that name."""
     environment = {**os.environ, "HF_ENDPOINT": serve(hub_handler({"gpt2": tiny_gpt2})), "HF_HOME": str(tmp_path)}
     command = [sys.executable, str(SCRIPT), *arguments("gpt2", messages_csv)]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)

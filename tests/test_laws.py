@@ -1,4 +1,4 @@
-"""What the contracts in pyproject.toml cannot see: the scripts at the root, and how files find each other."""
+"""Laws that the contracts in pyproject.toml cannot check: for scripts at the root, the import path, file lengths."""
 
 import ast
 import subprocess
@@ -10,7 +10,7 @@ SCRIPTS = sorted(REPOSITORY.glob("*.py"))
 
 
 def imported_by(file) -> set[str]:
-    """Return the modules that a file imports, anywhere in it."""
+    """Return the modules that a file imports, inside functions too."""
     modules = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):

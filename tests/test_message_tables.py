@@ -1,4 +1,4 @@
-"""Files that people drop into the chat are read as they meant them, or refused with the reason."""
+"""Files that people drop into the chat are read as people meant them, or refused with the reason."""
 
 import csv
 import io
@@ -86,7 +86,7 @@ def test_workbook_is_read_with_values_not_formulas(tmp_path):
 
 
 def workbook_saying(replacements: dict[str, str]) -> bytes:
-    """Return a small workbook whose sheet lies about itself."""
+    """Return a small workbook; replacements in the XML of its sheet make it state false sizes or positions."""
     workbook = openpyxl.Workbook()
     workbook.active.append(["text"])
     workbook.active.append(["hello"])

@@ -1,4 +1,4 @@
-"""Bases of several architectures, tuned in several ways, train what they should and load again."""
+"""Base models of several architectures, tuned in several ways, train the right weights and load again."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ from text_classifier.training.config import parse_arguments
 
 
 def test_gpt2_s_activation_in_one_step_changes_no_result(tiny_gpt2):
-    """What the base computes in eight steps; an adapter trained so fits the base as everyone else loads it."""
+    """GELU in one step equals the base model's own in eight, so the adapter fits the base model as others load it."""
     model_args, _, _ = parse_arguments([])
     source = BaseModel(str(tiny_gpt2), tiny_gpt2, "local folder", "")
     tokenizer = gpt_classification_model.load_tokenizer(source, max_length=120)
@@ -68,7 +68,7 @@ BAD = ["terrible", "boring", "a mess", "dull and cold", "stupid", "a waste of ti
 
 @pytest.fixture
 def imdb_csv(tmp_path):
-    """Reviews where the archive of the IMDB reviews would have put them."""
+    """Made-up reviews in the file that the archive of the IMDB reviews would be unpacked to."""
     opinions = [(words, label) for label, all_words in (("positive", GOOD), ("negative", BAD)) for words in all_words]
     rows = [(f"The {subject} is {words}.", label) for subject in SUBJECTS for words, label in opinions]
     file = tmp_path / "dataset/imdb/imdb.csv"
@@ -78,7 +78,10 @@ def imdb_csv(tmp_path):
 
 
 def test_imdb_recipe_on_distilberts_architecture(tmp_path, imdb_csv):
-    """LoRA on q_lin and v_lin, both new layers in full, all else frozen; its own pad token; reloads the same."""
+    """The recipe trains LoRA on q_lin and v_lin, and both new layers in full.
+
+    The tokenizer keeps its own pad token, and the saved model reloads with the same loss.
+    """
     folder = tmp_path / "tiny-distilbert"
     size = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32}
     config = DistilBertConfig(vocab_size=save_wordpiece_tokenizer(folder), **size)
@@ -110,7 +113,7 @@ def test_imdb_recipe_on_distilberts_architecture(tmp_path, imdb_csv):
 
 @pytest.mark.registry
 def test_imdb_recipe_learns_reviews_on_the_fallback_encoder(tmp_path, imdb_csv):
-    """Real weights, from the Hub or the package registry, and sentences unlike those trained on."""
+    """The weights are real, from the Hub or the registry; the sentences are unlike those trained on."""
     recipe, base = str(REPOSITORY / "recipes/imdb_distilbert.yaml"), "sentence-transformers/all-MiniLM-L6-v2"
     flags = ["--model_name_or_path", base, "--learning_rate", "2e-3", "--disable_tqdm", "true"]
     assert run_here(tmp_path, [recipe, *flags]) == 0
@@ -134,7 +137,7 @@ def test_only_the_first_layers_of_a_base_are_used_when_asked_for(tmp_path, tiny_
     answers = classify(test["Text"].tolist(), tokenizer, model)
     spam = [answer.positive_probability for answer in answers]
     assert log_loss(test["Label"], spam) == pytest.approx(report["results"][report["saved"]]["test"]["loss"], abs=1e-5)
-    # As the model card tells users of plain PEFT.
+    # The model card tells users of plain PEFT to pass num_hidden_layers.
     plain = AutoPeftModelForSequenceClassification.from_pretrained(adapter, num_hidden_layers=1, pad_token_id=0)
     batch = tokenizer.pad(encode(["WIN a FREE prize now"], tokenizer, 120), return_tensors="pt")
     with torch.inference_mode():
@@ -190,7 +193,7 @@ def test_other_tunings_train_what_they_name_and_save_a_whole_model(tmp_path, tin
     spam = [answer.positive_probability for answer in classify(test["Text"].tolist(), tokenizer, model)]
     assert log_loss(test["Label"], spam) == pytest.approx(report["results"][report["saved"]]["test"]["loss"], abs=1e-5)
     assert "lora" not in (tmp_path / "lora_model/README.md").read_text().lower().replace("lora_model", "")
-    # A second run may replace what the first one saved.
+    # A second run may replace the model that the first one saved.
     assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags, "--num_train_epochs", "1")) == 0
 
 
@@ -204,13 +207,13 @@ def test_base_with_missing_weights_is_refused(tmp_path, tiny_gpt2, messages_csv,
 
 
 def test_a_base_without_a_head_is_no_classifier(tiny_gpt2):
-    """It would answer with random weights, others at every start."""
+    """Its head would have random weights, new ones at every start."""
     with pytest.raises(ValueError, match="is no classifier"):
         load_tokenizer_and_model(tiny_gpt2)
 
 
 def test_gpt2_small_has_the_documented_number_of_trainable_parameters():
-    """812,544 of 125,253,888, counted on GPT-2 small's real dimensions without allocating them."""
+    """LoRA trains 812,544 of 125,253,888 parameters: counted at GPT-2 small's real size, without allocating memory."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForSequenceClassification, GPT2Config
 

@@ -1,4 +1,4 @@
-"""Pretraining at small size: it learns, it writes, and what it saves is a base like any other."""
+"""Pretraining at small size: the model learns, writes text, and is a base model for the classifier."""
 
 import json
 import math
@@ -39,7 +39,7 @@ SMALL = (
 
 
 def run_here(folder, *argv: str) -> int:
-    """Run the script's main in `folder`; its outputs are relative to it."""
+    """Run the script's `main` in `folder`, where it puts its outputs; return the exit code."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         return main(list(argv))
@@ -51,7 +51,7 @@ def report_of(folder) -> dict:
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
-    """The folder of a finished run."""
+    """The folder of a finished pretraining run."""
     folder = tmp_path_factory.mktemp("pretrained")
     (folder / "story.txt").write_text(STORY)
     assert run_here(folder, "--text_file", "story.txt", *SMALL.split()) == 0
@@ -90,7 +90,7 @@ def test_what_is_saved_is_a_standard_folder(pretrained):
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    # The head is the embedding, as in GPT-2, also after the best checkpoint was loaded.
+    # The head shares the embedding's weights, as in GPT-2, even after the best checkpoint was loaded.
     assert model.lm_head.weight.data_ptr() == model.transformer.wte.weight.data_ptr()
     report = report_of(pretrained)
     assert model.num_parameters() == report["parameters"]
@@ -98,7 +98,7 @@ def test_what_is_saved_is_a_standard_folder(pretrained):
     windows = to_windows(validation, tokenizer, 32)
     batch = {name: torch.stack([window[name] for window in windows]) for name in ("input_ids", "labels")}
     with torch.inference_mode():
-        # Training may have evaluated in bfloat16.
+        # Training may have evaluated in bfloat16, so the two losses may differ a little.
         assert model(**batch).loss.item() == pytest.approx(report["validation_loss"], abs=2e-3)
     card = (folder / "README.md").read_text()
     assert f"{report['validation_loss']:.3f}" in card and report["corpus"]["sha256"] in card
@@ -113,7 +113,7 @@ def test_the_classifier_takes_it_as_its_base(pretrained, tmp_path, messages_csv)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         assert gpt_classification_model.main(argv) == 0
-        # It never replaces the base it stands on.
+        # The adapter must not replace its own base model.
         assert gpt_classification_model.main([*argv, "--adapter_dir", argv[1]]) == 1
     assert (pretrained / MODEL / "model.safetensors").is_file()
     report = json.loads((tmp_path / "results/metrics.json").read_text())
@@ -121,7 +121,7 @@ def test_the_classifier_takes_it_as_its_base(pretrained, tmp_path, messages_csv)
 
 
 def test_same_seed_same_model_and_resuming_changes_nothing(pretrained, tmp_path):
-    """Sample texts, drawn at every evaluation, must not disturb the training's random numbers."""
+    """Sample texts are drawn at every evaluation; they must not change the random numbers of training."""
     shutil.copytree(pretrained / OUTPUT, tmp_path / OUTPUT, ignore=shutil.ignore_patterns("model"))
     shutil.rmtree(tmp_path / OUTPUT / "checkpoint-20")
     (tmp_path / "story.txt").write_text(STORY)
@@ -130,7 +130,7 @@ def test_same_seed_same_model_and_resuming_changes_nothing(pretrained, tmp_path)
     resumed, whole = report_of(tmp_path), report_of(pretrained)
     assert (resumed["resumed_at_step"], whole["resumed_at_step"]) == (10, 0)
     assert resumed["samples"] == whole["samples"] and resumed["untrained_loss"] == whole["untrained_loss"]
-    # Half of the steps were made by another process.
+    # The first half of the steps was made by another run, so the speed counts only the second half.
     tokens = resumed["tokens_per_second"] * resumed["train_seconds"]
     assert tokens == pytest.approx(whole["tokens_per_second"] * whole["train_seconds"] / 2)
     other = tmp_path / "other"
@@ -161,7 +161,7 @@ def test_another_text_or_size_is_not_resumed(pretrained, tmp_path, capsys, chang
     ],
 )
 def test_reported_loss_is_that_of_the_saved_weights(tmp_path, flags):
-    """Also where nothing is evaluated, or the last weights are kept although others were better."""
+    """This holds even if nothing is evaluated, or if the last weights are kept although others were better."""
     (tmp_path / "story.txt").write_text(STORY)
     assert run_here(tmp_path, "--text_file", "story.txt", *SMALL.split(), *flags.split(), "--bf16", "false") == 0
     report, folder = report_of(tmp_path), tmp_path / MODEL
@@ -174,7 +174,7 @@ def test_reported_loss_is_that_of_the_saved_weights(tmp_path, flags):
 
 
 def test_a_run_that_diverges_ends_in_order(tmp_path, capsys):
-    """Infinite perplexity, no sample, but no crash either."""
+    """The perplexity is infinite and there is no sample text, but the run does not crash."""
     (tmp_path / "story.txt").write_text(STORY)
     flags = ["--learning_rate", "1e6", "--max_grad_norm", "1e9", "--load_best_model_at_end", "false"]
     assert run_here(tmp_path, "--text_file", "story.txt", *SMALL.split(), *flags) == 0
@@ -189,7 +189,7 @@ def test_sampling_leaves_the_random_state_and_the_mode(pretrained):
     first = sample_text(model, tokenizer, "The cat", 8, seed=1)
     assert first == sample_text(model, tokenizer, "The cat", 8, seed=1) != sample_text(model, tokenizer, "", 8, seed=1)
     assert torch.equal(torch.random.get_rng_state(), state) and model.training
-    # Of a prompt longer than the model reads the end is kept, so that what is written still fits.
+    # Only the end of a prompt that is too long is kept, so that the new tokens still fit.
     assert sample_text(model, tokenizer, "The cat sat. " * 50 + "The dog", 20, seed=1).count("The dog") == 1
 
 
@@ -212,7 +212,7 @@ def test_windows_hold_the_whole_stream_with_an_end_after_each_document():
     ]
     expected = [*ids[0], tokenizer.eos_token_id, *ids[1], tokenizer.eos_token_id]
     assert stream == expected[: len(stream)] and len(expected) - len(stream) < 4
-    # What a text spells out is text, no end of a document.
+    # An end-of-text token that is spelled out in a text is plain text.
     assert stream.count(tokenizer.eos_token_id) <= 2
 
 
@@ -220,7 +220,7 @@ def test_validation_text_is_the_end_and_never_trained_on():
     assert split_documents(["abcdefghij"], 0.2) == (["abcdefgh"], ["ij"])
     documents = ["a" * 50, "b" * 30, "c" * 15, "d" * 5]
     assert split_documents(documents, 0.1) == (["a" * 50, "b" * 30, "c" * 10], ["c" * 5, "d" * 5])
-    # However unlike the documents' sizes are.
+    # The fraction holds even if the documents differ much in size.
     assert [sum(map(len, part)) for part in split_documents(["a", "b" * 999], 0.1)] == [900, 100]
 
 
@@ -247,7 +247,7 @@ def test_conversations_are_documents_of_one_utterance_a_line(tmp_path):
 
 
 def test_hubs_tokenizer_is_used_where_it_can_be_reached(tmp_path, tiny_gpt2, serve):
-    """In a new process, since huggingface_hub reads its settings when it is imported."""
+    """The script runs in a new process, because huggingface_hub reads its settings when it is imported."""
     (tmp_path / "story.txt").write_text(STORY)
     environment = {
         **os.environ,
@@ -272,7 +272,7 @@ def test_hubs_tokenizer_is_used_where_it_can_be_reached(tmp_path, tiny_gpt2, ser
 
 @pytest.fixture
 def fallback_recipe(tmp_path, monkeypatch):
-    """A recipe for another text, a cache without the story, and an address that does not answer."""
+    """The path of a recipe for another text. The story is not in the cache, and its address does not answer."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(datasets, "THE_VERDICT", RemoteFile("http://127.0.0.1:9/verdict.txt", "0" * 64))
     (tmp_path / "story.txt").write_text(STORY)
@@ -291,7 +291,7 @@ def test_an_unreachable_story_is_replaced_by_the_fallback_recipe_and_that_is_tol
 
 
 def test_flags_count_in_the_chitchat_recipe_too():
-    """A trial of a hundredth of an epoch stays one where the story is replaced."""
+    """A trial run of a hundredth of an epoch stays that short when the fallback recipe replaces the story."""
     recipe = str(REPOSITORY / "recipes/gpt_pretraining_chitchat.yaml")
     *_, training = parse_arguments([recipe, "--num_train_epochs", "0.01"])
     assert (training.num_train_epochs, training.max_steps) == (0.01, -1)

@@ -1,4 +1,4 @@
-"""Scoring on a Ray cluster gives what scoring in one process gives, also when a worker is killed."""
+"""Scoring on a Ray cluster gives the same result as scoring in one process, even if a worker is killed."""
 
 import os
 import re
@@ -21,7 +21,7 @@ ROWS = 40_000
 
 @pytest.fixture
 def messages(tmp_path):
-    """A file with everything that makes CSV hard."""
+    """A CSV file with blank texts, line breaks, quotes, commas, "NA" and emoji."""
     special = ["", "two\nlines", 'a "quoted" word', "a, b", "NA", "你好 👍", "  "]
     texts = special + [f"message {number}, call 0906{number}" for number in range(ROWS - len(special))]
     table = pd.DataFrame({"id": [f"{number:07}" for number in range(ROWS)], "Text": texts})
@@ -48,7 +48,7 @@ def test_nothing_is_lost_or_doubled_when_a_worker_is_killed(messages, tiny_revie
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
     def workers() -> list[psutil.Process]:
-        """The processes that classify; Ray names them after what they do."""
+        """Return the processes that classify: Ray puts the name of their class, `Scorer`, into the command line."""
         return [one for one in psutil.process_iter(["cmdline"]) if "Scorer" in "".join(one.info["cmdline"] or [])]
 
     while process.poll() is None and not list(tmp_path.glob(".scored.csv.parts/*.csv")):

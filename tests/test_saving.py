@@ -1,4 +1,4 @@
-"""A run that is killed while it saves leaves whole files; what is drawn can be drawn of any run."""
+"""A run that is killed while it saves leaves whole files, and the charts can be drawn for any run."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     ],
 )
 def test_killed_at_any_moment_of_saving_leaves_whole_files(trained, tmp_path, tiny_gpt2, messages_csv, moment):
-    """The process kills itself in the middle of a second run's saving; the first run's files must stand."""
+    """A second run kills itself while it saves; each output must then be the first run's or the second's, whole."""
     work = tmp_path / "work"
     shutil.copytree(trained, work)
     old = snapshot(work)

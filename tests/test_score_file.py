@@ -1,4 +1,4 @@
-"""A file of any length is classified by one command, which can be stopped at any moment and goes on."""
+"""One command classifies a file of any length. It can be stopped at any moment, and then goes on."""
 
 import csv
 import json
@@ -25,7 +25,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 
 @pytest.fixture
 def reviews(tmp_path):
-    """Rows of many kinds: quotes, line breaks, commas, blank ones, words like NA."""
+    """A CSV file of reviews with quotes, line breaks, commas, blank texts and words like NA."""
     texts = ["A joy!", 'He said "no",\nand left', "", "NA", "  ", "dull, long", "好看"]
     rows = [
         {"id": number, "text": f"{texts[number % 7]}{number}" if number % 7 in (0, 5) else texts[number % 7]}
@@ -54,7 +54,7 @@ def test_every_row_comes_back_with_its_answer(reviews, tiny_review_adapter, monk
     tokenizer, model = load_tokenizer_and_model(tiny_review_adapter)
     answers = classify(given["text"][~blank].tolist(), tokenizer, model)
     for found, answer in zip(scored["positive_probability"][~blank].astype(float), answers, strict=True):
-        # Served in bfloat16 where the CPU has it.
+        # Scoring computes in bfloat16 where the CPU has it, so the probabilities may differ a little.
         assert found == pytest.approx(answer.positive_probability, abs=0.02)
     assert sorted(path.name for path in reviews.parent.iterdir()) == ["reviews.csv", "scored.csv"]
 
@@ -75,7 +75,7 @@ def test_killed_at_random_it_goes_on_and_nothing_is_lost_or_doubled(tmp_path, ti
             time.sleep(0.01)
         process.kill()
         assert process.wait() == -signal.SIGKILL and not (tmp_path / "scored.csv").exists()
-    # Half a row, as a kill in the middle of writing leaves it.
+    # A process that is killed while it writes leaves half a row.
     with part.open("ab") as file:
         file.write(b"message num")
     result = subprocess.run([*SCORE, *arguments], env=ENVIRONMENT, capture_output=True, text=True)
@@ -132,7 +132,7 @@ def test_mistakes_end_in_one_clear_error_and_leave_nothing(
         (tmp_path / "reviews.csv").write_bytes(content)
     arguments = ["reviews.csv", "--output", "scored.csv", "--text_column", "text"]
     assert main([*arguments, "--adapter_dir", str(tiny_review_adapter), *more]) == 1
-    # A progress bar of loading the weights may come before.
+    # The progress bar of loading the weights may come before the error.
     *_, error = capsys.readouterr().err.splitlines()
     assert error.startswith("Error: ") and re.search(message, error)
     assert os.listdir(tmp_path) == (["reviews.csv"] if content is not None else [])
@@ -149,7 +149,7 @@ def test_answers_do_not_depend_on_what_is_read_together(batch_tokens, tiny_revie
 
 
 def test_weights_of_8_bits_give_nearly_the_same_probabilities(reviews, tiny_review_adapter, tmp_path, capsys):
-    """The same TF-IDF model beside them included."""
+    """This includes a TF-IDF model that answers with the language model."""
     adapter = tmp_path / "adapter"
     shutil.copytree(tiny_review_adapter, adapter)
     texts = pd.read_csv(reviews)["text"].dropna().tolist()

@@ -1,4 +1,4 @@
-"""The adapter in the repository keeps what its model card promises, on messages it never trained on."""
+"""The shipped adapter reaches the figures of its model card, on messages that it was not trained on."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.registry
 
 @pytest.fixture(scope="module")
 def splits(tmp_path_factory):
-    """The splits the adapter was trained on: the mirror's messages, and those of today."""
+    """The splits that the adapter was trained on: the mirror's messages and the present-day messages."""
     folder = str(tmp_path_factory.mktemp("dataset"))
     return load_splits(DataArguments(data_source="mirror", dataset_dir=folder, present_day_messages=True))[0]
 
@@ -64,7 +64,7 @@ def test_at_the_natural_ratio_it_is_accurate_and_not_below_tfidf_on_the_same_mes
     parts = ("left_out_train", "present_day")
     partner = classification_metrics(held_out["Label"], tfidf_probabilities(splits, held_out, *parts))
     assert metrics["accuracy"] >= partner["accuracy"]
-    # TF-IDF as people use it: scikit-learn's default.
+    # This baseline is TF-IDF with scikit-learn's default for C, as most people use it.
     monkeypatch.setattr("text_classifier.tfidf.C", 1.0)
     baseline = classification_metrics(held_out["Label"], tfidf_probabilities(splits, held_out, *parts))
     assert metrics["accuracy"] >= max(0.99, baseline["accuracy"]) and metrics["f1"] >= max(0.96, baseline["f1"])
@@ -73,7 +73,10 @@ def test_at_the_natural_ratio_it_is_accurate_and_not_below_tfidf_on_the_same_mes
 
 
 def test_messages_unlike_the_collection_are_told_apart_better_than_by_tfidf(splits, shipped):
-    """Written for this project and never trained on: letter tricks, present-day phishing, present-day ham."""
+    """The messages were written for this project, and no model was trained on them.
+
+    They have letter tricks, present-day phishing and present-day ham.
+    """
     messages = pd.read_csv(REPOSITORY / "tests/modern_messages.tsv", sep="\t", quoting=csv.QUOTE_NONE)
     assert len(messages) >= 200 and messages["Label"].eq("ham").sum() == len(messages) / 2
     assert not set(messages["Text"]) & set(pd.concat(splits.values())["Text"])

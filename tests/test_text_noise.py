@@ -1,4 +1,4 @@
-"""Letter tricks are undone in serving as in training, and noise keeps what a message says."""
+"""Letter tricks are undone both in training and in serving, and noise keeps the meaning of a message."""
 
 import random
 
@@ -52,10 +52,10 @@ def test_a_saved_tokenizer_reads_like_the_one_trained_with(architecture, tiny_gp
     if architecture == "bert":
         save_wordpiece_tokenizer(folder)
     else:
-        # A class of its own, as gpt2 on the Hub names it.
+        # The folder names GPT-2's own tokenizer class, as `gpt2` on the Hub does.
         AutoTokenizer.from_pretrained(tiny_gpt2).backend_tokenizer.model.save(str(tmp_path))
         GPT2TokenizerFast(vocab=f"{tmp_path}/vocab.json", merges=f"{tmp_path}/merges.txt").save_pretrained(folder)
-        # Older folders hold no more than these.
+        # Older folders have only vocab.json and merges.txt.
         (folder / "tokenizer.json").unlink()
         for name in ("vocab.json", "merges.txt"):
             (tmp_path / name).rename(folder / name)

@@ -1,4 +1,4 @@
-"""Whatever the chat says, it says in both languages."""
+"""The chat has every text in both languages."""
 
 import string
 

@@ -1,4 +1,4 @@
-"""The n-gram model is scikit-learn's, survives saving, and adds to a language model what it should."""
+"""The TF-IDF model equals scikit-learn's, survives saving, and adds its log odds to the language model's."""
 
 import shutil
 
@@ -74,7 +74,7 @@ def test_beside_an_adapter_both_answer(messages, tmp_path, tiny_review_adapter):
 @pytest.mark.parametrize("file", ["tfidf.safetensors", "tfidf_vocabulary.json"])
 @pytest.mark.parametrize("content", [None, b"{}", b'{"words": null}', b'{"words": ["a', b"\xff"])
 def test_an_incomplete_folder_is_refused(messages, tmp_path, tiny_review_adapter, file, content):
-    """Of two that answer together, one must not answer alone."""
+    """The adapter was made to answer with two models, so one of them must not answer alone."""
     folder = tmp_path / "adapter"
     shutil.copytree(tiny_review_adapter, folder)
     give_partner(folder, fit_tfidf(*messages), 0.5)

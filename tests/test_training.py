@@ -1,4 +1,4 @@
-"""A whole run at small size: what it leaves, that it can be repeated, resumed, distributed and killed."""
+"""A whole training run at small size: its files and figures are right, and it can be repeated and resumed."""
 
 import json
 import math
@@ -51,7 +51,7 @@ def test_mistakes_end_in_one_clear_error(tmp_path, tiny_gpt2, messages_csv, caps
     assert not (tmp_path / "lora_model").exists() and (tmp_path / "precious.txt").read_text() == "mine"
 
 
-# ---------------------------------------------------------------------------- what a run leaves
+# ---------------------------------------------------------------------------- files and figures of a run
 
 
 def test_run_leaves_adapter_charts_data_and_report(trained):
@@ -95,7 +95,7 @@ def test_every_held_out_message_is_listed_with_what_each_model_said(trained):
 
 
 def test_the_kept_checkpoint_is_the_best_on_validation(trained):
-    """The one of the lowest loss."""
+    """The best checkpoint is the one with the lowest loss."""
     state = json.loads((trained / "results/checkpoint-18/trainer_state.json").read_text())
     evaluations = [entry for entry in state["log_history"] if entry.get("eval_accuracy") and entry["step"]]
     best = min(evaluations, key=lambda entry: entry["eval_loss"])
@@ -107,7 +107,7 @@ def test_the_kept_checkpoint_is_the_best_on_validation(trained):
 
 
 def test_reloaded_adapter_gives_the_reported_figures(trained):
-    """Saving and reloading changes nothing: the loss on the test split is the trained model's."""
+    """Saving and reloading change nothing: the loss on the test split stays that of the trained model."""
     report = json.loads((trained / "results/metrics.json").read_text())
     tokenizer, model = load_tokenizer_and_model(trained / "lora_model")
     assert model.config.id2label == {0: "ham", 1: "spam"} and not model.training
@@ -151,7 +151,7 @@ def test_answers_do_not_depend_on_the_batch_and_long_texts_are_marked(trained):
     assert [answer.truncated for answer in together] == [False, True, False, False, False, False]
 
 
-# ---------------------------------------------------------------------------- repeat, resume, distribute
+# ---------------------------------------------------------------------------- repeat and resume
 
 
 def test_same_seed_gives_the_same_adapter(trained, tmp_path, tiny_gpt2, messages_csv):
@@ -171,7 +171,7 @@ def test_frozen_weights_stored_in_bfloat16_change_no_result(tmp_path, tiny_gpt2,
         monkeypatch.setattr(gpt_classification_model, "store_frozen_in_bfloat16", replacement)
         (tmp_path / name).mkdir()
         assert run_here(tmp_path / name, argv) == 0
-    # The embeddings are frozen and stay as they are.
+    # The embeddings are frozen too, but stay in float32.
     assert dtypes == {(True, torch.float32), (False, torch.bfloat16), (False, torch.float32)}
     assert_same_adapter(tmp_path / "stored", tmp_path / "converted")
 
@@ -230,24 +230,21 @@ def test_fallback_is_told_in_the_report(tmp_path, tiny_gpt2, messages_csv, monke
 
 def test_early_stopping_ends_a_run_that_no_longer_improves(tmp_path, tiny_gpt2, messages_csv):
     stop = ["--early_stopping_patience", "1", "--learning_rate", "0", "--num_train_epochs", "50"]
-    # The default recipe's way; a run that is stopped keeps its best all the same.
+    # The default recipe sets this too. Early stopping keeps the best checkpoint all the same.
     stop += ["--load_best_model_at_end", "false"]
     assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *stop)) == 0
     training = json.loads((tmp_path / "results/metrics.json").read_text())["training"]
     assert training["steps"] == 10 and training["best_step"] == 5 and training["best_checkpoint"]
 
 
-# ---------------------------------------------------------------------------- killed while saving
-
-
-# ---------------------------------------------------------------------------- charts and architectures
+# ---------------------------------------------------------------------------- messages of an epoch
 
 
 def test_all_messages_of_the_larger_class_can_be_taken_every_epoch(tmp_path, tiny_gpt2, messages_csv):
-    """Of 120 ham and 60 spam, training holds 42 and 42 balanced, and 42 ham that balancing left out.
+    """Training has 42 ham, 42 spam and 42 left-out ham, from 120 ham and 60 spam.
 
-    With all ham each spam message is taken twice, as asked for; otherwise the classes are even as it is.
-    Checkpoints are then compared on the ham that balancing left out of validation as well.
+    With `all`, each spam message is taken twice; with `same` and `fresh` it is not, because the classes are
+    even. With `all`, checkpoints are also compared on the left-out ham of validation.
     """
     steps = {}
     for majority in ("same", "fresh", "all"):
@@ -272,7 +269,7 @@ def test_all_messages_of_the_larger_class_can_be_taken_every_epoch(tmp_path, tin
 
 
 def test_an_epoch_takes_a_third_of_the_messages_of_today(tmp_path, tiny_gpt2):
-    """Besides 1,045 of the collection, balanced: 176 of 526 ham and as many of spam."""
+    """An epoch has 1,045 balanced messages of the collection, and 176 of the 526 present-day ones of each label."""
     (tmp_path / "dataset").mkdir()
     uci_stand_in(tmp_path / "dataset")
     flags = "--majority same --protocol original --num_train_epochs 1 --disable_tqdm true --present_day_messages"
@@ -280,5 +277,5 @@ def test_an_epoch_takes_a_third_of_the_messages_of_today(tmp_path, tiny_gpt2):
     for today in ("true", "false"):
         assert run_here(tmp_path, ["--model_name_or_path", str(tiny_gpt2), *flags.split(), today]) == 0
         steps[today] = json.loads((tmp_path / "results/metrics.json").read_text())["training"]["steps"]
-    # Batches of 16.
+    # A batch has 16 messages.
     assert steps == {"true": math.ceil((1045 + 2 * 176) / 16), "false": math.ceil(1045 / 16)}

@@ -1,4 +1,4 @@
-"""Base weights and tokenizers are found where they can be had, and others are never taken in silence."""
+"""Base weights and tokenizers are found in every source, and other weights are never taken without a word."""
 
 import hashlib
 import http.server
@@ -21,7 +21,11 @@ from text_classifier.sources.weights import resolve_base_model, resolve_base_mod
 
 
 def resolve_in_new_process(name: str, home: Path, **environment: str) -> dict:
-    """Resolve a base in a fresh interpreter: huggingface_hub reads its settings when it is imported."""
+    """Resolve a base model in a new process, because huggingface_hub reads its settings when it is imported.
+
+    Returns:
+        `path`, `source` and `sha256`, or `error` if it cannot be resolved.
+    """
     script = (
         "import sys, json, text_classifier.sources.weights as a\n"
         f"base = a.resolve_base_model({name!r})\n"
@@ -99,7 +103,7 @@ def test_fallback_is_announced_or_forbidden(monkeypatch, tiny_gpt2, caplog):
 
 
 def test_a_mistyped_name_trains_nothing_else(monkeypatch, tiny_gpt2, serve, tmp_path):
-    """Where the Hub answers that it has no such model, and for a path, the fallback is not taken."""
+    """The fallback is not taken if the Hub answers that it has no such model, nor for a path."""
     script = (
         "import sys, text_classifier.sources.weights as a\n"
         "from text_classifier.errors import ArtifactError, UnreachableError\n"
@@ -156,7 +160,7 @@ def test_mirrored_encoder_is_a_whole_folder_of_the_hubs_own_weights(monkeypatch)
     name = "sentence-transformers/all-MiniLM-L6-v2"
     base = resolve_base_model(name)
     assert base.source in ("registry mirror", "Hugging Face Hub")
-    # The Hub lists this checksum for its model.safetensors.
+    # The Hub lists this checksum for its own model.safetensors.
     assert base.sha256 == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
     assert (base.path / "tokenizer.json").is_file() and (base.path / "config.json").is_file()
 

@@ -17,7 +17,7 @@ def arguments(base: Path | str, messages_csv: Path, *more: str) -> list[str]:
 
 
 def run_here(folder: Path, argv: list[str]) -> int:
-    """Run the script's main in `folder`; its outputs are relative to it."""
+    """Run the script's `main` in `folder`, where it puts its outputs; return the exit code."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         return main(argv)

@@ -1,4 +1,4 @@
-"""Fine-tuned text classifiers: load one, classify messages and files with it; below `training/`, make one.
+"""Load a fine-tuned text classifier and classify messages with it; `training/` holds what training needs.
 
 from text_classifier import classify, load_tokenizer_and_model
 

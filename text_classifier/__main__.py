@@ -1,8 +1,8 @@
 """Classify a file of messages.
 
 python -m text_classifier messages.csv --output scored.csv --text_column body
-python -m text_classifier messages.csv --output scored.csv --workers 4             # as processes of a Ray cluster
-python -m text_classifier messages.csv --output scored.csv --ray_address auto --workers 40    # ... on many machines
+python -m text_classifier messages.csv --output scored.csv --workers 4    # 4 Ray processes on this machine
+python -m text_classifier messages.csv --output scored.csv --workers 40 --ray_address auto    # a running cluster
 """
 
 import argparse
@@ -24,7 +24,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line.
 
     Raises:
-        SystemExit: it makes no sense; the reason is printed.
+        SystemExit: the options are wrong, or help was asked for; argparse prints the reason or the help.
     """
     parser = argparse.ArgumentParser(prog="python -m text_classifier", description="Classify the messages of a file.")
     parser.add_argument("file", type=Path, help="a UTF-8 .csv or .tsv with a header")
@@ -47,11 +47,11 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def score_here(options: argparse.Namespace) -> int:
-    """Classify in this process; return the number of rows."""
+    """Classify the file in this process and return the number of rows."""
     tokenizer, model = load_tokenizer_and_model(options.adapter_dir, torch.float32 if options.int8 else fast_dtype())
     sha256 = file_sha256(*sorted(options.adapter_dir.glob("*.safetensors")), options.adapter_dir / "config.json")
     if options.int8:
-        # An extra of its own, and slow to import.
+        # Imported only when needed: it has its own requirements and is slow to import.
         from text_classifier.int8 import Int8Model
 
         model, sha256 = Int8Model(model), f"{sha256} int8"
@@ -59,8 +59,8 @@ def score_here(options: argparse.Namespace) -> int:
 
 
 def score_on_cluster(options: argparse.Namespace) -> int:
-    """Classify on a Ray cluster; return the number of rows."""
-    # An extra of its own, and slow to import.
+    """Classify the file on a Ray cluster and return the number of rows."""
+    # Imported only when needed: it has its own requirements and is slow to import.
     from text_classifier.ray_scoring import connected, score_file_with_ray
 
     with connected(options.ray_address, options.workers):
@@ -70,7 +70,11 @@ def score_on_cluster(options: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Classify a file as the command line says; return the exit code."""
+    """Classify the file that the command line names.
+
+    Returns:
+        The exit code: 0, 1 after an error, or 130 after an interruption.
+    """
     options = parse_options(argv)
     try:
         if options.output.resolve() == options.file.resolve():

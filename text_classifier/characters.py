@@ -1,9 +1,9 @@
-"""Characters that a message can hold and that nothing else can read."""
+"""Replace characters that tokenizers, files and databases cannot read."""
 
 
 def replace_half_surrogates(text: str) -> str:
-    """Put a question mark for each half of a surrogate pair.
+    """Replace each half of a surrogate pair by a question mark.
 
-    A browser can send one; it is no character, so that no tokenizer, file or database takes it.
+    A browser can send such a half. It is not a character, so tokenizers, files and databases refuse it.
     """
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,13 +1,13 @@
-"""What can go wrong where people can mend it: each message says what happened and what to do."""
+"""Errors that the user can fix: each message says what happened and what to do."""
 
 
 class ArtifactError(RuntimeError):
-    """Weights or data could not be had; the message lists what was tried and what to do."""
+    """Weights or data cannot be obtained; the message lists what was tried and what to do."""
 
 
 class UnreachableError(ArtifactError):
-    """The Hub or an address did not answer, so whether it has what is wanted is not known."""
+    """The Hub or an address did not answer, so nobody knows whether it has the weights or data."""
 
 
 class ConfigurationError(ValueError):
-    """The data or the arguments do not allow a training run; the message says what to change."""
+    """Training cannot start with these data or arguments; the message says what to change."""

@@ -1,4 +1,4 @@
-"""Answers that people marked as wrong: one SQLite file, written by the chat, read by the training script."""
+"""Store corrections in one SQLite file: the chat writes the answers that people correct, training reads them."""
 
 import contextlib
 import os
@@ -29,10 +29,10 @@ def _connection(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def open_feedback(path: Path) -> None:
-    """Create the file if it is not there, readable by its owner alone: it holds people's messages.
+    """Create the file if it does not exist. Only its owner may read it, because it holds people's messages.
 
     Raises:
-        OSError, sqlite3.Error: the file cannot be created, or is something else.
+        OSError, sqlite3.Error: the file cannot be created, or it is not an SQLite file.
     """
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     with _connection(path) as connection:
@@ -49,17 +49,17 @@ def save_feedback(path: Path, text: str, given_label: str, right_label: str) -> 
 
 
 def delete_feedback(path: Path, feedback_id: int) -> None:
-    """Take a correction back."""
+    """Delete a correction."""
     with _connection(path) as connection:
         connection.execute("DELETE FROM feedback WHERE id = ?", (feedback_id,))
 
 
 def read_feedback(path: Path) -> pd.DataFrame:
-    """Return the corrections as columns `Label` (the right one) and `Text`, the latest of each text.
+    """Return the corrections as columns `Label` (the right label) and `Text`; for each text only the latest one.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file holds no feedback.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not a feedback file.
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no feedback file {path}.")

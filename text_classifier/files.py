@@ -1,4 +1,4 @@
-"""Files that are never half-written, and their checksums."""
+"""Write files so that they are never half-written, and compute checksums."""
 
 import contextlib
 import ctypes
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def file_sha256(*paths: Path) -> str:
-    """Return the SHA-256 (hex) of the given files' bytes, one after the other."""
+    """Return one SHA-256 (hex) of the bytes of all given files, in their order."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
@@ -24,24 +24,24 @@ def file_sha256(*paths: Path) -> str:
 
 @contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Yield a scratch path beside `target` that becomes `target` when the block ends without error.
+    """Yield a temporary path beside `target` and rename it to `target` if the block ends without error.
 
-    Whoever reads `target` sees the old file or the whole new one; a killed process leaves no more than
-    a scratch folder. For a folder, create the yielded path as one; `target` must not exist then.
+    A reader of `target` sees the old file or the whole new one. A killed process leaves only a temporary folder
+    behind. To write a folder, create it at the yielded path; then `target` must not exist.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch_dir:
-        # The suffix stays: matplotlib and pandas read the format from it.
+        # The name keeps its suffix, because matplotlib and pandas read the format from it.
         scratch = Path(scratch_dir) / target.name
         yield scratch
         os.replace(scratch, target)
 
 
 def exchange_folder(new: Path, target: Path) -> None:
-    """Put the folder `new` in the place of `target`, removing the old one.
+    """Put the folder `new` in the place of `target` and delete the old folder.
 
-    On Linux the two change names in one system call, so there is no instant at which a killed process
-    leaves `target` missing; elsewhere there is one between two renames.
+    On Linux one system call swaps the two names, so `target` always exists, even if the process is killed.
+    Other systems need two renames, and `target` is missing for an instant between them.
     """
     if not target.exists():
         os.replace(new, target)
@@ -61,7 +61,7 @@ def exchange_folder(new: Path, target: Path) -> None:
 
 
 def write_json(content: dict, path: Path) -> None:
-    """Write JSON in one piece, in a folder that is made if it is not there."""
+    """Write JSON in one piece; a missing folder is created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as scratch:
         scratch.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Use a trained adapter: load it once, merge it into its base, and classify messages with it."""
+"""Load a trained adapter, merge it into its base model, and classify messages."""
 
 import contextlib
 import warnings
@@ -25,11 +25,12 @@ from text_classifier.characters import replace_half_surrogates
 from text_classifier.sources.weights import resolve_base_model
 from text_classifier.tfidf import load_tfidf
 
-# Read together. Fewer leave the cores idle; with more, attention to other messages, which is computed and
-# thrown away, takes longer than it saves.
+# Tokens of one batch. Smaller batches leave the CPU cores idle. Larger batches are slower too, because attention
+# between different messages is computed and then thrown away.
 _BATCH_TOKENS = 256
 
-# Decoders whose classification head reads the last token: their messages need no padding.
+# Decoders, and the attribute that holds each one's body. Their classification head reads the last token of a message,
+# so messages can stand end to end in one row, without padding.
 _PACKABLE = {"gpt2": "transformer", "llama": "model"}
 
 
@@ -39,34 +40,34 @@ class Classification:
 
     label: str
     positive_probability: float
-    """Of class 1 (spam), between 0 and 1; `label` is class 1 where it reaches the decision threshold."""
+    """Probability of class 1 (spam), from 0 to 1; `label` is class 1 if this reaches the decision threshold."""
     truncated: bool
-    """Whether the message was longer than the language model reads."""
+    """Whether the message was too long, so that the language model did not read its end."""
 
 
 def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> BatchEncoding:
-    """Tokenise messages, in training and in serving alike.
+    """Tokenise messages. Training and serving both call this function, so the model always reads the same tokens.
 
     Args:
         texts: n messages.
-        max_length: cut after this many tokens; None keeps them whole.
+        max_length: cut each message after this many tokens; None keeps it whole.
 
     Returns:
-        `input_ids` and `attention_mask`: n lists of token ids, not padded.
+        `input_ids` and `attention_mask`: n lists each, not padded.
     """
     if not texts:
         return BatchEncoding({"input_ids": [], "attention_mask": []})
     texts = [replace_half_surrogates(text) for text in texts]
-    # A message that spells out a special token such as <|endoftext|> is text like any other.
+    # If a message spells out a special token such as <|endoftext|>, that is ordinary text.
     return tokenizer(texts, truncation=max_length is not None, max_length=max_length, split_special_tokens=True)
 
 
 @contextlib.contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Keep two messages from alarming people: neither names anything they could or should change.
+    """Hide two messages that worry people although nothing is wrong.
 
-    transformers reports that the base lacks the classification head (it is new, or comes with the
-    adapter), and warns that PEFT 0.21 asks it by an attribute's old name.
+    transformers reports that the base model lacks the classification head, but the head is new or comes with the
+    adapter. It also warns that PEFT 0.21 uses the old name of an attribute.
     """
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
@@ -79,10 +80,10 @@ def quiet_loading() -> Iterator[None]:
 
 
 def fast_dtype() -> torch.dtype:
-    """Return the number format that this machine's CPU multiplies fastest without changing labels.
+    """Return the number format in which this machine's CPU multiplies fastest; the labels stay the same.
 
-    bfloat16 where there are instructions for it (AVX-512 BF16, AMX), else float32: emulated, bfloat16
-    would be slower. `benchmarks/chat_load.py` measures both the gain and that labels agree.
+    It is bfloat16 if the CPU has instructions for it (AVX-512 BF16 or AMX). Otherwise it is float32, because emulated
+    bfloat16 is slower. `python -m benchmarks.chat_load` measures the speed and how many labels agree.
     """
     instructions = torch.cpu.get_capabilities()
     native = instructions.get("avx512_bf16") or instructions.get("amx_bf16")
@@ -94,18 +95,17 @@ def load_tokenizer_and_model(
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """Load an adapter folder and merge it into its base model, ready to classify (eval mode).
 
-    A folder with a whole model, which other kinds of tuning than LoRA save, is loaded as it is. The TF-IDF model
-    that answers together with either, if its config has a `language_model_weight`, becomes the model's attribute
-    `tfidf`; otherwise that is None.
+    Tunings other than LoRA save a whole model, which is loaded as it is. The returned model has an attribute `tfidf`:
+    the TF-IDF model if the config has a `language_model_weight`, else None.
 
     Args:
-        adapter_dir: as the training script saves it.
-        dtype: of the merged weights; merging itself is done in float32.
+        adapter_dir: a folder that the training script saved.
+        dtype: number format of the returned weights; merging is done in float32.
 
     Raises:
-        FileNotFoundError: there is no such folder, or it holds neither an adapter nor a model.
-        ArtifactError: the base model cannot be had.
-        ValueError, OSError: the folder's files are damaged, or hold a model without a classification head.
+        FileNotFoundError: the folder does not exist, or it holds neither an adapter nor a model.
+        ArtifactError: the base model cannot be obtained.
+        ValueError, OSError: the folder's files are damaged, or its model has no classification head.
     """
     adapter_dir = Path(adapter_dir)
     is_adapter = (adapter_dir / CONFIG_NAME).is_file()
@@ -130,35 +130,35 @@ def load_tokenizer_and_model(
 
 
 def decision_threshold(model: PreTrainedModel) -> float:
-    """Return the probability of class 1 from which the adapter calls a message class 1; 0.5 if it has none."""
+    """Return the adapter's decision threshold, the lowest probability that makes a message class 1; 0.5 by default."""
     return getattr(model.config, "decision_threshold", 0.5)
 
 
 def decide(positive_probability: float, threshold: float, id2label: dict[int, str]) -> tuple[str, float]:
-    """Return the label at a threshold, and the probability of that label."""
+    """Return the label at a decision threshold, and the probability of that label."""
     if positive_probability >= threshold:
         return id2label[1], positive_probability
     return id2label[0], 1 - positive_probability
 
 
 def joint_log_odds(language_model: np.ndarray, tfidf: np.ndarray, weight: float) -> np.ndarray:
-    """Return what the two models say together of n messages: their log odds of class 1 added, shape (n,).
+    """Add the two models' log odds of class 1 and return the sums for n messages, shape (n,).
 
     Args:
         language_model, tfidf: log odds of class 1, shape (n,).
-        weight: of the language model, which is too sure of itself.
+        weight: factor for the language model's log odds, because the language model is overconfident.
     """
     return weight * language_model + tfidf
 
 
 def classify(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> list[Classification]:
-    """Classify n messages and return n answers in their order.
+    """Classify n messages and return n answers in the same order.
 
-    A message is class 1 when its probability reaches the adapter's `decision_threshold`. Where a TF-IDF model
-    belongs to the adapter, its log odds are added to the language model's, which the config gives a weight.
+    A message is class 1 if its probability reaches the adapter's `decision_threshold`. If the adapter has a TF-IDF
+    model, the log odds of both models are added; the config's `language_model_weight` multiplies the language model's.
 
     Args:
-        model: with its attribute `tfidf`; or an `int8_model.Int8Model`.
+        model: a model from `load_tokenizer_and_model`, or a `text_classifier.int8.Int8Model`.
 
     Raises:
         ValueError: a message is empty.
@@ -193,7 +193,10 @@ def classify(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: Pr
 
 
 def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Yield the indices of messages of like length, so many that padded they have at most `batch_tokens`, or one."""
+    """Yield batches of message indices; the messages of a batch have similar lengths.
+
+    A batch has at most `batch_tokens` tokens after padding. A message longer than that is a batch of its own.
+    """
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
         if batch and (len(batch) + 1) * lengths[index] > batch_tokens:
@@ -205,9 +208,10 @@ def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
 
 
 def _packed_logits(input_ids: Sequence[Sequence[int]], model: PreTrainedModel) -> torch.Tensor:
-    """Return the logits, shape (n, 2), of n messages laid end to end in one row.
+    """Return the logits, shape (n, 2), of n messages that stand end to end in one row.
 
-    Positions that start anew tell transformers where a message begins: none sees another.
+    Positions start at 0 again with each message. This tells transformers where a message begins, so that messages
+    do not attend to each other.
     """
     ids = torch.tensor([[token for message in input_ids for token in message]], device=model.device)
     positions = torch.tensor([[position for message in input_ids for position in range(len(message))]])

@@ -1,6 +1,7 @@
-"""A classifier with weights of 8 bits, run by OpenVINO: faster on CPUs, and with other rounding.
+"""Run a classifier with 8-bit weights in OpenVINO: it is faster on CPUs, and its probabilities differ a little.
 
-An extra, for `text_classifier.py --int8`; `benchmarks/scoring.py` measures what it gains and how many labels change.
+`python -m text_classifier --int8` uses it, and requirements/int8.txt installs what it needs.
+`python -m benchmarks.scoring` measures its speed and how many labels stay the same.
 """
 
 import logging
@@ -16,15 +17,16 @@ from text_classifier.inference import fast_dtype, quiet_loading
 
 
 class Int8Model:
-    """Stands in for a model in `text_classifier.classify`.
+    """A model that `text_classifier.classify` accepts in place of a PyTorch model.
 
-    Weights are stored as 8-bit integers, one scale and zero point for each row; activations are rounded on the fly.
+    Weights are stored as 8-bit integers, with one scale and one zero point per row. Activations are rounded while the
+    model runs.
 
     Args:
-        model: a classifier in float32; not to be used afterwards.
+        model: a classifier in float32; it must not be used afterwards.
     """
 
-    # More than plain PyTorch reads at a time: here the cores are idle for longer between batches.
+    # More than `inference._BATCH_TOKENS`, because here the cores are idle for longer between batches.
     batch_tokens = 1024
     device = torch.device("cpu")
 
@@ -34,8 +36,8 @@ class Int8Model:
         model.config.use_cache = False
         example = torch.ones(2, 3, dtype=torch.long)
         with quiet_loading(), warnings.catch_warnings():
-            # OpenVINO traces, which PyTorch would do otherwise now, and warns of every branch: they are the same
-            # for all batches.
+            # OpenVINO uses PyTorch's tracing, which is deprecated. Tracing also warns that other inputs could take
+            # other branches of the code, but all batches take the same ones.
             warnings.simplefilter("ignore", torch.jit.TracerWarning)
             warnings.filterwarnings("ignore", message=r"`torch\.jit\.trace", category=DeprecationWarning)
             converted = openvino.convert_model(model, example_input={"input_ids": example, "attention_mask": example})

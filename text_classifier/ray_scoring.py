@@ -1,7 +1,7 @@
-"""Classify a file on a Ray cluster: several machines, or several processes of this one.
+"""Classify a file on a Ray cluster: on several machines, or in several processes on this machine.
 
-Ray reads the file piece by piece, restarts workers that die and repeats what they had not finished. The file and the
-result have to be on storage that all machines share.
+Ray reads the file piece by piece. It restarts workers that die and repeats their unfinished work. The file and the
+result must be on storage that all machines share.
 """
 
 import contextlib
@@ -20,12 +20,12 @@ from text_classifier.inference import fast_dtype, load_tokenizer_and_model
 from text_classifier.scoring import ROWS_PER_CHUNK, as_csv, score_table
 from text_classifier.tables import check_columns, is_tab_separated, read_table
 
-# What every machine needs of this repository.
+# The part of this repository that Ray copies to every machine.
 PACKAGE = Path(__file__).parent
 
 
 class Scorer:
-    """A worker: loads the adapter once and classifies tables."""
+    """A Ray worker. It loads the adapter once and then classifies tables."""
 
     def __init__(self, adapter_dir: str, text_column: str):
         self.text_column = text_column
@@ -37,15 +37,15 @@ class Scorer:
 
 @contextlib.contextmanager
 def connected(address: str | None, workers: int) -> Iterator[None]:
-    """Connect to a Ray cluster for the length of a block.
+    """Connect to a Ray cluster, and disconnect when the block ends.
 
     Args:
-        address: of a running one; None starts one on this machine.
-        workers: for which a started one has cores.
+        address: address of a running cluster; None starts a cluster on this machine.
+        workers: number of workers that a cluster started here must have CPU cores for.
     """
     runtime = {"runtime_env": {"py_modules": [str(PACKAGE)]}, "log_to_driver": False}
     if address is None:
-        # One core more than the workers have: something has to read the file.
+        # One core more than the workers need, because Ray also has to read the file.
         runtime |= {"num_cpus": workers + 1, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     ray.init(address, **runtime)
     try:
@@ -58,8 +58,8 @@ def score_file_with_ray(source: Path, target: Path, adapter_dir: Path, text_colu
     """Classify the messages of a .csv or .tsv on the connected cluster, and return how many rows were written.
 
     Args:
-        target: a .csv; it appears when all rows are done, in the order of the source.
-        workers: processes that hold a model each, of one CPU core each.
+        target: the .csv to write; it appears when all rows are done, and has them in the order of the source.
+        workers: number of processes; each one holds a model and uses one CPU core.
 
     Raises:
         ValueError: the source cannot be read, lacks the column or has no rows.
@@ -68,7 +68,7 @@ def score_file_with_ray(source: Path, target: Path, adapter_dir: Path, text_colu
     check_columns(source, first.columns, text_column=text_column)
     if not len(first):
         raise ValueError(f"{source} has no rows.")
-    # An adapter that cannot be loaded shows here, before any worker starts.
+    # Load the adapter here once, so that an error in it is reported before any worker starts.
     load_tokenizer_and_model(adapter_dir)
     parts = target.with_name(f".{target.name}.parts")
     shutil.rmtree(parts, ignore_errors=True)
@@ -84,7 +84,7 @@ def _classify_in_parts(
 ) -> None:
     context = DataContext.get_current()
     context.execution_options.preserve_order = True
-    # As `read_table` reads: everything is text, what is empty is empty, and a .tsv has no quoting.
+    # Read the file as `read_table` does: every cell is text, an empty cell is "", and a .tsv has no quoting.
     layout = {"delimiter": "\t", "quote_char": False} if is_tab_separated(source) else {"newlines_in_values": True}
     rows = ray.data.read_csv(
         str(source),
@@ -106,7 +106,7 @@ def _classify_in_parts(
 
 
 def _join(parts: Path, target: Path) -> int:
-    """Put the parts, whose names are in the order of the rows, into one file; return the number of rows."""
+    """Join the parts into one file and return the number of rows; the parts' names sort in the order of the rows."""
     written = 0
     with atomic_path(target) as scratch, scratch.open("wb") as output:
         for part in sorted(parts.glob("*.csv")):

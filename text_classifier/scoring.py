@@ -16,19 +16,20 @@ from text_classifier.files import file_sha256
 from text_classifier.inference import Classification, classify
 from text_classifier.tables import check_columns, read_table
 
-# Enough to sort by length, few enough to lose when a run is stopped.
+# Large enough to sort messages by length, small enough that a stopped run loses little work.
 ROWS_PER_CHUNK = 1024
 
 
 def add_answers(
     table: pd.DataFrame, answers: Sequence[Classification | None], labels: Sequence[str | None], positive_label: str
 ) -> pd.DataFrame:
-    """Return the table with columns for label, probability of `positive_label` and truncation.
+    """Return the table with three more columns: label, probability of `positive_label`, and truncation.
 
     Args:
         table: n messages.
         answers: n answers, None for a message that was not classified.
-        labels: n labels, at the threshold of the person who asked.
+        labels: n labels, None for a message that was not classified. They can differ from the labels in `answers`,
+            because a chat user can set another decision threshold.
         positive_label: name of class 1.
     """
     added = {
@@ -47,7 +48,7 @@ def add_answers(
 def score_table(
     table: pd.DataFrame, text_column: str, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
 ) -> pd.DataFrame:
-    """Return the table with an answer to each message, at the adapter's threshold; to an empty one, none."""
+    """Return the table with an answer to each message at the adapter's decision threshold; empty messages get none."""
     texts = table[text_column].tolist()
     filled = [index for index, text in enumerate(texts) if text.strip()]
     answers: list[Classification | None] = [None] * len(texts)
@@ -59,7 +60,7 @@ def score_table(
 
 
 def as_csv(table: pd.DataFrame, header: bool) -> bytes:
-    """Return rows of the result as they are written, with or without the names of their columns."""
+    """Return the rows as CSV bytes, with or without a header."""
     return table.to_csv(index=False, header=header, lineterminator="\n").encode()
 
 
@@ -71,16 +72,18 @@ def score_file(
     text_column: str,
     model_sha256: str,
 ) -> int:
-    """Classify the messages of a .csv or .tsv of any length, and return how many rows were written to a .csv.
+    """Classify the messages of a .csv or .tsv of any length, and return how many rows were written.
 
-    Only some rows are in memory at a time. Until all is done, what is done stands in `target`.part, and a
-    run that was stopped goes on from there.
+    Only some rows are in memory at a time. Until all rows are done, the finished rows stand beside `target` in a file
+    that ends in .part. If a run is stopped, the next one continues from there.
 
     Args:
-        model_sha256: of the adapter: rows of another are not continued.
+        target: the .csv to write.
+        model_sha256: checksum of the adapter; a run with another adapter is not continued.
 
     Raises:
-        ValueError: the source cannot be read, lacks the column, or the unfinished file is of something else.
+        ValueError: the source cannot be read, lacks the column or has no rows, or the unfinished file belongs to
+            another source, column or adapter.
     """
     part, state_file = (target.with_name(f"{target.name}{suffix}") for suffix in (".part", ".part.json"))
     task = {"source": file_sha256(source), "model": model_sha256, "text_column": text_column}
@@ -89,7 +92,7 @@ def score_file(
         state = json.loads(state_file.read_text(encoding="utf-8"))
         if state["task"] != task:
             raise ValueError(f"{part} is of another file or adapter. Finish that, or remove it and {state_file.name}.")
-    # All is read once before: what is wrong with row 90,000 shows at once, not after an hour.
+    # Read the whole file once first, so that an error in row 90,000 shows at once and not after an hour.
     total = 0
     for table in read_table(source, ROWS_PER_CHUNK):
         check_columns(source, table.columns, text_column=text_column)
@@ -100,7 +103,7 @@ def score_file(
         part.open("ab") as output,
         tqdm(total=total, initial=state["rows"], unit=" messages", disable=None) as progress,
     ):
-        # What a stopped run wrote after it last took note.
+        # Cut off rows that a stopped run wrote after it last saved its state.
         output.truncate(state["bytes"])
         rows = 0
         for table in read_table(source, ROWS_PER_CHUNK):
@@ -112,7 +115,7 @@ def score_file(
             output.flush()
             os.fsync(output.fileno())
             state |= {"rows": rows, "bytes": output.tell()}
-            # Always the same scratch file, so that a killed run's is used again.
+            # The temporary file always has the same name, so the next run overwrites what a killed run left.
             scratch = state_file.with_suffix(".new")
             scratch.write_text(json.dumps(state), encoding="utf-8")
             os.replace(scratch, state_file)

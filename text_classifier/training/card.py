@@ -1,11 +1,11 @@
-"""The model card: what a run says of itself to people who find the folder it saved."""
+"""Write the model card, which describes a run to people who find the folder that it saved."""
 
 from huggingface_hub import EvalResult, ModelCardData
 from scipy.stats import binomtest
 
 from text_classifier.tfidf import TFIDF_MAX_CHARACTERS
 
-# What a card says of the data sets that are known.
+# Sentences about the data sets that this project knows.
 KNOWN_LIMITS = {
     "sms_spam": (
         "The collection's messages are in English and date from before 2012, many from Singapore: other languages and "
@@ -29,7 +29,7 @@ DATA_LICENCES = {
 
 
 def model_card(report: dict) -> str:
-    """Write the README.md of an adapter folder from the report of the run that made it."""
+    """Return the text of an adapter folder's README.md, made from the report of the run that saved the folder."""
     sections = {
         "Intended use": _intended_use(report),
         "Figures": f"{report['table']}\n\n{_explain_figures(report)}",
@@ -51,7 +51,7 @@ def _has_partner(report: dict) -> bool:
 
 
 def _metadata(report: dict) -> ModelCardData:
-    """Return what the Hub reads: base model, licence, language, and the figures of the test split."""
+    """Return the metadata that the Hub reads: base model, licence, language, and the figures of the test split."""
     base, data, test = report["base_model"], report["data"], report["results"][report["saved"]]["test"]
     tuning, positive = report["training"]["tuning"], report["label_names"][1]
     return ModelCardData(

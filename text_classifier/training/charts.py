@@ -1,4 +1,4 @@
-"""The charts of training_metrics.pdf."""
+"""Draw the charts of training_metrics.pdf."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from text_classifier.files import atomic_path
 from text_classifier.training.evaluation import calibration_bins, calibration_error
 
 SIZE = (11, 4.6)
-"""Of a page, in inches."""
+"""Width and height of a page in inches."""
 
 # Name of each chart -> keys of its train and validation curves in the log.
 CHARTS = {"Accuracy": ("train_accuracy", "eval_accuracy"), "Loss": ("loss", "eval_loss")}
@@ -36,19 +36,20 @@ def plot_metrics(
     charts: dict[str, tuple[str, str]] | None = None,
     more_pages: Sequence[Figure] = (),
 ) -> None:
-    """Draw accuracy and loss over training steps or epochs, train solid blue and validation dashed orange.
+    """Draw accuracy and loss over training steps or epochs: train solid blue, validation dashed orange.
 
     Args:
-        log_history: `trainer.state.log_history`; may hold one evaluation or none.
-        pdf_file: where to save the charts.
-        title: line above them.
-        best_step: the checkpoint that was kept, marked in all.
-        over: the horizontal axis.
-        per_step: what a second axis, above, counts, and how many a step takes: `("Examples seen", 16)`.
-        charts: other charts than `CHARTS`.
-        more_pages: drawn elsewhere, to come after this one.
+        log_history: `trainer.state.log_history`; it may hold one evaluation or none.
+        pdf_file: file to save the charts to.
+        title: line above the charts.
+        best_step: step of the checkpoint that was kept; it is marked in every chart.
+        over: unit of the horizontal axis.
+        per_step: for a second horizontal axis above: what it counts, and how many of these a step takes, such as
+            `("Examples seen", 16)`.
+        charts: charts to draw instead of `CHARTS`.
+        more_pages: finished pages that come after this one.
     """
-    # Where the run ended, in steps and on the axis that is drawn: they are proportional.
+    # Steps and epochs are proportional, so the last log entry tells how many steps an epoch has.
     last = max(log_history, key=lambda entry: entry["step"], default={"step": 0, "epoch": 0.0})
     steps_per_unit = last["step"] / last["epoch"] if over == "epoch" and last.get("epoch") else 1
     charts = charts or CHARTS
@@ -87,7 +88,7 @@ def _set_scales(axes: Axes, name: str) -> None:
     if name == "Accuracy":
         axes.set_ylim(0, 1.03)
     elif name == "Perplexity" and axes.lines:
-        # It falls by orders of magnitude.
+        # Perplexity falls by orders of magnitude.
         axes.set_yscale("log")
     else:
         axes.set_ylim(bottom=0)
@@ -103,7 +104,7 @@ def _add_axis_above(axes: Axes, counted: str, per_step: int, steps_per_unit: flo
 def _show_what_is_above(
     axes: Axes, level: float, log_history: list[dict], keys: Sequence[str], steps_per_unit: float
 ) -> None:
-    """Enlarge the top of a chart of accuracy in its empty lower half: a run soon gets there, and stays."""
+    """Enlarge the top of an accuracy chart in its empty lower half, because accuracy soon gets there and stays."""
     high = [entry["step"] / steps_per_unit for entry in log_history for key in keys if entry.get(key, 0) >= level]
     if len(set(high)) < 2:
         return
@@ -117,7 +118,7 @@ def _show_what_is_above(
 
 
 def _save_pages(figures: Sequence[Figure], pdf_file: Path, title: str) -> None:
-    # Type 42 embeds fonts as outlines that stay text: searchable, sharp at any size.
+    # Font type 42 keeps text as outlined text, which is searchable and sharp at any size.
     metadata = {"Title": title, "CreationDate": None}
     with (
         matplotlib.rc_context({"pdf.fonttype": 42}),
@@ -129,7 +130,7 @@ def _save_pages(figures: Sequence[Figure], pdf_file: Path, title: str) -> None:
 
 
 def run_labels(report: dict, trainer: Trainer) -> dict:
-    """Return title, axes and marks of a fine-tuning run's charts, as arguments of `plot_metrics`."""
+    """Return the arguments of `plot_metrics` that set title, axes and marks for a fine-tuning run."""
     args, training = trainer.args, report["training"]
     return {
         "title": f"{report['base_model']['name']} + {training['trained_part']} on {report['data']['name']}",
@@ -143,7 +144,7 @@ def run_labels(report: dict, trainer: Trainer) -> dict:
 
 
 def reliability_page(report: dict, labels: np.ndarray, probabilities: np.ndarray) -> Figure:
-    """Draw the reliability of the saved model on n held-out messages; see `plot_reliability`."""
+    """Draw how reliable the saved model's probabilities of n held-out messages are; see `plot_reliability`."""
     model = f"{report['base_model']['name']} + {report['training']['trained_part']}"
     model += " + TF-IDF" if report["language_model_weight"] is not None else ""
     title = f"Held-out messages, {model} on {report['data']['name']}"
@@ -151,10 +152,13 @@ def reliability_page(report: dict, labels: np.ndarray, probabilities: np.ndarray
 
 
 def plot_reliability(labels: np.ndarray, probabilities: np.ndarray, positive_label: str, title: str) -> Figure:
-    """Draw whether probabilities mean what they say: the share of class 1 over the probability given to it.
+    """Draw the share of class 1 over its predicted probability, and a histogram of the probabilities.
+
+    The share equals the probability if the model is perfectly calibrated.
 
     Args:
-        labels, probabilities: of n held-out messages, shape (n,); see `calibration_bins`.
+        labels, probabilities: labels and probabilities of class 1 of n held-out messages, shape (n,); see
+            `calibration_bins`.
     """
     figure = Figure(figsize=SIZE, layout="constrained")
     reliability, histogram = figure.subplots(1, 2)
@@ -169,7 +173,7 @@ def _draw_reliability(axes: Axes, labels: np.ndarray, probabilities: np.ndarray,
     axes.plot([0, 1], [0, 1], color="gray", linestyle=":", label="Perfectly calibrated")
     axes.plot(means, shares, color="tab:blue", marker="o", label="Measured, by bins")
     for mean, share, count in zip(means, shares, counts, strict=True):
-        # Towards the middle of the chart, where there is room.
+        # The number stands on the side towards the middle of the chart, because there is room.
         right, up = mean < 0.5, share < 0.5
         axes.annotate(
             f"{count:,}",

@@ -1,6 +1,6 @@
-"""The options of a training run: a recipe sets them, flags override it.
+"""The options of a training run: a recipe sets them, and flags override the recipe.
 
-`parse_recipe` serves both training scripts; the options of pretraining stand in `pretraining_config`.
+`parse_recipe` serves both training scripts. `pretraining_config` holds the options of pretraining.
 """
 
 import argparse
@@ -124,10 +124,10 @@ class FineTuningArguments(TrainingArguments):
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows each option once, and its default where it has one."""
+    """Show each option under one name only, with its default if it has one."""
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        # HfArgumentParser also takes every name with hyphens.
+        # HfArgumentParser adds a second name with hyphens to every option; the help shows only the first name.
         return f"{action.option_strings[0]} {self._format_args(action, action.dest.upper())}".strip()
 
     def _get_help_string(self, action: argparse.Action) -> str:
@@ -135,7 +135,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 
 
 class RecipeParser(HfArgumentParser):
-    """`HfArgumentParser` for a recipe and flags; its help begins with what a person needs.
+    """An `HfArgumentParser` for a recipe and flags, whose help begins with our own options.
 
     Attributes:
         recipe_options: names of the options that the recipe sets.
@@ -144,7 +144,7 @@ class RecipeParser(HfArgumentParser):
     recipe_options: Sequence[str] = ()
 
     def format_help(self) -> str:
-        """Lay the help out: our own options, then what the recipe sets of training, then all else of transformers."""
+        """Return the help: our own options, then the options of transformers that the recipe sets, then all others."""
         of_transformers = [entry.name for entry in dataclasses.fields(TrainingArguments)]
         sections = {}
         for kind in self.dataclass_types:
@@ -165,21 +165,21 @@ class RecipeParser(HfArgumentParser):
 
 
 def split_recipe(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Return the recipe, if the first argument is one (.yaml), and the flags."""
+    """Return the recipe (None if the first argument is not a .yaml or .yml) and the flags."""
     named = bool(argv) and argv[0].endswith((".yaml", ".yml"))
     return (argv[0] if named else None), list(argv[named:])
 
 
 def unless_none(value: str | None) -> str | None:
-    """Return None for the word `none`: with it a flag unsets what a recipe sets."""
+    """Return None for the word `none`, so that a flag can unset what a recipe sets; return other values unchanged."""
     return None if str(value).lower() == "none" else value
 
 
 def read_recipe(recipe: Path, parser: RecipeParser) -> dict:
-    """Return the options that a recipe sets, as they stand there.
+    """Return the options that a recipe sets, as YAML reads them.
 
     Raises:
-        SystemExit: there is no such file, it is no recipe, or it sets unknown options.
+        SystemExit: the file does not exist, is not a recipe, or sets unknown options.
     """
     try:
         options = yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}
@@ -196,23 +196,28 @@ def read_recipe(recipe: Path, parser: RecipeParser) -> dict:
 def machine_defaults() -> dict:
     """Return the options of `TrainingArguments` that depend on the machine.
 
-    Training is in mixed precision where the GPU, or without one the CPU, multiplies bfloat16.
+    Training uses mixed precision if the GPU has instructions for bfloat16. Without a GPU, the same holds for the CPU.
     """
     accelerator = torch.accelerator.is_available()
     if accelerator:
         bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         bf16 = fast_dtype() is torch.bfloat16
-    # Without `use_cpu`, several processes on a machine without accelerator would not form a group.
+    # On a machine without an accelerator, several processes form a group only if `use_cpu` is set.
     return {"use_cpu": not accelerator, "dataloader_pin_memory": accelerator, "bf16": bf16}
 
 
 def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Path, description: str) -> tuple:
-    """Read a recipe (first argument if it ends in .yaml, else the default one) and the flags over it.
+    """Read a recipe, and the flags that override it.
 
     Args:
-        kinds: the dataclasses that hold the options; one instance of each is returned.
-        description: what the script does, for `--help`.
+        argv: the command line; a first argument that ends in .yaml or .yml is the recipe.
+        kinds: the dataclasses that hold the options.
+        default_recipe: recipe to read if `argv` names none.
+        description: text for `--help` that says what the script does.
+
+    Returns:
+        One instance of each dataclass in `kinds`.
 
     Raises:
         SystemExit: the recipe or a flag is wrong, or help was asked for.
@@ -227,7 +232,8 @@ def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Pat
     recipe = read_recipe(Path(named or default_recipe), parser)
     parser.recipe_options = list(recipe)
     parser.set_defaults(**machine_defaults())
-    # A recipe is so many flags: checked alike. What it sets is the default of what stands on the command line.
+    # The recipe is parsed like flags, so that its values are checked in the same way. They become the defaults of the
+    # command line.
     words = []
     for name, value in recipe.items():
         words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]

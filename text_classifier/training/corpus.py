@@ -1,4 +1,4 @@
-"""Raw text to pretrain on: read, split, tokenised and cut into windows."""
+"""Read the raw text of a pretraining run, split it, tokenise it and cut it into windows."""
 
 import json
 import logging
@@ -27,10 +27,10 @@ END_OF_TEXT = "<|endoftext|>"
 
 
 def text_files(path: Path) -> list[Path]:
-    """Return the file itself, or every .txt file of a folder and those below it, in the order of their names.
+    """Return the file itself, or all .txt files of a folder and its subfolders, sorted by path.
 
     Raises:
-        ConfigurationError: the folder has none.
+        ConfigurationError: the folder has no .txt file.
     """
     files = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
     if not files:
@@ -39,10 +39,10 @@ def text_files(path: Path) -> list[Path]:
 
 
 def read_documents(path: Path) -> list[str]:
-    """Read a UTF-8 text file, or those of a folder, one document each.
+    """Read a UTF-8 text file, or all those of a folder; each file is one document.
 
     Raises:
-        ConfigurationError: there is no such file, no text in them, or one is not UTF-8.
+        ConfigurationError: a file cannot be read or is not UTF-8, or there is no text.
     """
     documents = []
     for file in text_files(path):
@@ -59,7 +59,7 @@ def read_documents(path: Path) -> list[str]:
 
 
 def read_conversations(path: Path) -> list[str]:
-    """Read the chitchat data set: one document a conversation, one line an utterance."""
+    """Read the chitchat data set; each conversation is one document, each utterance one line."""
     conversations = json.loads(path.read_text(encoding="utf-8")).values()
     documents = (
         "\n".join(" ".join(utterance["text"].split()) for turn in conversation["messages"] for utterance in turn)
@@ -69,10 +69,10 @@ def read_conversations(path: Path) -> list[str]:
 
 
 def load_documents(corpus_args: CorpusArguments) -> tuple[list[str], DataFile, str]:
-    """Find the corpus and return its documents, the file, and the corpus' name.
+    """Find the corpus and return its documents, its file and its name.
 
     Raises:
-        ArtifactError, ConfigurationError: the text cannot be had, or cannot be used.
+        ArtifactError, ConfigurationError: the text cannot be obtained, or it cannot be used.
     """
     if corpus_args.text_file:
         path = Path(corpus_args.text_file)
@@ -86,7 +86,10 @@ def load_documents(corpus_args: CorpusArguments) -> tuple[list[str], DataFile, s
 
 
 def split_documents(documents: Sequence[str], validation_frac: float) -> tuple[list[str], list[str]]:
-    """Cut a text in two, the end for validation; the document in which the cut falls stands on both sides."""
+    """Cut a text and return its two parts: the beginning for training, the end for validation.
+
+    The document at the cut is divided between both parts.
+    """
     left = round((1 - validation_frac) * sum(map(len, documents)))
     train, validation = [], []
     for document in documents:
@@ -97,7 +100,7 @@ def split_documents(documents: Sequence[str], validation_frac: float) -> tuple[l
 
 
 def train_tokenizer(documents: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer of GPT-2's kind: every text can be written, none is unknown."""
+    """Train a byte-level BPE tokenizer like GPT-2's; it can encode every text, because it knows every byte."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -117,14 +120,17 @@ def train_tokenizer(documents: Sequence[str], vocab_size: int) -> PreTrainedToke
 def find_tokenizer(
     gpt_args: GPTArguments, documents: Sequence[str], checkpoint: str | None
 ) -> tuple[PreTrainedTokenizerBase, str]:
-    """Find the tokenizer asked for, or train one on the text; a resumed run goes on with its own.
+    """Find the tokenizer that the options name, or train one on the text. A resumed run keeps its own tokenizer.
+
+    Args:
+        checkpoint: folder to resume from, or None.
 
     Returns:
-        The tokenizer and where it is from.
+        The tokenizer and where it came from.
 
     Raises:
         ArtifactError: there is no tokenizer of that name.
-        ConfigurationError: it has no token for the end of a text.
+        ConfigurationError: the tokenizer has no end-of-text token.
     """
     name, tokenizer = gpt_args.tokenizer_name, None
     if checkpoint:
@@ -143,24 +149,25 @@ def find_tokenizer(
 
 
 def to_windows(documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int) -> list[dict]:
-    """Tokenise documents, an end-of-text token after each, and cut the stream into training examples.
+    """Tokenise documents, put an end-of-text token after each, and cut the stream into training examples.
 
     Returns:
-        `input_ids` and `labels`, the same `length` token ids: the model shifts the labels itself. What
-        is left at the end is not used.
+        One dict per example. Its `input_ids` and `labels` are the same `length` token ids, because the model shifts the
+        labels itself. The remainder of the stream is not used.
 
     Raises:
         ConfigurationError: the text is shorter than one window.
     """
     stream = array("i")
-    # A few documents at a time: what the tokenizer returns takes a hundred times the room of the text.
+    # Only some documents are tokenised at a time, because the tokenizer's output takes a hundred times the memory of
+    # the text.
     for start in range(0, len(documents), 256):
         encoded = tokenizer(
             list(documents[start : start + 256]),
             add_special_tokens=False,
             split_special_tokens=True,
             return_attention_mask=False,
-            # It would warn of texts longer than the model reads; they are cut right after.
+            # Turn off the warning that a text is longer than the model reads: it is cut into windows below.
             verbose=False,
         )
         for ids in encoded["input_ids"]:

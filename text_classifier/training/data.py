@@ -1,4 +1,4 @@
-"""The messages that are trained and tested on: read, labelled, without duplicates."""
+"""Read and label the messages for training and testing, and drop duplicates."""
 
 import csv
 import itertools
@@ -24,17 +24,17 @@ PRESENT_DAY_MESSAGES = Path(__file__).parents[2] / "dataset" / "present_day_mess
 
 
 SPLITS = ("train", "validation", "test")
-# Splits that training never sees; thresholds are chosen on the two validation splits.
+# Held-out splits: training does not learn from them. Decision thresholds are chosen on the two validation splits.
 HELD_OUT = ("validation", "test", "left_out_validation", "left_out_test")
 
 
 def read_messages(data_file: Path, text_column: str, label_column: str) -> pd.DataFrame:
     """Read a user's .csv or .tsv into columns `Label` and `Text` (strings).
 
-    Rows without a label or a text are left out, and their number is said.
+    Rows without a label or a text are dropped, and a warning says how many.
 
     Raises:
-        ConfigurationError: the file is missing, not UTF-8, not a table, or lacks a column.
+        ConfigurationError: the file is missing, is not UTF-8, is not a table, or lacks a column.
     """
     try:
         (table,) = read_table(data_file)
@@ -49,10 +49,10 @@ def read_messages(data_file: Path, text_column: str, label_column: str) -> pd.Da
 
 
 def label_names_of(labels: pd.Series, positive_label: str | None = None) -> tuple[str, str]:
-    """Return the names of class 0 and class 1: alphabetical, unless `positive_label` names class 1.
+    """Return the names of class 0 and class 1, in alphabetical order unless `positive_label` names class 1.
 
     Raises:
-        ConfigurationError: there are not exactly two labels, or `positive_label` is none of them.
+        ConfigurationError: there are not exactly two labels, or `positive_label` is not one of them.
     """
     names = sorted(labels.unique())
     if len(names) != 2:
@@ -64,15 +64,18 @@ def label_names_of(labels: pd.Series, positive_label: str | None = None) -> tupl
 
 
 def text_key(texts: pd.Series) -> pd.Series:
-    """Return what is left of texts without case, white space and punctuation: the same for duplicates."""
+    """Return texts without case, extra white space and punctuation, so that duplicates are equal.
+
+    A text with nothing but punctuation stays as it is.
+    """
     words = texts.str.casefold().str.replace(r"[\W_]+", " ", regex=True).str.strip()
     return words.where(words.ne(""), texts.str.strip())
 
 
 def drop_duplicates(df: pd.DataFrame, keep: Literal["first", "last"] = "first") -> pd.DataFrame:
-    """Keep the first (or last) of the messages that differ only in case, white space and punctuation.
+    """Keep only the first (or last) of messages that differ only in case, white space and punctuation.
 
-    Otherwise copies of a training message stand in the test split and are counted as successes.
+    Otherwise the test split contains copies of training messages, and these count as successes.
     """
     return df[~text_key(df["Text"]).duplicated(keep=keep)]
 
@@ -80,8 +83,8 @@ def drop_duplicates(df: pd.DataFrame, keep: Literal["first", "last"] = "first") 
 def read_present_day_messages() -> pd.DataFrame:
     """Return the present-day messages that were written for this project, columns `Label` and `Text`.
 
-    Spam's made-up links are kept under `.example`, which belongs to nobody; here they get endings that links have, or
-    a model would learn the word.
+    In the file, the made-up links of spam end in `.example`, because nobody can own such an address. Here they get the
+    endings of real links. Otherwise a model would learn that `example` means spam.
     """
     messages = read_messages(PRESENT_DAY_MESSAGES, "Text", "Label")
     endings = itertools.cycle((".com", ".info", ".co", ".net", ".top", ".org", ".co.uk", ".online", ".io", ".xyz"))
@@ -91,19 +94,19 @@ def read_present_day_messages() -> pd.DataFrame:
 def add_training_messages(
     splits: dict[str, pd.DataFrame], name: str, messages: pd.DataFrame, label_names: Sequence[str]
 ) -> dict[str, pd.DataFrame]:
-    """Return the splits with another to train on.
+    """Return the splits and one more split to train on.
 
-    A message that stands in a split that is held out is left out, so that figures stay honest; one that
-    stands among the training messages replaces it.
+    A new message that is also a held-out message is dropped, so that the figures stay honest. If it is also a training
+    message, it replaces that one.
 
     Args:
-        splits: see `make_splits`.
-        name: of the new split, one of `EXTRA_SPLITS`.
-        messages: columns `Label` (names) and `Text`.
-        label_names: of class 0 and class 1.
+        splits: name -> messages, as `make_splits` in gpt_classification_model.py returns them.
+        name: name of the new split, one of `EXTRA_SPLITS`.
+        messages: the new messages, columns `Label` (names) and `Text`.
+        label_names: names of class 0 and class 1.
 
     Raises:
-        ConfigurationError: the messages have other labels.
+        ConfigurationError: the new messages have labels that the data does not have.
     """
     if unknown := sorted(set(messages["Label"]) - set(label_names)):
         raise ConfigurationError(f"The {name} has labels that the data has not: {', '.join(map(repr, unknown))}.")
@@ -117,28 +120,28 @@ def add_training_messages(
     return replaced | {name: messages.assign(Label=messages["Label"].map(ids).astype(int))}
 
 
-# ---------------------------------------------------------------------------- finding them
+# ---------------------------------------------------------------------------- finding the messages
 
 
 @dataclass(frozen=True)
 class FoundMessages:
-    """The messages of a run before they are split, and where they came from."""
+    """The messages of a run before the split, and where they came from."""
 
     messages: pd.DataFrame
     """Columns `Label` (names) and `Text`."""
     name: str
     source: str
     sha256: str
-    """Of the file."""
+    """Checksum of the file."""
     extra: dict[str, pd.DataFrame]
-    """Messages to train on only, by the name of their split; columns as above."""
+    """Extra messages, which are only trained on: split name -> messages, with the same columns."""
 
 
 def find_messages(data_args: DataArguments) -> FoundMessages:
-    """Find the data set, and what else is to be trained on.
+    """Find the data set and the extra messages to train on.
 
     Raises:
-        ArtifactError, ConfigurationError: it cannot be had, or cannot be used.
+        ArtifactError, ConfigurationError, OSError: the data cannot be obtained, or it cannot be used.
     """
     if data_args.data_file:
         path = Path(data_args.data_file)
@@ -150,7 +153,7 @@ def find_messages(data_args: DataArguments) -> FoundMessages:
         name, source, sha256 = "IMDB reviews", file.source, file.sha256
     else:
         file = resolve_sms_spam(Path(data_args.dataset_dir), data_args.data_source)
-        # The published figures were made with pandas' default quoting.
+        # The published recipe reads the file with pandas' default quoting.
         quoting = csv.QUOTE_MINIMAL if data_args.protocol == "original" else csv.QUOTE_NONE
         messages = read_sms_spam(file.path, quoting)
         name, source, sha256 = "SMS Spam Collection", file.source, file.sha256
@@ -158,10 +161,11 @@ def find_messages(data_args: DataArguments) -> FoundMessages:
 
 
 def find_extra_messages(data_args: DataArguments) -> dict[str, pd.DataFrame]:
-    """Return the messages to train on only, columns `Label` and `Text`, by the name of their split.
+    """Return the extra messages, which are only trained on: split name -> messages, columns `Label` and `Text`.
 
     Raises:
-        ConfigurationError: the feedback file is missing or something else.
+        FileNotFoundError: the feedback file does not exist.
+        ConfigurationError: the feedback file is not one.
     """
     extra = {}
     if data_args.present_day_messages and data_args.dataset == "sms_spam" and not data_args.data_file:

@@ -1,4 +1,4 @@
-"""Score predictions honestly: metrics, thresholds, and TF-IDF beside the language model."""
+"""Score predictions: metrics, decision thresholds, and TF-IDF models to compare the language model with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,25 +21,26 @@ from text_classifier.training.data import (
     HELD_OUT,
 )
 
-# Of the language model's log odds, where TF-IDF's are added. It is too sure of itself: on the validation messages of
-# five splits together the likelihood is highest with 0.49 and 0.96 times (`python -m benchmarks.accuracy`).
+# Factor for the language model's log odds before those of TF-IDF are added. It is below 1 because the language model is
+# overconfident: the likelihood of the validation messages of five splits together is highest with a factor of 0.49 for
+# the language model and 0.96 for TF-IDF (`python -m benchmarks.accuracy`).
 LANGUAGE_MODEL_WEIGHT = 0.5
 
 Predictions = dict[str, tuple[np.ndarray, np.ndarray]]
-"""By split: labels (0 or 1) and probabilities of class 1, each of shape (n,)."""
+"""Split name -> labels (0 or 1) and probabilities of class 1, each of shape (n,)."""
 
 
 def calibration_bins(
     labels: Sequence[int], probabilities: Sequence[float], bins: int = 15
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sort messages by their probability of class 1 into bins of equal width.
+    """Group messages into bins of equal width by their probability of class 1.
 
     Args:
         labels: 0 or 1, shape (n,).
-        probabilities: of class 1, shape (n,).
+        probabilities: probabilities of class 1, shape (n,).
 
     Returns:
-        Of every bin that is not empty: the mean probability, the share of class 1, the number of messages.
+        For every bin that is not empty: the mean probability, the share of class 1, and the number of messages.
     """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=float)
     members = np.minimum((probabilities * bins).astype(int), bins - 1)
@@ -50,10 +51,10 @@ def calibration_bins(
 
 
 def calibration_error(labels: Sequence[int], probabilities: Sequence[float]) -> float | None:
-    """Return the expected calibration error: by how much probabilities miss the share of class 1, on average.
+    """Return the expected calibration error, the mean gap between probability and share of class 1 in 15 bins.
 
-    Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI 2015; 15 bins.
-    None without messages.
+    A bin counts by its number of messages (Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian
+    Binning", AAAI 2015). Without messages the result is None.
     """
     if not len(labels):
         return None
@@ -66,13 +67,14 @@ def classification_metrics(labels: Sequence[int], probabilities: Sequence[float]
 
     Args:
         labels: 0 or 1, shape (n,).
-        probabilities: of class 1, shape (n,).
-        threshold: a message is called class 1 when its probability reaches this.
+        probabilities: probabilities of class 1, shape (n,).
+        threshold: decision threshold; a message is called class 1 if its probability reaches it.
 
     Returns:
-        `loss` is the mean cross-entropy in nats; the others are fractions. A figure that the labels do
-        not define is None: ROC-AUC, precision, recall and F1 without both classes, the false-positive
-        rate without class 0. `confusion_matrix` is `[[TN, FP], [FN, TP]]`.
+        `n` is the number of messages, `loss` the mean cross-entropy in nats, and `confusion_matrix` is
+        `[[TN, FP], [FN, TP]]`; the others are fractions. A figure that cannot be computed is None: ROC-AUC, precision,
+        recall and F1 need both classes, the false-positive rate needs class 0, and loss, accuracy and calibration error
+        need a message.
     """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=float)
     predictions = (probabilities >= threshold).astype(int)
@@ -107,34 +109,34 @@ def choose_threshold(probabilities: np.ndarray, false_positive_rate: float | Non
     """Return the decision threshold at which a given share of class 0 is called class 1.
 
     Args:
-        probabilities: of class 1, for held-out messages of class 0, shape (n,).
-        false_positive_rate: the share; without one, or with too few messages to tell, 0.5 is returned.
+        probabilities: probabilities of class 1 for held-out messages of class 0, shape (n,).
+        false_positive_rate: the share. The result is 0.5 if this is None, or if there are too few messages for it.
     """
     if false_positive_rate is None or len(probabilities) * false_positive_rate < 1:
         return 0.5
-    # Away from 0 and 1, where log-odds end.
+    # Keep away from 0 and 1, because their log odds are infinite.
     return float(np.clip(round(np.quantile(probabilities, 1 - false_positive_rate), 4), 0.0001, 0.9999))
 
 
 def at_natural_ratio(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
-    """Return labels and probabilities of test and left-out messages together: classes as frequent as in the data."""
+    """Return labels and probabilities of the test and left-out test messages together, which have the natural ratio."""
     return tuple(np.concatenate(pair) for pair in zip(predictions["test"], predictions["left_out_test"], strict=True))
 
 
 def score(
     name: str, predictions: Predictions, false_positive_rate: float | None = None
 ) -> tuple[dict[str, dict[str, dict]], float]:
-    """Score a model on the splits that are reported.
+    """Score a model on the reported splits.
 
     Args:
-        name: of the model, as the table shall show it.
+        name: name of the model in the table of results.
         predictions: labels and probabilities of class 1 for every split in `HELD_OUT`.
-        false_positive_rate: choose the threshold for this share of false positives on the validation
-            splits, so that test and left-out figures stay untouched by the choice.
+        false_positive_rate: choose the decision threshold for this false-positive rate; None means the threshold 0.5.
+            It is chosen on the validation splits, so that the choice does not affect test and left-out figures.
 
     Returns:
-        `{name: {split: metrics}}`, with an entry more for the threshold 0.5 where another was chosen,
-        and the threshold. `natural` are those of `at_natural_ratio`.
+        `{name: {split: metrics}}` and the decision threshold. If the threshold is not 0.5, there is one more entry with
+        the metrics at 0.5. The split `natural` has the messages of `at_natural_ratio`.
     """
     validation = [predictions["validation"], predictions["left_out_validation"]]
     negatives = np.concatenate([probabilities[labels == 0] for labels, probabilities in validation])
@@ -152,7 +154,7 @@ def score(
 
 
 def predict(trainer: Trainer, datasets: dict[str, Dataset]) -> Predictions:
-    """Return labels and probabilities of class 1, each of shape (n,), for each split that is held out."""
+    """Return labels and probabilities of class 1, each of shape (n,), for each held-out split."""
     predictions = {}
     for split in HELD_OUT:
         labels, probabilities = np.array(datasets[split].labels, dtype=int), np.empty(len(datasets[split]))
@@ -167,7 +169,7 @@ def tfidf_predictions(model: TfidfModel, splits: dict[str, pd.DataFrame]) -> Pre
     """Return labels and probabilities of class 1 for every split.
 
     Args:
-        splits: name -> table with the columns `Label` (0/1) and `Text`.
+        splits: split name -> table with the columns `Label` (0/1) and `Text`.
     """
     return {
         name: (table["Label"].to_numpy(dtype=int), expit(model.log_odds(table["Text"].tolist())))
@@ -176,14 +178,14 @@ def tfidf_predictions(model: TfidfModel, splits: dict[str, pd.DataFrame]) -> Pre
 
 
 def predictions_together(of_language_model: Predictions, of_tfidf: Predictions, weight: float) -> Predictions:
-    """Return what both models say together; see `text_classifier.inference.joint_log_odds`.
+    """Return the joint predictions of both models; see `text_classifier.inference.joint_log_odds`.
 
     Args:
-        weight: of the language model's log odds.
+        weight: factor for the language model's log odds.
     """
 
     def log_odds(probabilities: np.ndarray) -> np.ndarray:
-        # One that is rounded to certainty would leave the other model no say.
+        # A probability rounded to 0 or 1 has infinite log odds, so the other model would not count.
         return logit(np.clip(probabilities, 1e-15, 1 - 1e-15))
 
     return {
@@ -193,10 +195,14 @@ def predictions_together(of_language_model: Predictions, of_tfidf: Predictions, 
 
 
 def predict_with_tfidf(splits: dict[str, pd.DataFrame], majority: str) -> tuple[dict[str, Predictions], TfidfModel]:
-    """Train TF-IDF and logistic regression, once per set of messages the language model could learn from.
+    """Train a TF-IDF model on the balanced messages and the corrections, and others on these and more messages.
 
     Returns:
-        The predictions of each, and the last model, which learned from all that the language model learns from.
+        The predictions of each model by its name, and the last model, which learned from all messages that the language
+        model learns from.
+
+    Raises:
+        ConfigurationError: the messages hold no words.
     """
     name, parts = "TF-IDF, train", ["train", *(["feedback"] if "feedback" in splits else [])]
     training_sets = {name: parts}
@@ -218,18 +224,18 @@ def predict_with_tfidf(splits: dict[str, pd.DataFrame], majority: str) -> tuple[
 
 @dataclass(frozen=True)
 class Comparison:
-    """What every model said of the held-out messages, and how good that was."""
+    """The predictions of every model for the held-out messages, and their scores."""
 
     predictions: dict[str, Predictions]
-    """By model, named as in the table of results."""
+    """Predictions by model; the names are those in the table of results."""
     results: dict[str, dict[str, dict]]
-    """By model and split; see `score`."""
+    """Metrics by model and split; see `score`."""
     saved: str
-    """Which of the models the saved folder answers with."""
+    """Name of the model that the saved folder answers with."""
     language_model_weight: float | None
-    """Of its log odds, where TF-IDF's are added to them."""
+    """Factor for the language model's log odds; None if no TF-IDF model answers with it."""
     threshold: float
-    """At which the saved model calls a message class 1."""
+    """Decision threshold of the saved model."""
 
 
 def compare_models(
@@ -242,9 +248,9 @@ def compare_models(
     """Score the language model before and after training, alone and with TF-IDF, and TF-IDF alone.
 
     Args:
-        rivals: what TF-IDF models say; the last one is the partner.
+        rivals: predictions of the TF-IDF models by name; the last model is the partner.
         with_partner: whether the partner answers together with the language model.
-        false_positive_rate: see `score`; the untrained model has the threshold 0.5.
+        false_positive_rate: see `score`; the untrained model has the decision threshold 0.5.
     """
     predictions, saved, weight = {"before": before, "after": after}, "after", None
     if with_partner:

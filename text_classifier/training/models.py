@@ -1,4 +1,4 @@
-"""Base models and tokenizers, made ready to be trained."""
+"""Load base models and tokenizers, and prepare them for training."""
 
 import copy
 from collections.abc import Sequence
@@ -25,11 +25,11 @@ from text_classifier.sources.weights import BaseModel
 from text_classifier.training.config import ModelArguments
 from text_classifier.training.text_noise import make_normalizer
 
-# Activations that transformers computes in eight steps, each through memory, and their equals in one.
+# Activation functions that transformers computes in eight steps, each through memory -> the same in one step.
 FUSED_ACTIVATIONS = {"gelu_new": "gelu_pytorch_tanh"}
 
 
-# Where each architecture keeps its blocks, and what stands between the last one and the new layers.
+# Where each architecture keeps its blocks, and the layers between the last block and the new layers.
 BLOCKS = {
     "gpt2": ("transformer.h", ["transformer.ln_f"]),
     "llama": ("model.layers", ["model.norm"]),
@@ -39,20 +39,21 @@ BLOCKS = {
 
 
 def load_tokenizer(base: BaseModel, max_length: int, normalize_text: bool = False) -> PreTrainedTokenizerBase:
-    """Load the base's tokenizer, padding on the right; one without a pad token gets its end-of-text token.
+    """Load the base model's tokenizer, which pads on the right.
 
-    A classifier built on a decoder reads its answer at the last token that is not padding, so padding
-    must be told from text; a tokenizer that has a pad token keeps it.
+    A classifier built on a decoder reads its answer at the last token that is not padding, so padding must differ from
+    text. A tokenizer without a pad token pads with its end-of-text token.
 
     Args:
-        normalize_text: undo letter tricks in front of what the tokenizer does; it is saved with that.
+        max_length: number of tokens of a message that the model reads.
+        normalize_text: undo letter tricks before tokenising; the normalizer is saved with the tokenizer.
     """
     tokenizer = AutoTokenizer.from_pretrained(base.path, padding_side="right", model_max_length=max_length)
     if normalize_text:
         backend = tokenizer.backend_tokenizer
         steps = [make_normalizer(), backend.normalizer] if backend.normalizer else [make_normalizer()]
         backend.normalizer = normalizers.Sequence(steps)
-        # GPT-2's own class is built from the vocabulary alone and would forget the normalizer when it is loaded.
+        # GPT-2's own class is built from the vocabulary alone, so it would lose the normalizer when it is loaded.
         tokenizer = PreTrainedTokenizerFast(
             tokenizer_object=backend,
             padding_side="right",
@@ -68,10 +69,14 @@ def load_tokenizer(base: BaseModel, max_length: int, normalize_text: bool = Fals
 def make_config(
     base: BaseModel, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], layers: int | None
 ) -> PreTrainedConfig:
-    """Return the base's config for two classes, with at most `layers` layers and the faster of equal activations.
+    """Return the base model's config for two classes, with the faster one of two equal activations.
+
+    Args:
+        label_names: names of class 0 and class 1.
+        layers: keep only this many layers, the first ones; None keeps all.
 
     Raises:
-        ConfigurationError: no layers are asked for, or the base reads fewer tokens than the tokenizer gives it.
+        ConfigurationError: `layers` is below 1, or the base model reads fewer tokens than the tokenizer gives it.
     """
     config = AutoConfig.from_pretrained(
         base.path,
@@ -92,15 +97,15 @@ def make_config(
 
 
 def load_with_new_head(base: BaseModel, config: PreTrainedConfig, head: Sequence[str]) -> PreTrainedModel:
-    """Load the base's weights in float32, and new ones for the head.
+    """Load the base model's weights in float32 and give it a new head with random weights.
 
     Args:
         head: names of the new layers.
 
     Raises:
-        ConfigurationError: the weights are not those of the architecture, or some besides the head are missing.
+        ConfigurationError: the weights do not fit the architecture, or weights outside the head are missing.
     """
-    # On a CPU and in batches of short messages, the fused kernel's backward pass is the slower one.
+    # On a CPU, fused attention has the slower backward pass for batches of short messages.
     attention = None if torch.accelerator.is_available() else "eager"
     try:
         with quiet_loading():
@@ -121,16 +126,16 @@ def load_with_new_head(base: BaseModel, config: PreTrainedConfig, head: Sequence
 def choose_targets(usual: dict[str, dict], model_type: str, model_args: ModelArguments) -> dict:
     """Return what LoRA adapts in an architecture, as arguments of `LoraConfig`.
 
-    `modules_to_save` also names the new layers for the tunings that do without LoRA.
+    Tunings without LoRA also read the names of the new layers from its `modules_to_save`.
 
     Args:
-        usual: the same for the architectures that are listed.
-        model_type: of the base's config.
+        usual: architecture -> its usual arguments of `LoraConfig`.
+        model_type: the architecture, from the base model's config.
 
     Raises:
         ConfigurationError: the architecture is not listed and no `--target_modules` are given.
     """
-    # A deep copy: PEFT adds names of its own to the list of modules to save.
+    # Make a deep copy, because PEFT adds its own names to the list `modules_to_save`.
     targets = copy.deepcopy(usual.get(model_type, {"modules_to_save": ["score", "classifier"]}))
     if model_args.target_modules:
         targets["target_modules"] = model_args.target_modules
@@ -143,13 +148,13 @@ def choose_targets(usual: dict[str, dict], model_type: str, model_args: ModelArg
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """Return how many parameters are trained, and how many there are."""
+    """Return the number of trained parameters and the number of all parameters."""
     weights = list(model.parameters())
     return sum(one.numel() for one in weights if one.requires_grad), sum(one.numel() for one in weights)
 
 
 def freeze_all_but(model: PreTrainedModel, tuning: str, head: Sequence[str]) -> None:
-    """Train only the new head, or also what is close to it: the last blocks and what comes after them.
+    """Train only the new head, or also the last blocks and the layers after them; freeze all other weights.
 
     Args:
         tuning: `head`, `last_block` or `last_two_blocks`.
@@ -174,13 +179,14 @@ def freeze_all_but(model: PreTrainedModel, tuning: str, head: Sequence[str]) -> 
 
 
 def store_frozen_in_bfloat16(model: PeftModel) -> None:
-    """Keep what mixed precision would convert to bfloat16 at every step, the frozen matrices, in it from the start.
+    """Store frozen matrices in bfloat16, because mixed precision would convert them at every step.
 
-    That changes no result and saves the conversions. A model whose own weights are saved must not be stored so.
+    This changes no result. Do not use it if the model's own weights are saved, because they would lose precision.
     """
     for module in model.modules():
         if isinstance(module, (nn.Linear, Conv1D)) and not module.weight.requires_grad:
             module.weight.data = module.weight.data.to(torch.bfloat16)
         if isinstance(module, BaseTunerLayer):
-            # Nor need its input go to float32, that of the LoRA weights, and back.
+            # PEFT would convert the input to float32, the format of the LoRA weights, and mixed precision would convert
+            # it back.
             module.cast_input_dtype_enabled = False

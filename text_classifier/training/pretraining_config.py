@@ -79,10 +79,10 @@ def parse_arguments(argv: Sequence[str]) -> tuple[GPTArguments, CorpusArguments,
 
 
 def check_sizes(gpt_args: GPTArguments, corpus_args: CorpusArguments) -> None:
-    """See to it that the numbers make a model.
+    """Check that a model can have the sizes that are asked for.
 
     Raises:
-        ConfigurationError: one is impossible; the message names it.
+        ConfigurationError: a size is impossible; the message names it.
     """
     smallest = {"n_layer": 1, "n_head": 1, "n_embd": 1, "context_length": 2, "vocab_size": 257}
     for name, least in smallest.items():

@@ -1,4 +1,4 @@
-"""What a run reports of itself, for metrics.json and the console."""
+"""Write the report of a run, for metrics.json and the console."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from text_classifier.training.evaluation import Comparison
 from text_classifier.training.models import count_parameters
 from text_classifier.training.runs import kept_step
 
-# What is trained, as titles say it.
+# The name of each tuning in titles.
 TUNINGS = {
     "lora": "LoRA",
     "head": "new head",
@@ -34,10 +34,10 @@ LICENCES = {
 
 
 def describe_base(base: BaseModel, requested: str, layers: int) -> dict:
-    """Return which weights were adapted, where they came from and what was asked for.
+    """Return which base model was used, where it came from and which one was asked for.
 
     Args:
-        requested: the name that the recipe or a flag gives.
+        requested: name of the base model in the recipe or flag.
         layers: how many of its layers are used.
     """
     all_layers = AutoConfig.from_pretrained(base.path).num_hidden_layers
@@ -59,10 +59,10 @@ def describe_data(
     splits: dict[str, pd.DataFrame],
     label_names: Sequence[str],
 ) -> dict:
-    """Return what the report says of the data.
+    """Return where the data came from, and how they were split.
 
     Args:
-        different: the messages found, without duplicates where these were dropped.
+        different: the messages that were split: all that were found, or those left after dropping duplicates.
     """
     counts = different["Label"].value_counts()
     classes = " and ".join(f"{counts[label]:,} {label}" for label in label_names)
@@ -115,7 +115,11 @@ def _describe_extra(found: FoundMessages, splits: dict[str, pd.DataFrame]) -> li
 
 
 def describe_training(trainer: Trainer, tuning: str, seconds: float) -> dict:
-    """Return what was trained and for how long."""
+    """Return what was trained, how many steps, and how long it took.
+
+    Args:
+        seconds: duration of the training.
+    """
     trainable, total = count_parameters(trainer.model)
     return {
         "tuning": tuning,
@@ -132,7 +136,7 @@ def describe_training(trainer: Trainer, tuning: str, seconds: float) -> dict:
 
 
 def describe_results(compared: Comparison) -> dict:
-    """Return all figures, the model among them that was saved, and what it decides with."""
+    """Return all figures, the name of the saved model, its decision threshold and its language-model weight."""
     return {
         "decision_threshold": compared.threshold,
         "saved": compared.saved,
@@ -146,16 +150,16 @@ def describe_results(compared: Comparison) -> dict:
 
 
 def percent(value: float | None, digits: int = 2) -> str:
-    """Write a fraction in per cent without the sign; a figure that is not defined is a dash."""
+    """Return a fraction as text in per cent, without the sign; None becomes a dash."""
     return "–" if value is None else f"{100 * value:.{digits}f}"
 
 
 def markdown_table(rows: Sequence[Sequence[str]], left: int = 1, pad: bool = False) -> str:
-    """Lay out rows, the first one the header, as a Markdown table.
+    """Lay out rows as a Markdown table; the first row is the header.
 
     Args:
-        left: so many columns are aligned left, the others right.
-        pad: fill the cells up with blanks, for the console.
+        left: number of columns that are aligned left; the others are aligned right.
+        pad: whether to pad the cells with blanks, so that the table is readable on the console.
     """
     widths = [max(map(len, column)) if pad else 0 for column in zip(*rows, strict=True)]
     dashes = ["-" * max(width, 3) for width in widths]
@@ -175,7 +179,7 @@ def markdown_table(rows: Sequence[Sequence[str]], left: int = 1, pad: bool = Fal
 def results_table(results: dict[str, dict[str, dict]]) -> str:
     """Lay out `{model: {split: metrics}}` as a Markdown table, one row per model and split.
 
-    FPR is the false-positive rate, ECE the expected calibration error, the last column the confusion matrix.
+    FPR is the false-positive rate, ECE is the expected calibration error. The last column is the confusion matrix.
     """
     rows = [["Model", "Split", "n", "Loss", "Acc %", "Prec %", "Rec %", "F1 %", "AUC", "FPR %", "ECE %", "TN/FP/FN/TP"]]
     for split in next(iter(results.values())):

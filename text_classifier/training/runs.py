@@ -1,4 +1,4 @@
-"""What every training run needs around the training itself: resuming, processes, memory, errors."""
+"""Helpers of every training run: checkpoints, several processes, memory, errors."""
 
 import importlib.metadata
 import logging
@@ -26,17 +26,20 @@ from text_classifier.errors import ArtifactError, ConfigurationError
 def keep_prepared_products() -> None:
     """Let oneDNN, which multiplies matrices on CPUs, keep all the programs that it prepares.
 
-    It prepares one for every new shape of a product. By itself it keeps 1,024 of them, fewer than batches of all
-    lengths need. It reads the variable at its first product; a user may have set another number.
+    oneDNN prepares one program for every new matrix shape. By default it keeps 1,024 of them, but batches of all
+    lengths need more. Call this before the first product, because oneDNN reads the variable then. A number that the
+    user has set is kept.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "10000")
 
 
 def checkpoint_to_resume(args: TrainingArguments) -> str | None:
-    """Return the folder that `--resume_from_checkpoint` means; `last` is the furthest in `output_dir`.
+    """Return the checkpoint folder that `--resume_from_checkpoint` names, or None if the option is not set.
+
+    `last` means the checkpoint with the highest step in `output_dir`.
 
     Raises:
-        ConfigurationError: there is no such checkpoint.
+        ConfigurationError: the checkpoint does not exist.
     """
     wanted = args.resume_from_checkpoint
     if wanted == "last":
@@ -49,23 +52,23 @@ def checkpoint_to_resume(args: TrainingArguments) -> str | None:
 
 
 def remove_old_checkpoints(args: TrainingArguments) -> None:
-    """Remove what another run left in `output_dir`, unless it is to be resumed: `last` must never mean that one."""
+    """Delete an earlier run's checkpoints in `output_dir` unless a run is resumed, so that `last` cannot mean them."""
     if args.resume_from_checkpoint is None:
         for state in Path(args.output_dir).glob("checkpoint-*/trainer_state.json"):
             shutil.rmtree(state.parent)
 
 
 def kept_step(trainer: Trainer) -> int:
-    """Return the step whose weights the model has after training: the best, if those were loaded, or the last."""
+    """Return the step whose weights the trained model has: the best step if its checkpoint was loaded, or the last."""
     best = trainer.state.best_global_step if trainer.args.load_best_model_at_end else None
     return best or trainer.state.global_step
 
 
 def check_same_everywhere(*checksums: str) -> None:
-    """See to it that all processes of a distributed run found the same files.
+    """Check that all processes of a distributed run found the same files.
 
     Raises:
-        ConfigurationError: they did not; an address answered one of them and not the other.
+        ConfigurationError: they found different files, because an address answered some of them and not the others.
     """
     if broadcast_object_list(list(checksums)) != list(checksums):
         raise ConfigurationError("The processes found different weights or data; start again with local ones.")
@@ -76,7 +79,8 @@ def peak_memory_gib() -> float:
     if sys.platform == "win32":
         return psutil.Process().memory_info().peak_wset / 2**30
     if sys.platform == "linux":
-        # In KiB. Not `getrusage`, whose peak is never below what the process that started this one held.
+        # VmHWM is in KiB. `getrusage` is not used here, because its peak is never below the memory of the process that
+        # started this one.
         return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 2**20
     import resource
 
@@ -96,10 +100,14 @@ def run_facts() -> dict:
 
 
 def run_script(run: Callable[[], object], args: TrainingArguments, outputs: str) -> int:
-    """Run a training script's work; tell its errors in a line each, and return the exit code.
+    """Run a training script, print errors without a traceback, and return the exit code.
 
     Args:
-        outputs: what an interrupted run leaves as it was, in words.
+        run: the script's work.
+        outputs: names of the results that an interrupted run leaves unchanged, for the message.
+
+    Returns:
+        0, 1 after an error, or 130 after an interruption.
     """
     logging.basicConfig(format="%(message)s")
     for name in ("gpt_classification_model", "gpt_pretraining", "text_classifier", "__main__"):

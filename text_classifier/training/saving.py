@@ -1,4 +1,4 @@
-"""Save what a run has made; what stood there before is replaced whole, or not at all."""
+"""Save the results of a run; an earlier result is replaced as a whole or not at all."""
 
 import csv
 import json
@@ -23,14 +23,14 @@ from text_classifier.training.data import HELD_OUT
 
 
 def check_outputs(folder: str, *files: str | Path) -> None:
-    """See to it before training that its result can be saved.
+    """Check before training that its results can be saved, and create missing parent folders.
 
     Args:
-        folder: of the model to be saved; only an earlier result of this project may stand there.
-        files: what else will be written.
+        folder: folder that the model will be saved to; only an earlier result of this project may be there.
+        files: other files that will be written.
 
     Raises:
-        ConfigurationError: `folder` is something else; saving would replace it.
+        ConfigurationError: `folder` holds something else, which saving would replace.
     """
     target = Path(folder).resolve()
     ours = not target.exists() or (target.is_dir() and (not any(target.iterdir()) or is_saved_by_us(target)))
@@ -41,7 +41,7 @@ def check_outputs(folder: str, *files: str | Path) -> None:
 
 
 def is_saved_by_us(folder: Path) -> bool:
-    """Tell whether a folder is a PEFT adapter, or a whole model whose config says that it was trained here."""
+    """Return whether a folder is a PEFT adapter, or a whole model whose config says that it was trained here."""
     if (folder / CONFIG_NAME).is_file():
         return True
     try:
@@ -58,14 +58,18 @@ def save_folder(
     tfidf: TfidfModel | None = None,
     **options,
 ) -> None:
-    """Save model, config, tokenizer and model card as one folder that replaces the previous one whole.
+    """Save model, config, tokenizer and model card as one folder, which replaces the previous one as a whole.
 
-    `tfidf` is saved with them if there is one; `options` go to `save_pretrained`. The config's `base_model_source`
-    is also the mark by which `check_outputs` knows what it may replace.
+    The config's `base_model_source` tells `check_outputs` later that it may replace the folder.
+
+    Args:
+        card: text of the model card.
+        tfidf: TF-IDF model to save with the others.
+        options: arguments of `save_pretrained`.
     """
     folder = folder.resolve()
     scratch = folder.with_name(f".{folder.name}.new")
-    # What a killed run left behind.
+    # A killed run may have left this folder behind.
     shutil.rmtree(scratch, ignore_errors=True)
     model.save_pretrained(scratch, **options)
     model.config.save_pretrained(scratch)
@@ -85,19 +89,22 @@ def save_adapter(
     tfidf: TfidfModel | None = None,
     **settings,
 ) -> None:
-    """Save adapter, config, tokenizer and model card as one folder that replaces the previous one whole.
+    """Save adapter, config, tokenizer and model card as one folder, which replaces the previous one as a whole.
 
-    A model without adapter, whose own weights were trained, is saved as a whole. `tfidf` is its partner, if it has
-    one.
+    A model without an adapter is saved as a whole model, because its own weights were trained.
 
-    `settings` go into config.json, where the loader finds them.
+    Args:
+        base: base model, whose name, source and checksum go into config.json.
+        card: text of the model card.
+        tfidf: TF-IDF model that answers together with the model.
+        settings: values for config.json, where the loader finds them.
     """
     model.config.base_model_source = {"name": base.name, "source": base.source, "sha256": base.sha256}
     for name, value in settings.items():
         setattr(model.config, name, value)
     options = {}
     if isinstance(model, PeftModel):
-        # The Hub's name, not this machine's cache path: with it plain PEFT loads the adapter anywhere.
+        # Save the Hub's name and not this machine's cache path, so that plain PEFT loads the adapter anywhere.
         model.peft_config["default"].base_model_name_or_path = base.name
         options["save_embedding_layers"] = False
     save_folder(model, tokenizer, card, adapter_dir, tfidf, **options)
@@ -106,7 +113,11 @@ def save_adapter(
 def save_predictions(
     predictions: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]], splits: dict[str, pd.DataFrame], path: Path
 ) -> None:
-    """Save the held-out messages with the probability of class 1 that each model gave them."""
+    """Save the held-out messages as a CSV, with the probability of class 1 that each model gave them.
+
+    Args:
+        predictions: model name -> split name -> labels and probabilities of class 1.
+    """
     tables = [
         splits[split].assign(Split=split, **{name: of_model[split][1] for name, of_model in predictions.items()})
         for split in HELD_OUT
@@ -116,9 +127,9 @@ def save_predictions(
 
 
 def save_splits(splits: dict[str, pd.DataFrame], data_args: DataArguments) -> None:
-    """Save each split as a CSV in the data folder, under the column names of the data."""
+    """Save each split as a CSV in the data folder, with the column names of the data."""
     columns = {"Text": data_args.text_column, "Label": data_args.label_column}
     for name, messages in splits.items():
         with atomic_path(Path(data_args.dataset_dir, f"{name}.csv")) as scratch:
-            # Every text is quoted: a lone carriage return would end the row otherwise.
+            # Every text is quoted, because a lone carriage return would end the row otherwise.
             messages.rename(columns=columns).to_csv(scratch, index=False, quoting=csv.QUOTE_NONNUMERIC)

@@ -1,8 +1,8 @@
-"""What writers do to letters: undone before a model reads them, imitated when it trains.
+"""Undo letter tricks before a model reads a message, and imitate tricks and typing errors in training.
 
-Spammers write `F R E E`, `frее` with Cyrillic letters or `ｆｒｅｅ`; people mistype and shout. `make_normalizer`
-undoes what can be undone and is saved as a part of the tokenizer, so that serving reads what training
-read. `add_noise` makes other versions of a training message.
+Spammers write `F R E E`, `frее` with Cyrillic letters or `ｆｒｅｅ`; people mistype and write in capitals.
+`make_normalizer` undoes the tricks. The normalizer is saved as a part of the tokenizer, so serving reads the same text
+as training. `add_noise` makes noisy variants of a training message.
 """
 
 import random
@@ -15,7 +15,7 @@ from tokenizers import Regex, normalizers
 _LOOK_ALIKE = str.maketrans(
     "АВЕЅІЈКМНОРСТХУаеѕіјорсухԁһԛԝ" + "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧονρ", "ABESIJKMHOPCTXYaesijopcyxdhqw" + "ABEZHIKMNOPTYXovp"
 )
-# Written by programs into messages, or invisible.
+# HTML entities, which programs write into messages, and invisible characters.
 _REPLACED = {
     "&lt;": "<",
     "&gt;": ">",
@@ -23,11 +23,11 @@ _REPLACED = {
     "&amp;": "&",
     Regex("[\u00ad\u200b-\u200f\u2060\ufeff]"): "",
 }
-# Digits for letters: the letter, and how it is written.
+# Each letter, and the digit that people write instead of it.
 _LEET = {"a": "4", "e": "3", "i": "1", "o": "0", "s": "5", "t": "7"}
 _TO_LEET = str.maketrans(_LEET | {letter.upper(): digit for letter, digit in _LEET.items()})
 
-# The collection's authors masked numbers of private messages in this way.
+# Masks such as `<#>`, which the collection's authors put in place of numbers in private messages.
 _MASK = re.compile(r"(?:<|&lt;)(#|DECIMAL|TIME|URL|EMAIL)(?:>|&gt;)")
 _HAS_DIGIT = re.compile(r"\S*\d\S*|\S*(?:www\.|http)\S*")
 
@@ -35,12 +35,12 @@ _HAS_DIGIT = re.compile(r"\S*\d\S*|\S*(?:www\.|http)\S*")
 def make_normalizer() -> normalizers.Normalizer:
     """Return the normalizer of a tokenizer for English messages.
 
-    Accents, compatibility forms (Unicode NFKC: full width, circled, mathematical letters), look-alike
-    letters, invisible characters and HTML entities are made plain, single letters that are set apart,
-    four or more, are put together, and digits inside words become letters (`fr33 pr1ze`).
+    It replaces accents, compatibility forms (Unicode NFKC: full width, circled, mathematical letters), look-alike
+    letters and HTML entities by plain characters, and deletes invisible characters. It joins four or more single
+    letters that are set apart (`F R E E`). It turns digits inside words into letters (`fr33 pr1ze`).
     """
     letter, gap = r"[^\W\d_]", r"[ .*_-]"
-    # A gap with a single letter on either side, and two more of them around.
+    # A gap inside a row of four single letters: after the third, the second or the first.
     apart = "|".join(
         f"(?<=\\b{gap.join([letter] * before)}){gap}(?={gap.join([letter] * after)}\\b)"
         for before, after in ((3, 1), (2, 2), (1, 3))
@@ -51,8 +51,8 @@ def make_normalizer() -> normalizers.Normalizer:
     steps.append(normalizers.Replace(Regex(apart), ""))
     digits = "".join(_LEET.values())
     for plain, digit in _LEET.items():
-        # One or two digits inside a word, also at its end if they are alike. Capitals with a digit may be a
-        # postcode, W45WQ or WC1N 3XX: there it is one digit with two letters after it.
+        # One or two digits inside a word, or two equal digits at its end. A word in capitals may be a postcode (W45WQ,
+        # WC1N 3XX), so there it must be one digit between a letter and two more letters.
         inside = rf"(?<=[A-Za-z]|[A-Za-z][{digits}]){digit}(?=[{digits}]?[a-z])"
         at_end = rf"(?<=[a-z]{{2}}){digit}(?={digit}\b)|(?<=[a-z]{{2}}{digit}){digit}\b"
         steps.append(normalizers.Replace(Regex(f"{inside}|{at_end}"), plain))
@@ -61,7 +61,11 @@ def make_normalizer() -> normalizers.Normalizer:
 
 
 def _detail(draw: random.Random, kind: str | None = None) -> str:
-    """Return a number, time, price, date or address as it stands in messages of all kinds."""
+    """Return a random number, time, price, date, link or address, such as messages of all kinds contain.
+
+    Args:
+        kind: which of these; None draws one.
+    """
     word = "".join(draw.choices(string.ascii_lowercase, k=draw.randint(3, 9)))
     number = "".join(draw.choices(string.digits, k=draw.randint(1, 6)))
     host = f"{draw.choice(['https://', 'www.', 'https://www.'])}{word}.{draw.choice(['com', 'co.uk', 'org'])}"
@@ -80,7 +84,7 @@ def _detail(draw: random.Random, kind: str | None = None) -> str:
 
 
 def _mistype(word: str, draw: random.Random) -> str:
-    """Swap, drop or double a letter."""
+    """Return the word with two letters swapped, or with one letter dropped or doubled; a short word stays as it is."""
     if len(word) < 3:
         return word
     at = draw.randrange(len(word) - 1)
@@ -90,10 +94,11 @@ def _mistype(word: str, draw: random.Random) -> str:
 
 
 def add_noise(text: str, draw: random.Random) -> str:
-    """Return another version of a training message, never an empty one; what it says decides, not its surface.
+    """Return a noisy variant of a training message, so that the model learns from its meaning and not its surface.
 
-    Masks of numbers get numbers. Then, each by chance: what has digits is left out, or more of it is put
-    in; capitals; typing errors; digits for letters.
+    Masks are replaced by numbers, times, links or addresses. Then chance decides about each further change: words with
+    digits are dropped or added, the case changes, typing errors are made, or digits replace letters. The variant is
+    never empty.
     """
     text = _MASK.sub(lambda mask: _detail(draw, mask[1]), text)
     without = _HAS_DIGIT.sub("", text)
