@@ -103,7 +103,7 @@ def test_original_protocol_gives_the_published_loaders(tmp_path, tiny_gpt2, monk
     assert batches == {"train": 130, "validation": 19, "test": 38}
 
 
-def test_messages_of_today_share_no_five_words_with_those_for_testing():
+def test_present_day_messages_share_no_five_words_with_those_for_testing():
     def runs_of_words(texts: pd.Series) -> set[tuple[str, ...]]:
         words = [text.split() for text in text_key(texts)]
         return {tuple(of_text[at : at + 5]) for of_text in words for at in range(len(of_text) - 4)}
@@ -116,7 +116,7 @@ def test_messages_of_today_share_no_five_words_with_those_for_testing():
     assert not today["Text"].str.contains(".example", regex=False).any(), "an ending that no real link has"
 
 
-def test_messages_of_today_are_trained_on_besides_the_collection_alone(tmp_path, messages_csv):
+def test_present_day_messages_are_trained_on_besides_the_collection_alone(tmp_path, messages_csv):
     folder = tmp_path / "dataset"
     folder.mkdir()
     uci_stand_in(folder)

@@ -6,6 +6,9 @@ import subprocess
 import pytest
 from conftest import REPOSITORY
 
+import gpt_classification_model
+import text_classifier
+
 SCRIPTS = sorted(REPOSITORY.glob("*.py"))
 
 
@@ -39,3 +42,12 @@ def test_no_file_edits_the_path_and_none_is_long():
         source = file.read_text()
         assert "sys.path" + "." not in source and "sys.path" + "[" not in source, file
         assert len(source.splitlines()) <= 400, file
+
+
+def test_documented_names_are_found_where_people_know_them():
+    for name in ("create_balanced_dataset", "random_split", "SpamDataset", "AccuracyCallback", "plot_metrics"):
+        assert callable(getattr(gpt_classification_model, name))
+    assert text_classifier.classify and text_classifier.load_tokenizer_and_model
+    app = ast.parse((REPOSITORY / "chainlit_gpt_classification.py").read_text())
+    defined = {node.name for node in app.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    assert {"get_model_and_tokenizer", "classify_review", "main"} <= defined

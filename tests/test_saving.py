@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
+from matplotlib.backends.backend_pdf import PdfPages
 from training_runs import arguments, run_here
 
 from text_classifier.inference import load_tokenizer_and_model
@@ -87,3 +88,16 @@ def test_charts_are_drawn_for_any_history(tmp_path, history):
     content = (tmp_path / "charts.pdf").read_bytes()
     assert content.startswith(b"%PDF") and b"/Count 1 " in content, "one page"
     assert b"/Subtype /Image" not in content, "vectors only"
+
+
+def test_the_accuracy_chart_shows_all_from_0_to_1_and_enlarges_the_top(tmp_path, monkeypatch):
+    pages, save = [], PdfPages.savefig
+    monkeypatch.setattr(PdfPages, "savefig", lambda self, figure: pages.append(figure) or save(self, figure))
+    history = [{"step": 0, "eval_accuracy": 0.1, "train_accuracy": 0.2}]
+    history += [{"step": step, "eval_accuracy": 0.97, "train_accuracy": 0.99} for step in (10, 20, 30)]
+    plot_metrics(history, tmp_path / "charts.pdf")
+    accuracy, loss = pages[0].axes
+    assert accuracy.get_ylim()[0] == 0 and accuracy.get_ylim()[1] >= 1
+    (inset,) = [child for child in accuracy.child_axes if child.lines]
+    assert inset.get_ylim()[0] == 0.9 and inset.get_xlim()[0] < 10 < 30 < inset.get_xlim()[1]
+    assert not [child for child in loss.child_axes if child.lines]

@@ -103,10 +103,22 @@ def test_another_file_is_not_mixed_into_an_unfinished_one(reviews, tiny_review_a
     given = reviews.read_text()
     reviews.write_text(given.replace("dull", "long"))
     assert main(command(reviews, tiny_review_adapter)) == 1
-    assert "is of another file or adapter" in capsys.readouterr().err
+    assert "belongs to another file or adapter" in capsys.readouterr().err
     reviews.write_text(given)
     assert main(command(reviews, tiny_review_adapter)) == 0
     assert len(pd.read_csv(reviews.with_name("scored.csv"))) == 100
+
+
+def test_without_its_unfinished_rows_a_run_begins_anew(reviews, tiny_review_adapter, monkeypatch):
+    """A kill between the last two steps leaves the state alone; the result must not become a hole of zero bytes."""
+    monkeypatch.setattr(scoring, "ROWS_PER_CHUNK", 16)
+    monkeypatch.setattr(scoring.Path, "unlink", lambda path: None)
+    assert main(command(reviews, tiny_review_adapter)) == 0
+    scored = reviews.with_name("scored.csv")
+    first = scored.read_bytes()
+    assert reviews.with_name("scored.csv.part.json").is_file()
+    assert main(command(reviews, tiny_review_adapter)) == 0
+    assert scored.read_bytes() == first
 
 
 @pytest.mark.parametrize(

@@ -268,7 +268,7 @@ def test_all_messages_of_the_larger_class_can_be_taken_every_epoch(tmp_path, tin
     assert steps == {"same": 14, "fresh": 14, "all": 28}
 
 
-def test_an_epoch_takes_a_third_of_the_messages_of_today(tmp_path, tiny_gpt2):
+def test_an_epoch_takes_a_third_of_the_present_day_messages(tmp_path, tiny_gpt2):
     """An epoch has 1,045 balanced messages of the collection, and 176 of the 526 present-day ones of each label."""
     (tmp_path / "dataset").mkdir()
     uci_stand_in(tmp_path / "dataset")

@@ -87,11 +87,17 @@ def score_file(
     """
     part, state_file = (target.with_name(f"{target.name}{suffix}") for suffix in (".part", ".part.json"))
     task = {"source": file_sha256(source), "model": model_sha256, "text_column": text_column}
-    state = {"task": task, "rows": 0, "bytes": 0}
+    state = nothing_done = {"task": task, "rows": 0, "bytes": 0}
     if state_file.is_file():
         state = json.loads(state_file.read_text(encoding="utf-8"))
         if state["task"] != task:
-            raise ValueError(f"{part} is of another file or adapter. Finish that, or remove it and {state_file.name}.")
+            raise ValueError(
+                f"{part} belongs to another file or adapter. Finish that run with its own command, "
+                f"or remove {part.name} and {state_file.name}."
+            )
+        # A run was killed right after it had renamed the part, or somebody removed the part.
+        if not part.is_file() or part.stat().st_size < state["bytes"]:
+            state = nothing_done
     # Read the whole file once first, so that an error in row 90,000 shows at once and not after an hour.
     total = 0
     for table in read_table(source, ROWS_PER_CHUNK):

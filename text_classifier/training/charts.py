@@ -67,10 +67,9 @@ def plot_metrics(
         _set_scales(axes, name)
         if per_step:
             _add_axis_above(axes, *per_step, steps_per_unit)
-        if name == "Accuracy":
-            _show_what_is_above(axes, 0.9, log_history, keys, steps_per_unit)
+        inset = _enlarge_above(axes, 0.9, log_history, keys, steps_per_unit) if name == "Accuracy" else None
         if axes.lines:
-            axes.legend(loc="center right" if name == "Accuracy" else "best")
+            (inset or axes).legend(*axes.get_legend_handles_labels())
     figure.suptitle(title)
     _save_pages((figure, *more_pages), Path(pdf_file), title)
 
@@ -101,20 +100,21 @@ def _add_axis_above(axes: Axes, counted: str, per_step: int, steps_per_unit: flo
     above.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
-def _show_what_is_above(
+def _enlarge_above(
     axes: Axes, level: float, log_history: list[dict], keys: Sequence[str], steps_per_unit: float
-) -> None:
+) -> Axes | None:
     """Enlarge the top of an accuracy chart in its empty lower half, because accuracy soon gets there and stays."""
     high = [entry["step"] / steps_per_unit for entry in log_history for key in keys if entry.get(key, 0) >= level]
     if len(set(high)) < 2:
-        return
-    inset = axes.inset_axes((0.3, 0.12, 0.66, 0.42))
+        return None
+    inset = axes.inset_axes((0.27, 0.11, 0.7, 0.55))
     _draw_curves(inset, log_history, keys, steps_per_unit, markersize=3)
     margin = 0.03 * (max(high) - min(high))
     inset.set(xlim=(min(high) - margin, max(high) + margin), ylim=(level, 1.004))
     inset.set_title(f"The same above {level:g}", fontsize="small")
     inset.tick_params(labelsize="small")
     inset.grid(alpha=0.3)
+    return inset
 
 
 def _save_pages(figures: Sequence[Figure], pdf_file: Path, title: str) -> None:

@@ -22,7 +22,6 @@ from text_classifier.training.pretraining_config import CorpusArguments, GPTArgu
 
 logger = logging.getLogger(__name__)
 
-
 END_OF_TEXT = "<|endoftext|>"
 
 

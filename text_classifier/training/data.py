@@ -19,9 +19,7 @@ from text_classifier.training.config import DataArguments
 
 logger = logging.getLogger(__name__)
 
-
 PRESENT_DAY_MESSAGES = Path(__file__).parents[2] / "dataset" / "present_day_messages.tsv"
-
 
 SPLITS = ("train", "validation", "test")
 # Held-out splits: training does not learn from them. Decision thresholds are chosen on the two validation splits.
@@ -59,7 +57,9 @@ def label_names_of(labels: pd.Series, positive_label: str | None = None) -> tupl
         shown = ", ".join(map(repr, names[:5])) + (", …" if len(names) > 5 else "")
         raise ConfigurationError(f"The classifier needs exactly two labels; the data has {len(names)}: {shown}.")
     if positive_label is not None and positive_label not in names:
-        raise ConfigurationError(f"--positive_label {positive_label!r} is none of the labels {names}.")
+        raise ConfigurationError(
+            f"--positive_label {positive_label!r} is none of the labels {', '.join(map(repr, names))}."
+        )
     return tuple(reversed(names)) if positive_label == names[0] else tuple(names)
 
 
@@ -109,7 +109,9 @@ def add_training_messages(
         ConfigurationError: the new messages have labels that the data does not have.
     """
     if unknown := sorted(set(messages["Label"]) - set(label_names)):
-        raise ConfigurationError(f"The {name} has labels that the data has not: {', '.join(map(repr, unknown))}.")
+        raise ConfigurationError(
+            f"The messages of {name} have labels that the data does not have: {', '.join(map(repr, unknown))}."
+        )
     held_out = text_key(pd.concat([splits[split]["Text"] for split in HELD_OUT]))
     messages = messages[~text_key(messages["Text"]).isin(held_out)]
     keys = text_key(messages["Text"])

@@ -9,17 +9,13 @@ import torch
 from scipy.special import expit, logit
 from sklearn.metrics import log_loss, precision_recall_fscore_support, roc_auc_score
 from torch.utils.data import Dataset
-from transformers import (
-    Trainer,
-)
+from transformers import Trainer
 
 from text_classifier.errors import ConfigurationError
 from text_classifier.inference import joint_log_odds
 from text_classifier.tfidf import TfidfModel, fit_tfidf
 from text_classifier.training.batches import length_order
-from text_classifier.training.data import (
-    HELD_OUT,
-)
+from text_classifier.training.data import HELD_OUT
 
 # Factor for the language model's log odds before those of TF-IDF are added. It is below 1 because the language model is
 # overconfident: the likelihood of the validation messages of five splits together is highest with a factor of 0.49 for

@@ -28,7 +28,6 @@ from text_classifier.training.text_noise import make_normalizer
 # Activation functions that transformers computes in eight steps, each through memory -> the same in one step.
 FUSED_ACTIVATIONS = {"gelu_new": "gelu_pytorch_tanh"}
 
-
 # Where each architecture keeps its blocks, and the layers between the last block and the new layers.
 BLOCKS = {
     "gpt2": ("transformer.h", ["transformer.ln_f"]),

@@ -5,9 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from transformers import (
-    TrainingArguments,
-)
+from transformers import TrainingArguments
 
 from text_classifier.errors import ConfigurationError
 from text_classifier.training.config import parse_recipe, unless_none
@@ -91,10 +89,8 @@ def check_sizes(gpt_args: GPTArguments, corpus_args: CorpusArguments) -> None:
     if gpt_args.n_embd % gpt_args.n_head:
         raise ConfigurationError(f"--n_head {gpt_args.n_head} does not divide --n_embd {gpt_args.n_embd}.")
     if not 0 <= gpt_args.dropout < 1:
-        raise ConfigurationError(f"--dropout {gpt_args.dropout}: from 0 to below 1 is possible.")
+        raise ConfigurationError(f"--dropout {gpt_args.dropout}: it must be at least 0 and below 1.")
     if not 0 < corpus_args.validation_frac < 1:
-        raise ConfigurationError(f"--validation_frac {corpus_args.validation_frac}: a share between 0 and 1 is needed.")
+        raise ConfigurationError(f"--validation_frac {corpus_args.validation_frac}: it must lie between 0 and 1.")
     if not 0 <= corpus_args.sample_tokens < gpt_args.context_length:
-        raise ConfigurationError(
-            f"--sample_tokens {corpus_args.sample_tokens}: fewer than --context_length are possible."
-        )
+        raise ConfigurationError(f"--sample_tokens {corpus_args.sample_tokens}: it must be less than --context_length.")

@@ -47,7 +47,7 @@ def checkpoint_to_resume(args: TrainingArguments) -> str | None:
         if wanted is None:
             raise ConfigurationError(f"There is no checkpoint in {args.output_dir} to resume from.")
     elif wanted is not None and not Path(wanted, "trainer_state.json").is_file():
-        raise ConfigurationError(f"--resume_from_checkpoint {wanted}: not a checkpoint folder.")
+        raise ConfigurationError(f"--resume_from_checkpoint {wanted} is not a checkpoint folder.")
     return wanted
 
 
@@ -71,7 +71,10 @@ def check_same_everywhere(*checksums: str) -> None:
         ConfigurationError: they found different files, because an address answered some of them and not the others.
     """
     if broadcast_object_list(list(checksums)) != list(checksums):
-        raise ConfigurationError("The processes found different weights or data; start again with local ones.")
+        raise ConfigurationError(
+            "The processes found different weights or data. Give all of them the same local files "
+            "(--model_name_or_path, --data_file)."
+        )
 
 
 def peak_memory_gib() -> float:

@@ -35,7 +35,9 @@ def check_outputs(folder: str, *files: str | Path) -> None:
     target = Path(folder).resolve()
     ours = not target.exists() or (target.is_dir() and (not any(target.iterdir()) or is_saved_by_us(target)))
     if not ours:
-        raise ConfigurationError(f"{folder} exists and is no adapter or model trained here; saving would replace it.")
+        raise ConfigurationError(
+            f"{folder} exists and is no adapter or model of this project. Saving would replace it: name another folder."
+        )
     for file in map(Path, (target, *files)):
         file.parent.mkdir(parents=True, exist_ok=True)
 
