@@ -15,7 +15,7 @@ from transformers import Trainer
 from text_classifier.files import atomic_path
 from text_classifier.training.evaluation import calibration_bins, calibration_error
 
-SIZE = (11, 4.6)
+SIZE = (11, 4.8)
 """Width and height of a page in inches."""
 
 # Name of each chart -> keys of its train and validation curves in the log.
@@ -67,9 +67,13 @@ def plot_metrics(
         _set_scales(axes, name)
         if per_step:
             _add_axis_above(axes, *per_step, steps_per_unit)
-        inset = _enlarge_above(axes, 0.9, log_history, keys, steps_per_unit) if name == "Accuracy" else None
-        if axes.lines:
-            (inset or axes).legend(*axes.get_legend_handles_labels())
+        if name == "Accuracy":
+            _enlarge_above(axes, 0.9, log_history, keys, steps_per_unit)
+    # Both charts have the same lines. One legend below them covers none.
+    handles = {
+        label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles) or 1)
     figure.suptitle(title)
     _save_pages((figure, *more_pages), Path(pdf_file), title)
 
@@ -102,11 +106,11 @@ def _add_axis_above(axes: Axes, counted: str, per_step: int, steps_per_unit: flo
 
 def _enlarge_above(
     axes: Axes, level: float, log_history: list[dict], keys: Sequence[str], steps_per_unit: float
-) -> Axes | None:
+) -> None:
     """Enlarge the top of an accuracy chart in its empty lower half, because accuracy soon gets there and stays."""
     high = [entry["step"] / steps_per_unit for entry in log_history for key in keys if entry.get(key, 0) >= level]
     if len(set(high)) < 2:
-        return None
+        return
     inset = axes.inset_axes((0.27, 0.11, 0.7, 0.55))
     _draw_curves(inset, log_history, keys, steps_per_unit, markersize=3)
     margin = 0.03 * (max(high) - min(high))
@@ -114,7 +118,6 @@ def _enlarge_above(
     inset.set_title(f"The same above {level:g}", fontsize="small")
     inset.tick_params(labelsize="small")
     inset.grid(alpha=0.3)
-    return inset
 
 
 def _save_pages(figures: Sequence[Figure], pdf_file: Path, title: str) -> None:
