@@ -106,17 +106,19 @@ def _intended_use(report: dict) -> str:
 
 
 def _explain_figures(report: dict) -> str:
+    present_day = "present_day" in report["data"]["split_sizes"]
     sentences = [
-        "*left out* are messages of the larger class that balancing set aside, *natural* those and the test split "
-        "together, at the natural ratio of the classes; FPR is the false-positive rate, ECE the expected calibration "
+        "*left out* are messages of the larger class that balancing set aside; *natural* are those and the test split "
+        "together, at the natural ratio of the classes. FPR is the false-positive rate, ECE the expected calibration "
         "error of the probabilities.",
-        "TF-IDF rows are a logistic regression on TF-IDF features, trained on the messages named in the row.",
+        "TF-IDF rows are a logistic regression on TF-IDF features, trained on the messages that the row names"
+        + ("; *today* stands for the present-day messages." if present_day else "."),
     ]
     if _has_partner(report):
         sentences.append(
-            "*after* is the language model alone, which is what plain PEFT and transformers load; *after + TF-IDF* "
-            f"adds {report['language_model_weight']:g} times its log odds to those of the TF-IDF model in the last "
-            "row, which is saved beside it, and is what `text_classifier` and the chat answer with."
+            "*after* is the language model alone, as plain PEFT and transformers load it. *after + TF-IDF* adds "
+            f"{report['language_model_weight']:g} times its log odds to those of the TF-IDF model in the last row, "
+            "which is saved in the same folder. `text_classifier` and the chat answer so."
         )
     if report["training"]["best_checkpoint"]:
         sentences.append("The checkpoint was chosen on validation messages, so judge by the other two splits.")
@@ -180,7 +182,7 @@ def _limits(report: dict) -> list[str]:
     rest = (
         f", the TF-IDF model {TFIDF_MAX_CHARACTERS:,} characters."
         if _has_partner(report)
-        else "; what follows is not looked at."
+        else "; it does not look at the rest."
     )
     limits.append(f"The language model reads {data['max_length']} tokens of a message{rest}")
     if _is_lora(report):

@@ -107,7 +107,10 @@ def save_adapter(
     options = {}
     if isinstance(model, PeftModel):
         # Save the Hub's name and not this machine's cache path, so that plain PEFT loads the adapter anywhere.
-        model.peft_config["default"].base_model_name_or_path = base.name
+        adapter_config = model.peft_config["default"]
+        adapter_config.base_model_name_or_path = base.name
+        # PEFT keeps a set, whose order changes; sorted, equal runs save equal files.
+        adapter_config.target_modules = sorted(adapter_config.target_modules)
         options["save_embedding_layers"] = False
     save_folder(model, tokenizer, card, adapter_dir, tfidf, **options)
 
