@@ -346,6 +346,7 @@ def train(
     logger.info("Evaluating after fine-tuning")
     after = predict(trainer, datasets)
     compared = compare_models(before, after, rivals, partner is not None, args.target_false_positive_rate)
+    logger.info("Decision threshold: %g", compared.threshold)
 
     report = run_facts() | {
         "seed": args.seed,

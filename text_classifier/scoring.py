@@ -87,24 +87,8 @@ def score_file(
     """
     part, state_file = (target.with_name(f"{target.name}{suffix}") for suffix in (".part", ".part.json"))
     task = {"source": file_sha256(source), "model": model_sha256, "text_column": text_column}
-    state = nothing_done = {"task": task, "rows": 0, "bytes": 0}
-    if state_file.is_file():
-        state = json.loads(state_file.read_text(encoding="utf-8"))
-        if state["task"] != task:
-            raise ValueError(
-                f"{part} belongs to another file or adapter. Finish that run with its own command, "
-                f"or remove {part.name} and {state_file.name}."
-            )
-        # A run was killed right after it had renamed the part, or somebody removed the part.
-        if not part.is_file() or part.stat().st_size < state["bytes"]:
-            state = nothing_done
-    # Read the whole file once first, so that an error in row 90,000 shows at once and not after an hour.
-    total = 0
-    for table in read_table(source, ROWS_PER_CHUNK):
-        check_columns(source, table.columns, text_column=text_column)
-        total += len(table)
-    if not total:
-        raise ValueError(f"{source} has no rows.")
+    state = _unfinished(part, state_file, task)
+    total = _count_rows(source, text_column)
     with (
         part.open("ab") as output,
         tqdm(total=total, initial=state["rows"], unit=" messages", disable=None) as progress,
@@ -128,4 +112,40 @@ def score_file(
             progress.update(len(table))
     os.replace(part, target)
     state_file.unlink()
+    return total
+
+
+def _unfinished(part: Path, state_file: Path, task: dict) -> dict:
+    """Return how far a stopped run came: its `task`, and the `rows` and `bytes` that it finished.
+
+    Raises:
+        ValueError: the stopped run had another task.
+    """
+    nothing_done = {"task": task, "rows": 0, "bytes": 0}
+    if not state_file.is_file():
+        return nothing_done
+    state = json.loads(state_file.read_text(encoding="utf-8"))
+    if state["task"] != task:
+        raise ValueError(
+            f"{part} belongs to another file or adapter. Finish that run with its own command, "
+            f"or remove {part.name} and {state_file.name}."
+        )
+    # A run was killed right after it had renamed the part, or somebody removed the part.
+    if not part.is_file() or part.stat().st_size < state["bytes"]:
+        return nothing_done
+    return state
+
+
+def _count_rows(source: Path, text_column: str) -> int:
+    """Read a whole file, so that an error in row 90,000 shows at once and not after an hour; return its rows.
+
+    Raises:
+        ValueError: it cannot be read, lacks the column or has no rows.
+    """
+    total = 0
+    for table in read_table(source, ROWS_PER_CHUNK):
+        check_columns(source, table.columns, text_column=text_column)
+        total += len(table)
+    if not total:
+        raise ValueError(f"{source} has no rows.")
     return total
