@@ -29,9 +29,9 @@ from chainlit.config import config as chainlit_config
 from huggingface_hub import ModelCard
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from chat.api import create_api, is_blank, log_failure, same_credentials
+from chat.api import create_api, log_failure, same_credentials
 from chat.batching import BatchingClassifier, BusyError
-from chat.display import percent, visible
+from chat.display import show_probability, visible
 from chat.dropped_files import answer_file
 from chat.environment import ADAPTER_DIR, FEEDBACK_FILE, get_credentials, get_hosts, give_up
 from chat.limits import MAX_FILE_ROWS, MAX_MESSAGE_CHARACTERS, MAX_PENDING_MESSAGES, MAX_REMEMBERED_ANSWERS
@@ -39,6 +39,7 @@ from chat.message_tables import TableError
 from chat.server import harden
 from chat.texts import LANGUAGES, STARTERS, chinese_label, closest_language, label_name, say
 from text_classifier import classify, load_tokenizer_and_model
+from text_classifier.characters import is_blank
 from text_classifier.feedback import delete_feedback, open_feedback, save_feedback
 from text_classifier.inference import decide, decision_threshold, encode, fast_dtype
 
@@ -69,7 +70,7 @@ def describe_model(language: str) -> str:
     try:
         card = ModelCard.load(Path(ADAPTER_DIR, "README.md")).data
         line = say("model", language, base=card.base_model.split("/")[-1], tuning=tuning)
-        figures = {result.metric_type: percent(result.metric_value) for result in card.eval_results}
+        figures = {result.metric_type: show_probability(result.metric_value) for result in card.eval_results}
         dataset = card.eval_results[0].dataset_name
         return line + say("model_figures", language, accuracy=figures["accuracy"], f1=figures["f1"], dataset=dataset)
     # A folder without a model card, or with a card of another form, can be served all the same.
@@ -244,7 +245,7 @@ async def main(message: cl.Message) -> None:
 
 
 def classify_review(user_input: str) -> str:
-    """Return 垃圾信息 (spam) or 正常信息 (ham) for one message that is not empty."""
+    """Return 垃圾信息 (spam) or 正常信息 (ham) for one message that is not empty, for code that imports this app."""
     return chinese_label(classify([user_input], tokenizer, model)[0].label)
 
 
@@ -280,7 +281,7 @@ async def answer_text(text: str) -> None:
             },
         },
     )
-    reply = say("answer", tongue, chinese=chinese_label(label), english=label, percent=percent(probability))
+    reply = say("answer", tongue, chinese=chinese_label(label), english=label, percent=show_probability(probability))
     actions = [wrong_action(label, tongue)] if FEEDBACK_FILE else []
     sent = await cl.Message(reply, elements=[element], actions=actions).send()
     if FEEDBACK_FILE:

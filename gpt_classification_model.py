@@ -50,7 +50,6 @@ from text_classifier.training.evaluation import (
     at_natural_ratio,
     compare_models,
     predict,
-    predict_with_tfidf,
 )
 from text_classifier.training.models import (
     choose_targets,
@@ -62,6 +61,7 @@ from text_classifier.training.models import (
     store_frozen_in_bfloat16,
 )
 from text_classifier.training.report import describe_base, describe_data, describe_results, describe_training
+from text_classifier.training.rivals import Rivals, train_rivals
 from text_classifier.training.runs import (
     check_same_everywhere,
     checkpoint_to_resume,
@@ -149,11 +149,11 @@ def load_splits(data_args: DataArguments) -> tuple[dict[str, pd.DataFrame], tupl
     found = find_messages(data_args)
     label_names = label_names_of(found.messages["Label"], data_args.positive_label)
     # The published figures have duplicates in training and test, so the original protocol keeps them.
-    different = found.messages if data_args.protocol == "original" else drop_duplicates(found.messages)
-    splits = make_splits(different, label_names, data_args.split_seed)
-    for name, messages in found.extra.items():
-        splits = add_training_messages(splits, name, messages, label_names)
-    return splits, label_names, describe_data(data_args, found, different, splits, label_names)
+    messages = found.messages if data_args.protocol == "original" else drop_duplicates(found.messages)
+    splits = make_splits(messages, label_names, data_args.split_seed)
+    for name, extra in found.extra.items():
+        splits = add_training_messages(splits, name, extra, label_names)
+    return splits, label_names, describe_data(data_args, found, messages, splits, label_names)
 
 
 class SpamDataset(Dataset):
@@ -312,12 +312,12 @@ def train(
     data_args: DataArguments,
     args: FineTuningArguments,
     dataset_class: type[SpamDataset] = SpamDataset,
-    load_tokenizer: Callable[[BaseModel, int, bool], PreTrainedTokenizerBase] = load_tokenizer,
+    tokenizer_loader: Callable[[BaseModel, int, bool], PreTrainedTokenizerBase] = load_tokenizer,
 ) -> dict:
     """Run a recipe from data to saved adapter and return the report that is saved as metrics.json.
 
     Args:
-        dataset_class, load_tokenizer: read and tokenise the messages; a benchmark passes others, to compare.
+        dataset_class, tokenizer_loader: read and tokenise the messages; a benchmark passes others, to compare.
     """
     started = time.perf_counter()
     keep_prepared_products()
@@ -325,7 +325,7 @@ def train(
     splits, label_names, data, base = prepare(model_args, data_args, args)
 
     set_seed(args.seed)
-    tokenizer = load_tokenizer(base, data_args.max_length, data_args.normalize_text)
+    tokenizer = tokenizer_loader(base, data_args.max_length, data_args.normalize_text)
     files = {name: Path(data_args.dataset_dir, f"{name}.csv") for name in splits}
     reading = (tokenizer, data_args.max_length, data_args.text_column, data_args.label_column)
     datasets = {name: dataset_class(file, *reading) for name, file in files.items()}
@@ -336,8 +336,8 @@ def train(
     trainer = build_trainer(model, tokenizer, datasets, data_args, args)
 
     # TF-IDF takes seconds, so it comes first: bad data shows before hours of training. Only one process reports it.
-    rivals, partner = predict_with_tfidf(splits, data_args.majority) if main_process else ({}, None)
-    partner = partner if model_args.add_tfidf else None
+    rivals = train_rivals(splits, data_args.majority) if main_process else Rivals({}, "", None)
+    partner = rivals.partner if model_args.add_tfidf else None
     logger.info("Evaluating before fine-tuning")
     before = predict(trainer, datasets)
     if main_process:
@@ -388,7 +388,7 @@ def main(argv: Sequence[str] | None = None, **pieces) -> int:
     """Train with the options of the command line; return the exit code.
 
     Args:
-        pieces: passed on to `train`, in place of its own `dataset_class` or `load_tokenizer`.
+        pieces: passed on to `train`, in place of its own `dataset_class` or `tokenizer_loader`.
     """
     model_args, data_args, args = parse_arguments(sys.argv[1:] if argv is None else argv)
     outputs = f"{args.adapter_dir} and {args.metrics_pdf}"

@@ -179,7 +179,7 @@ def read_after_padding(argv: list[str]) -> int:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(ordinary)
         return tokenizer
 
-    return gpt_classification_model.main(argv, dataset_class=PaddedDataset, load_tokenizer=load_tokenizer)
+    return gpt_classification_model.main(argv, dataset_class=PaddedDataset, tokenizer_loader=load_tokenizer)
 
 
 def run(row: Row, seed: int, jobs: int, messages: DataFile) -> dict:

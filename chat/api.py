@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 from chat.batching import BatchingClassifier, BusyError
 from chat.limits import MAX_MESSAGE_CHARACTERS, MAX_REQUEST_TEXTS
 from chat.texts import chinese_label
+from text_classifier.characters import is_blank
 from text_classifier.inference import decide, decision_threshold
 
 logger = logging.getLogger(__name__)
@@ -64,11 +65,6 @@ def log_failure(what: str) -> str:
     error_id = uuid.uuid4().hex[:8]
     logger.exception("%s failed (error %s)", what, error_id)
     return error_id
-
-
-def is_blank(text: str) -> bool:
-    """Return whether a text has only white space, control characters and other invisible characters."""
-    return not any(character.isprintable() and not character.isspace() for character in text)
 
 
 def same_credentials(given: tuple[str, str], known: tuple[str, str]) -> bool:

@@ -4,7 +4,7 @@ import re
 import unicodedata
 
 
-def percent(probability: float) -> str:
+def show_probability(probability: float) -> str:
     """Write a probability in per cent, but never as 0 % or 100 %, because no answer is certain."""
     if probability >= 0.9995:
         return "> 99.9 %"

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 from chainlit.session import WebsocketSession
 
-from chat.api import is_blank
 from chat.batching import BatchingClassifier, BusyError
-from chat.display import percent, quoted, visible
+from chat.display import quoted, show_probability, visible
 from chat.limits import MAX_MESSAGE_CHARACTERS
-from chat.message_tables import find_text_column, mean_lengths, read_messages, to_csv
+from chat.message_tables import find_text_column, mean_lengths, read_dropped_file, to_csv
 from chat.texts import label_name, say
+from text_classifier.characters import is_blank
 from text_classifier.inference import Classification, decide
 from text_classifier.scoring import add_answers
 
@@ -56,14 +56,13 @@ async def answer_file(
         TableError: the file cannot be used.
     """
     started = time.monotonic()
-    table = await cl.make_async(read_messages)(path, name)
+    table = await cl.make_async(read_dropped_file)(path, name)
     column = find_text_column(table) or await ask_for_column(table, name, tongue)
     if column is None:
         await cl.Message(say("no_column", tongue)).send()
         return
     texts = [text.strip()[:MAX_MESSAGE_CHARACTERS] for text in table[column]]
-    answers: list[Classification | None] = [None] * len(texts)
-    finished = await classify_with_progress(texts, answers, name, classifier, tongue)
+    answers, finished = await classify_with_progress(texts, name, classifier, tongue)
     if not is_over():
         file = ClassifiedFile(name, table, column, texts, answers, finished, time.monotonic() - started)
         await send_result(file, classifier.model.config.id2label, threshold(), tongue)
@@ -92,9 +91,14 @@ async def ask_for_column(table: pd.DataFrame, name: str, tongue: str) -> str | N
 
 
 async def classify_with_progress(
-    texts: list[str], answers: list[Classification | None], name: str, classifier: BatchingClassifier, tongue: str
-) -> bool:
-    """Classify n texts into the n `answers`, except blank texts; return False if the visitor stopped it, else True."""
+    texts: list[str], name: str, classifier: BatchingClassifier, tongue: str
+) -> tuple[list[Classification | None], bool]:
+    """Classify n texts while the page shows the progress.
+
+    Returns:
+        n answers, None for a text that is blank or was not reached; and whether nobody stopped it.
+    """
+    answers: list[Classification | None] = [None] * len(texts)
 
     def progress(done: int) -> dict:
         count = say("progress_count", tongue, done=f"{done:,}", total=f"{len(texts):,}")
@@ -125,7 +129,7 @@ async def classify_with_progress(
         stopped.set()
     finally:
         await message.remove()
-    return not stopped.is_set()
+    return answers, not stopped.is_set()
 
 
 async def classify_patiently(texts: list[str], classifier: BatchingClassifier) -> list[Classification]:
@@ -190,7 +194,7 @@ def preview(file: ClassifiedFile, result: pd.DataFrame, tongue: str) -> dict:
     others = (column for column in file.table.columns if column != file.column)
     head = result[[label_column, file.column, probability_column, *others]].head(PREVIEW_ROWS)
     head[probability_column] = [
-        percent(answer.positive_probability) if answer else "" for answer in file.answers[: len(head)]
+        show_probability(answer.positive_probability) if answer else "" for answer in file.answers[: len(head)]
     ]
     head = head.map(lambda cell: visible(cell if len(cell) <= 100 else f"{cell[:99]}…"))
     return {

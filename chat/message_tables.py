@@ -132,7 +132,7 @@ def _is_header(first: Sequence[str], body: Sequence[Sequence[str]]) -> bool:
     return True
 
 
-def read_messages(path: Path, name: str) -> pd.DataFrame:
+def read_dropped_file(path: Path, name: str) -> pd.DataFrame:
     """Read a .csv, .tsv, .txt (one message a line) or the first sheet of an .xlsx.
 
     Args:

@@ -11,11 +11,11 @@ from text_classifier.training.evaluation import (
     calibration_bins,
     calibration_error,
     classification_metrics,
+    evaluate,
     predictions_together,
-    score,
-    tfidf_predictions,
 )
 from text_classifier.training.report import results_table
+from text_classifier.training.rivals import tfidf_predictions
 
 
 def test_metrics_of_a_case_worked_by_hand():
@@ -58,12 +58,12 @@ def test_threshold_is_chosen_on_validation_messages_alone():
         "test": (np.array([0, 1]), np.array([0.1, 0.45])),
         "left_out_test": (np.zeros(2, dtype=int), np.array([0.2, 0.9])),
     }
-    rows, threshold = score("model", predictions, false_positive_rate=0.02)
+    rows, threshold = evaluate("model", predictions, false_positive_rate=0.02)
     assert (ham >= threshold).mean() == pytest.approx(0.02, abs=0.005)
     assert list(rows) == ["model, threshold 0.5", "model"]
     assert rows["model"]["test"]["recall"] == 1 and rows["model, threshold 0.5"]["test"]["recall"] == 0
     for rate in (None, 0.001):
-        rows, threshold = score("model", predictions, rate)
+        rows, threshold = evaluate("model", predictions, rate)
         assert threshold == 0.5 and list(rows) == ["model"], "too few messages to tell one in a thousand"
 
 
@@ -80,7 +80,7 @@ def test_natural_ratio_is_test_and_left_out_together():
     pair = (np.array([0, 1]), np.array([0.1, 0.45]))
     left_out = (np.zeros(2, dtype=int), np.array([0.2, 0.9]))
     splits = {"validation": pair, "test": pair, "left_out_validation": left_out, "left_out_test": left_out}
-    (row,) = score("model", splits)[0].values()
+    (row,) = evaluate("model", splits)[0].values()
     assert row["natural"]["confusion_matrix"] == [[2, 1], [1, 0]] and row["natural"]["n"] == 4
 
 

@@ -13,7 +13,7 @@ from chat.message_tables import (
     TableError,
     find_text_column,
     neutralise_formula,
-    read_messages,
+    read_dropped_file,
     to_csv,
 )
 from chat.texts import TEXTS
@@ -26,7 +26,7 @@ ROWS = [["1", "Free entry, call £100 now"], ["2", 'He said "hi"\nand left'], ["
 def read(tmp_path, name, content):
     path = tmp_path / "upload"
     path.write_bytes(content)
-    return read_messages(path, name)
+    return read_dropped_file(path, name)
 
 
 def as_csv(delimiter=",") -> str:
@@ -81,7 +81,7 @@ def test_workbook_is_read_with_values_not_formulas(tmp_path):
         workbook.active.append(row)
     workbook.active["B4"].data_type = "s"
     workbook.save(tmp_path / "upload")
-    table = read_messages(tmp_path / "upload", "book.xlsx")
+    table = read_dropped_file(tmp_path / "upload", "book.xlsx")
     assert table.to_numpy().tolist() == [["1", "hello"], ["2.5", "=1+1 is text"], ["3", ""]]
 
 

@@ -4,6 +4,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch.utils.data import ConcatDataset, Dataset, Sampler, Subset
@@ -18,6 +19,26 @@ from text_classifier.training.text_noise import add_noise
 # messages, because they contain many notices. The collection's spam about ringtones and downloads reads like a notice,
 # and with all present-day messages in every epoch, the model would learn to call it ham.
 EXTRA_SPLITS = {"present_day": 1 / 3, "feedback": 1.0}
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch takes of the data, by the names of splits."""
+
+    drawn_from: tuple[str, ...]
+    """Splits whose messages it draws from."""
+    as_many_as: tuple[str, ...]
+    """Splits that together hold as many messages of each label as it takes (before `minority_repeats`)."""
+    validated_on: tuple[str, ...]
+    """Splits that checkpoints are compared on; they have the class ratio of the epoch."""
+
+
+# By `DataArguments.majority`. `train` is balanced; the left-out messages are all of the larger class.
+EPOCHS = {
+    "same": Epoch(("train",), ("train",), ("validation",)),
+    "fresh": Epoch(("train", "left_out_train"), ("train",), ("validation",)),
+    "all": Epoch(("train", "left_out_train"), ("train", "left_out_train"), ("validation", "left_out_validation")),
+}
 
 # Accuracy on training messages is measured on at most this many. Predicting all of them at every evaluation takes a
 # large part of a run; with 35,000 reviews it takes longer than training on them.
@@ -171,14 +192,6 @@ class ClassificationTrainer(Trainer):
 # ---------------------------------------------------------------------------- what an epoch takes
 
 
-def parts_at_epoch_ratio(datasets: dict[str, Dataset], majority: str) -> list[Dataset]:
-    """Return the datasets that together have the class ratio of an epoch, before `minority_repeats`.
-
-    With the majority `all` these are `train` and `left_out_train`, otherwise only `train`, which is balanced.
-    """
-    return [datasets["train"], *([datasets["left_out_train"]] if majority == "all" else [])]
-
-
 def plan_draws(datasets: dict[str, Dataset], data_args: DataArguments) -> tuple[list[Dataset], list, dict]:
     """Decide which messages an epoch takes.
 
@@ -189,9 +202,10 @@ def plan_draws(datasets: dict[str, Dataset], data_args: DataArguments) -> tuple[
         The splits to draw from, the pool of each of their messages, and how many messages an epoch draws from each
         pool. Each label is a pool. In `EXTRA_SPLITS`, each label of each split is a pool of its own.
     """
-    parts = [datasets["train"], *([] if data_args.majority == "same" else [datasets["left_out_train"]])]
+    epoch = EPOCHS[data_args.majority]
+    parts = [datasets[name] for name in epoch.drawn_from]
     pools = [label for part in parts for label in part.labels]
-    counts = Counter(label for part in parts_at_epoch_ratio(datasets, data_args.majority) for label in part.labels)
+    counts = Counter(label for name in epoch.as_many_as for label in datasets[name].labels)
     draws = {label: counts[label] for label in sorted(counts)}
     if data_args.majority == "all":
         smaller = min(draws, key=draws.get)
@@ -226,15 +240,12 @@ def make_training_set(
 
 
 def validation_set(datasets: dict[str, Dataset], majority: str) -> Dataset:
-    """Return the messages that checkpoints are compared on.
-
-    With the majority `all` they include left-out messages, so that they have the natural ratio.
-    """
-    return ConcatDataset([datasets["validation"], *([datasets["left_out_validation"]] if majority == "all" else [])])
+    """Return the messages that checkpoints are compared on."""
+    return ConcatDataset([datasets[name] for name in EPOCHS[majority].validated_on])
 
 
 def training_sample(datasets: dict[str, Dataset], majority: str, seed: int) -> Dataset:
     """Return at most `TRAIN_ACCURACY_MESSAGES` random training messages to measure accuracy on."""
-    messages = ConcatDataset(parts_at_epoch_ratio(datasets, majority))
+    messages = ConcatDataset([datasets[name] for name in EPOCHS[majority].as_many_as])
     order = torch.randperm(len(messages), generator=torch.Generator().manual_seed(seed))
     return Subset(messages, order[:TRAIN_ACCURACY_MESSAGES].tolist())

@@ -101,7 +101,7 @@ def _intended_use(report: dict) -> str:
     guard = ", and not the only guard against fraud" if report["data"]["dataset"] == "sms_spam" else ""
     return (
         f"Labelling {kind} as {positive} or {negative}, with a person able to correct it. Not for deciding anything "
-        f"about a\nperson{guard}."
+        f"about a person{guard}."
     )
 
 
@@ -121,7 +121,9 @@ def _explain_figures(report: dict) -> str:
             "which is saved in the same folder. `text_classifier` and the chat answer so."
         )
     if report["training"]["best_checkpoint"]:
-        sentences.append("The checkpoint was chosen on validation messages, so judge by the other two splits.")
+        sentences.append(
+            "The checkpoint was chosen on validation messages, so judge by the test and the left-out messages."
+        )
     if report["data"]["protocol"] == "deduplicated":
         sentences.append("Training saw none of the messages counted here.")
     else:

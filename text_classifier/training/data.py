@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from text_classifier.errors import ConfigurationError
@@ -24,6 +25,9 @@ PRESENT_DAY_MESSAGES = Path(__file__).parents[2] / "dataset" / "present_day_mess
 SPLITS = ("train", "validation", "test")
 # Held-out splits: training does not learn from them. Decision thresholds are chosen on the two validation splits.
 HELD_OUT = ("validation", "test", "left_out_validation", "left_out_test")
+
+Predictions = dict[str, tuple[np.ndarray, np.ndarray]]
+"""Split name -> labels (0 or 1) and probabilities of class 1, each of shape (n,)."""
 
 
 def read_messages(data_file: Path, text_column: str, label_column: str) -> pd.DataFrame:
@@ -101,7 +105,7 @@ def add_training_messages(
 
     Args:
         splits: name -> messages, as `make_splits` in gpt_classification_model.py returns them.
-        name: name of the new split, one of `EXTRA_SPLITS`.
+        name: name of the new split, one of `batches.EXTRA_SPLITS`.
         messages: the new messages, columns `Label` (names) and `Text`.
         label_names: names of class 0 and class 1.
 

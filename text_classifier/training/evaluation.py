@@ -4,26 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy.special import expit, logit
 from sklearn.metrics import log_loss, precision_recall_fscore_support, roc_auc_score
 from torch.utils.data import Dataset
 from transformers import Trainer
 
-from text_classifier.errors import ConfigurationError
 from text_classifier.inference import joint_log_odds
-from text_classifier.tfidf import TfidfModel, fit_tfidf
 from text_classifier.training.batches import length_order
-from text_classifier.training.data import HELD_OUT
+from text_classifier.training.data import HELD_OUT, Predictions
+from text_classifier.training.rivals import Rivals
 
 # Factor for the language model's log odds before those of TF-IDF are added. It is below 1 because the language model is
 # overconfident: the likelihood of the validation messages of five splits together is highest with a factor of 0.49 for
 # the language model and 0.96 for TF-IDF (`python -m benchmarks.accuracy`).
 LANGUAGE_MODEL_WEIGHT = 0.5
-
-Predictions = dict[str, tuple[np.ndarray, np.ndarray]]
-"""Split name -> labels (0 or 1) and probabilities of class 1, each of shape (n,)."""
 
 
 def calibration_bins(
@@ -119,31 +114,28 @@ def at_natural_ratio(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
     return tuple(np.concatenate(pair) for pair in zip(predictions["test"], predictions["left_out_test"], strict=True))
 
 
-def score(
-    name: str, predictions: Predictions, false_positive_rate: float | None = None
+def evaluate(
+    model: str, predictions: Predictions, false_positive_rate: float | None = None
 ) -> tuple[dict[str, dict[str, dict]], float]:
-    """Score a model on the reported splits.
+    """Choose the decision threshold of a model on the validation splits, and measure the model on the reported splits.
 
     Args:
-        name: name of the model in the table of results.
+        model: its name in the table of results.
         predictions: labels and probabilities of class 1 for every split in `HELD_OUT`.
-        false_positive_rate: choose the decision threshold for this false-positive rate; None means the threshold 0.5.
-            It is chosen on the validation splits, so that the choice does not affect test and left-out figures.
+        false_positive_rate: choose the decision threshold for this rate; None means the threshold 0.5.
 
     Returns:
-        `{name: {split: metrics}}` and the decision threshold. If the threshold is not 0.5, there is one more entry with
-        the metrics at 0.5. The split `natural` has the messages of `at_natural_ratio`.
+        `{model: {split: metrics}}` and the decision threshold. If that is not 0.5, there is one more entry with the
+        metrics at 0.5. The split `natural` has the messages of `at_natural_ratio`.
     """
     validation = [predictions["validation"], predictions["left_out_validation"]]
     negatives = np.concatenate([probabilities[labels == 0] for labels, probabilities in validation])
-    reported = {name: predictions[name] for name in ("validation", "test", "left_out_test")}
-    reported["natural"] = at_natural_ratio(predictions)
     threshold = choose_threshold(negatives, false_positive_rate)
-    thresholds = {name: threshold} if threshold == 0.5 else {f"{name}, threshold 0.5": 0.5, name: threshold}
+    thresholds = {model: threshold} if threshold == 0.5 else {f"{model}, threshold 0.5": 0.5, model: threshold}
+    reported = {split.removesuffix("_test"): predictions[split] for split in ("validation", "test", "left_out_test")}
+    reported["natural"] = at_natural_ratio(predictions)
     rows = {
-        row: {
-            split.removesuffix("_test"): classification_metrics(*of_split, used) for split, of_split in reported.items()
-        }
+        row: {split: classification_metrics(*of_split, used) for split, of_split in reported.items()}
         for row, used in thresholds.items()
     }
     return rows, threshold
@@ -159,18 +151,6 @@ def predict(trainer: Trainer, datasets: dict[str, Dataset]) -> Predictions:
             probabilities[length_order(datasets[split])] = logits.softmax(dim=-1)[:, 1].numpy()
         predictions[split] = (labels, probabilities)
     return predictions
-
-
-def tfidf_predictions(model: TfidfModel, splits: dict[str, pd.DataFrame]) -> Predictions:
-    """Return labels and probabilities of class 1 for every split.
-
-    Args:
-        splits: split name -> table with the columns `Label` (0/1) and `Text`.
-    """
-    return {
-        name: (table["Label"].to_numpy(dtype=int), expit(model.log_odds(table["Text"].tolist())))
-        for name, table in splits.items()
-    }
 
 
 def predictions_together(of_language_model: Predictions, of_tfidf: Predictions, weight: float) -> Predictions:
@@ -190,42 +170,14 @@ def predictions_together(of_language_model: Predictions, of_tfidf: Predictions, 
     }
 
 
-def predict_with_tfidf(splits: dict[str, pd.DataFrame], majority: str) -> tuple[dict[str, Predictions], TfidfModel]:
-    """Train a TF-IDF model on the balanced messages and the corrections, and others on these and more messages.
-
-    Returns:
-        The predictions of each model by its name, and the last model, which learned from all messages that the language
-        model learns from.
-
-    Raises:
-        ConfigurationError: the messages hold no words.
-    """
-    name, parts = "TF-IDF, train", ["train", *(["feedback"] if "feedback" in splits else [])]
-    training_sets = {name: parts}
-    if majority != "same" and len(splits["left_out_train"]):
-        name, parts = f"{name} + left out", [*parts, "left_out_train"]
-        training_sets[name] = parts
-    if "present_day" in splits:
-        training_sets[f"{name} + today"] = [*parts, "present_day"]
-    predictions = {}
-    for name, parts in training_sets.items():
-        messages = pd.concat([splits[part] for part in parts])
-        try:
-            model = fit_tfidf(messages["Text"].tolist(), messages["Label"].tolist())
-        except ValueError as error:
-            raise ConfigurationError(f"The messages hold no words: {error}") from error
-        predictions[name] = tfidf_predictions(model, {split: splits[split] for split in HELD_OUT})
-    return predictions, model
-
-
 @dataclass(frozen=True)
 class Comparison:
-    """The predictions of every model for the held-out messages, and their scores."""
+    """The predictions of every model for the held-out messages, and how good they are."""
 
     predictions: dict[str, Predictions]
     """Predictions by model; the names are those in the table of results."""
     results: dict[str, dict[str, dict]]
-    """Metrics by model and split; see `score`."""
+    """Metrics by model and split; see `evaluate`."""
     saved: str
     """Name of the model that the saved folder answers with."""
     language_model_weight: float | None
@@ -237,25 +189,24 @@ class Comparison:
 def compare_models(
     before: Predictions,
     after: Predictions,
-    rivals: dict[str, Predictions],
+    rivals: Rivals,
     with_partner: bool,
     false_positive_rate: float | None,
 ) -> Comparison:
-    """Score the language model before and after training, alone and with TF-IDF, and TF-IDF alone.
+    """Measure the language model before and after training, alone and with TF-IDF, and TF-IDF alone.
 
     Args:
-        rivals: predictions of the TF-IDF models by name; the last model is the partner.
+        rivals: the TF-IDF models.
         with_partner: whether the partner answers together with the language model.
-        false_positive_rate: see `score`; the untrained model has the decision threshold 0.5.
+        false_positive_rate: see `evaluate`; the untrained model has the decision threshold 0.5.
     """
     predictions, saved, weight = {"before": before, "after": after}, "after", None
     if with_partner:
         saved, weight = "after + TF-IDF", LANGUAGE_MODEL_WEIGHT
-        *_, of_partner = rivals.values()
-        predictions[saved] = predictions_together(after, of_partner, weight)
-    predictions |= rivals
+        predictions[saved] = predictions_together(after, rivals.predictions[rivals.partner_name], weight)
+    predictions |= rivals.predictions
     results, thresholds = {}, {}
     for name, of_model in predictions.items():
-        rows, thresholds[name] = score(name, of_model, None if name == "before" else false_positive_rate)
+        rows, thresholds[name] = evaluate(name, of_model, None if name == "before" else false_positive_rate)
         results |= rows
     return Comparison(predictions, results, saved, weight, thresholds[saved])

@@ -55,19 +55,19 @@ def describe_base(base: BaseModel, requested: str, layers: int) -> dict:
 def describe_data(
     data_args: DataArguments,
     found: FoundMessages,
-    different: pd.DataFrame,
+    used: pd.DataFrame,
     splits: dict[str, pd.DataFrame],
     label_names: Sequence[str],
 ) -> dict:
     """Return where the data came from, and how they were split.
 
     Args:
-        different: the messages that were split: all that were found, or those left after dropping duplicates.
+        used: the messages that were split: all that were found, or those left after dropping duplicates.
     """
-    counts = different["Label"].value_counts()
+    counts = used["Label"].value_counts()
     classes = " and ".join(f"{counts[label]:,} {label}" for label in label_names)
     sizes = " / ".join(f"{len(splits[split]):,}" for split in SPLITS)
-    duplicates = len(found.messages) - len(different)
+    duplicates = len(found.messages) - len(used)
     parts = [
         f"{len(found.messages):,} messages, {duplicates:,} duplicates dropped before splitting",
         f"of the rest {classes}, balanced 1:1 and split into {sizes}",
@@ -106,10 +106,10 @@ def _describe_extra(found: FoundMessages, splits: dict[str, pd.DataFrame]) -> li
         share = f"{EXTRA_SPLITS['present_day']:.0%} of {len(splits['present_day']):,}"
         parts.append(f"every epoch also takes {share} present-day messages, written for this project")
     if "feedback" in found.extra:
-        used = len(splits["feedback"])
+        taken = len(splits["feedback"])
         parts.append(
-            f"{used:,} messages corrected in the chat are seen in every epoch "
-            f"({len(found.extra['feedback']) - used:,} more stand in the held-out splits and are not)"
+            f"{taken:,} messages corrected in the chat are seen in every epoch "
+            f"({len(found.extra['feedback']) - taken:,} more stand in the held-out splits and are not)"
         )
     return parts
 
