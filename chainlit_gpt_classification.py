@@ -39,7 +39,7 @@ from chat.message_tables import TableError
 from chat.server import harden
 from chat.texts import LANGUAGES, STARTERS, chinese_label, closest_language, label_name, say
 from text_classifier import classify, load_tokenizer_and_model
-from text_classifier.characters import is_blank
+from text_classifier.characters import is_empty
 from text_classifier.feedback import delete_feedback, open_feedback, save_feedback
 from text_classifier.inference import decide, decision_threshold, encode, fast_dtype
 
@@ -252,7 +252,7 @@ def classify_review(user_input: str) -> str:
 async def answer_text(text: str) -> None:
     """Send label and probability at once; the words that mattered follow when they are known."""
     text, tongue = text.strip(), language()
-    if is_blank(text):
+    if is_empty(text):
         await cl.Message(say("empty", tongue)).send()
         return
     if len(text) > MAX_MESSAGE_CHARACTERS:

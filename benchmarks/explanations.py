@@ -18,7 +18,7 @@ from captum.attr import IntegratedGradients
 
 from benchmarks.common import ADAPTER, shipped_splits
 from chat.explanation import split_words, word_contributions
-from text_classifier.inference import classify, encode, fast_dtype, load_tokenizer_and_model
+from text_classifier.inference import classify_parts, encode, fast_dtype, load_tokenizer_and_model
 
 
 def main() -> None:
@@ -37,10 +37,10 @@ def main() -> None:
     gaps = defaultdict(list)
 
     def ask(some: list[str]) -> list:
-        return classify(some, tokenizer, model)
+        return classify_parts(some, tokenizer, model)
 
     def log_odds(text: str) -> float:
-        return float(torch.tensor(ask([text or " "])[0].positive_probability, dtype=torch.float64).logit(eps=1e-7))
+        return float(torch.tensor(ask([text])[0].positive_probability, dtype=torch.float64).logit(eps=1e-7))
 
     def shapley(permutations: int) -> Callable[[str], np.ndarray]:
         return lambda text: np.array([value for _, value in word_contributions(text, ask, permutations)])

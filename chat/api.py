@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from chat.batching import BatchingClassifier, BusyError
 from chat.limits import MAX_MESSAGE_CHARACTERS, MAX_REQUEST_TEXTS
 from chat.texts import chinese_label
-from text_classifier.characters import is_blank
+from text_classifier.characters import is_empty
 from text_classifier.inference import decide, decision_threshold
 
 logger = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ def create_api(classifier: BatchingClassifier, base_model: str, credentials: tup
         """Classify one text or up to 256."""
         texts = [request.texts] if isinstance(request.texts, str) else request.texts
         for number, text in enumerate(texts, 1):
-            if is_blank(text):
+            if is_empty(text):
                 raise HTTPException(422, f"Text {number} is empty")
             if len(text) > MAX_MESSAGE_CHARACTERS:
                 raise HTTPException(422, f"Text {number} is longer than {MAX_MESSAGE_CHARACTERS:,} characters")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from chat.explanation import word_contributions
-from text_classifier.inference import Classification, classify
+from text_classifier.inference import Classification, classify, classify_parts
 
 
 class BusyError(RuntimeError):
@@ -66,8 +66,8 @@ class BatchingClassifier:
         self._label_thread = ThreadPoolExecutor(1, "labels")
         self._explanation_thread = ThreadPoolExecutor(1, "explanations")
 
-    async def classify(self, texts: Sequence[str]) -> list[Classification]:
-        """Classify n messages that are not empty, and return n answers in the same order.
+    async def classify(self, texts: Sequence[str]) -> list[Classification | None]:
+        """Classify n messages and return n answers in the same order; a message with nothing to read gets None.
 
         More than one message counts as bulk, which waits behind single messages.
 
@@ -108,7 +108,7 @@ class BatchingClassifier:
     async def _run(thread: ThreadPoolExecutor, function: Callable, *arguments):
         return await asyncio.get_running_loop().run_in_executor(thread, function, *arguments)
 
-    def _classify(self, texts: Sequence[str]) -> list[Classification]:
+    def _classify(self, texts: Sequence[str]) -> list[Classification | None]:
         return classify(texts, self.tokenizer, self.model)
 
     def _classify_when_idle(self, texts: Sequence[str]) -> list[Classification]:
@@ -116,7 +116,7 @@ class BatchingClassifier:
         # Go in small steps, so that a label requested meanwhile waits for one step at most.
         for start in range(0, len(texts), 4):
             self._no_label_waits.wait()
-            answers += self._classify(texts[start : start + 4])
+            answers += classify_parts(texts[start : start + 4], self.tokenizer, self.model)
         return answers
 
     async def _work(self) -> None:

@@ -16,7 +16,7 @@ from chat.display import quoted, show_probability, visible
 from chat.limits import MAX_MESSAGE_CHARACTERS
 from chat.message_tables import find_text_column, mean_lengths, read_dropped_file, to_csv
 from chat.texts import label_name, say
-from text_classifier.characters import is_blank
+from text_classifier.characters import is_empty
 from text_classifier.inference import Classification, decide
 from text_classifier.scoring import add_answers
 
@@ -114,7 +114,7 @@ async def classify_with_progress(
     shown_at = time.monotonic()
     try:
         for start in range(0, len(order), ROWS_PER_STEP):
-            rows = [row for row in order[start : start + ROWS_PER_STEP] if not is_blank(texts[row])]
+            rows = [row for row in order[start : start + ROWS_PER_STEP] if not is_empty(texts[row])]
             said = await classify_patiently([texts[row] for row in rows], classifier)
             for row, answer in zip(rows, said, strict=True):
                 answers[row] = answer
@@ -176,7 +176,7 @@ async def send_result(file: ClassifiedFile, id2label: dict[int, str], threshold:
 
 def describe_answers(file: ClassifiedFile, labels: list[str | None], id2label: dict[int, str], tongue: str) -> dict:
     """Return the number of messages of each label and the histogram of their probabilities, for the page."""
-    blank = sum(map(is_blank, file.texts))
+    blank = sum(map(is_empty, file.texts))
     shares = [{"name": label_name(label, tongue), "count": labels.count(label)} for label in id2label.values()]
     shares.append({"name": say("empty_rows", tongue), "count": blank})
     shares.append({"name": say("unclassified_rows", tongue), "count": labels.count(None) - blank})

@@ -48,7 +48,7 @@ def word_contributions(
 
     def log_odds(masks: torch.Tensor) -> torch.Tensor:
         kept = ["".join(word for word, keep in zip(words, mask, strict=True) if keep) for mask in masks.tolist()]
-        probabilities = [answer.positive_probability for answer in classify([part or " " for part in kept])]
+        probabilities = [answer.positive_probability for answer in classify(kept)]
         return torch.tensor(probabilities, dtype=torch.float64).logit(eps=1e-7)
 
     with torch.random.fork_rng(devices=[]):

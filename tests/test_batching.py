@@ -18,6 +18,7 @@ class StubModel:
         self.batches, self.seconds = [], seconds
         self.lock = threading.Lock()
         monkeypatch.setattr(batching, "classify", self)
+        monkeypatch.setattr(batching, "classify_parts", self)
 
     def __call__(self, texts, tokenizer, model):
         with self.lock:

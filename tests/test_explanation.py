@@ -5,7 +5,7 @@ import math
 import pytest
 
 from chat.explanation import split_words, word_contributions
-from text_classifier.inference import Classification, classify, load_tokenizer_and_model
+from text_classifier.inference import Classification, classify_parts, load_tokenizer_and_model
 
 
 def stub(texts):
@@ -28,14 +28,16 @@ def test_contributions_add_up_to_the_answer_of_a_model(tiny_review_adapter):
     tokenizer, model = load_tokenizer_and_model(tiny_review_adapter)
 
     def log_odds(text):
-        probability = classify([text], tokenizer, model)[0].positive_probability
+        probability = classify_parts([text], tokenizer, model)[0].positive_probability
         return math.log(probability / (1 - probability))
 
     text = "WIN a FREE prize now, call 12345 to claim"
-    words = word_contributions(text, lambda texts: classify(texts, tokenizer, model))
+    words = word_contributions(text, lambda texts: classify_parts(texts, tokenizer, model))
     assert "".join(word for word, _ in words) == text
     assert sum(value for _, value in words) == pytest.approx(log_odds(text) - log_odds(" "), abs=1e-3)
-    assert words == word_contributions(text, lambda texts: classify(texts, tokenizer, model)), "the same every time"
+    assert words == word_contributions(text, lambda texts: classify_parts(texts, tokenizer, model)), (
+        "the same every time"
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,12 @@ import pytest
 from conftest import save_wordpiece_tokenizer
 from transformers import AutoTokenizer, GPT2TokenizerFast
 
+from text_classifier.characters import make_normalizer
 from text_classifier.inference import encode
 from text_classifier.sources.weights import resolve_base_model
 from text_classifier.training.batches import FreshSampler, TextNoise
 from text_classifier.training.models import load_tokenizer
-from text_classifier.training.text_noise import add_noise, make_normalizer
+from text_classifier.training.text_noise import add_noise
 
 TRICKS = {
     "F R E E entry": "FREE entry",

@@ -142,7 +142,7 @@ def test_the_stored_threshold_moves_the_label_and_not_the_probability(trained):
 
 def test_answers_do_not_depend_on_the_batch_and_long_texts_are_marked(trained):
     tokenizer, model = load_tokenizer_and_model(trained / "lora_model")
-    texts = ["hi", "free prize " * 100, "<|endoftext|>", "\x00", "免费领奖 \ud800", "see you at 7"]
+    texts = ["hi", "free prize " * 100, "<|endoftext|>", "?\x00", "免费领奖 \ud800", "see you at 7"]
     together = classify(texts, tokenizer, model)
     for text, answer in zip(texts, together, strict=True):
         (alone,) = classify([text], tokenizer, model)

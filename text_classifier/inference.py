@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from text_classifier.characters import replace_half_surrogates
+from text_classifier.characters import is_empty, replace_half_surrogates
 from text_classifier.sources.weights import resolve_base_model
 from text_classifier.tfidf import load_tfidf
 
@@ -151,20 +151,32 @@ def joint_log_odds(language_model: np.ndarray, tfidf: np.ndarray, weight: float)
     return weight * language_model + tfidf
 
 
-def classify(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> list[Classification]:
-    """Classify n messages and return n answers in the same order.
+def classify(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
+) -> list[Classification | None]:
+    """Classify n messages and return n answers in the same order; a message with nothing to read gets None.
 
     A message is class 1 if its probability reaches the adapter's `decision_threshold`. If the adapter has a TF-IDF
     model, the log odds of both models are added; the config's `language_model_weight` multiplies the language model's.
 
     Args:
         model: a model from `load_tokenizer_and_model`, or a `text_classifier.int8.Int8Model`.
-
-    Raises:
-        ValueError: a message is empty.
     """
-    if not all(texts):
-        raise ValueError("an empty message cannot be classified")
+    readable = [index for index, text in enumerate(texts) if not is_empty(text)]
+    answers: list[Classification | None] = [None] * len(texts)
+    for index, answer in zip(readable, _classify([texts[index] for index in readable], tokenizer, model), strict=True):
+        answers[index] = answer
+    return answers
+
+
+def classify_parts(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
+) -> list[Classification]:
+    """Classify n parts of messages, for explanations; a part with nothing to read is read as one space."""
+    return _classify([" " if is_empty(text) else text for text in texts], tokenizer, model)
+
+
+def _classify(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> list[Classification]:
     threshold = decision_threshold(model)
     encoded = encode(texts, tokenizer, tokenizer.model_max_length)
     packed = isinstance(model, PreTrainedModel) and model.config.model_type in _PACKABLE

@@ -49,12 +49,7 @@ def score_table(
     table: pd.DataFrame, text_column: str, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
 ) -> pd.DataFrame:
     """Return the table with an answer to each message at the adapter's decision threshold; empty messages get none."""
-    texts = table[text_column].tolist()
-    filled = [index for index, text in enumerate(texts) if text.strip()]
-    answers: list[Classification | None] = [None] * len(texts)
-    classified = classify([texts[index] for index in filled], tokenizer, model)
-    for index, answer in zip(filled, classified, strict=True):
-        answers[index] = answer
+    answers = classify(table[text_column].tolist(), tokenizer, model)
     labels = [answer.label if answer else None for answer in answers]
     return add_answers(table, answers, labels, model.config.id2label[1])
 

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from text_classifier.characters import is_empty
 from text_classifier.errors import ConfigurationError
 from text_classifier.feedback import read_feedback
 from text_classifier.files import file_sha256
@@ -44,7 +45,7 @@ def read_messages(data_file: Path, text_column: str, label_column: str) -> pd.Da
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
     table = pd.DataFrame({"Label": table[label_column].str.strip(), "Text": table[text_column]})
-    complete = table["Label"].ne("") & table["Text"].str.strip().ne("")
+    complete = table["Label"].ne("") & ~table["Text"].map(is_empty).astype(bool)
     if dropped := int((~complete).sum()):
         logger.warning("%s: %d rows without text or label are left out.", data_file, dropped)
     return table[complete].reset_index(drop=True)

@@ -19,11 +19,11 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
+from text_classifier.characters import make_normalizer
 from text_classifier.errors import ConfigurationError
 from text_classifier.inference import quiet_loading
 from text_classifier.sources.weights import BaseModel
 from text_classifier.training.config import ModelArguments
-from text_classifier.training.text_noise import make_normalizer
 
 # Activation functions that transformers computes in eight steps, each through memory -> the same in one step.
 FUSED_ACTIVATIONS = {"gelu_new": "gelu_pytorch_tanh"}

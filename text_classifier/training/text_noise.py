@@ -1,63 +1,16 @@
-"""Undo letter tricks before a model reads a message, and imitate tricks and typing errors in training.
-
-Spammers write `F R E E`, `frее` with Cyrillic letters or `ｆｒｅｅ`; people mistype and write in capitals.
-`make_normalizer` undoes the tricks. The normalizer is saved as a part of the tokenizer, so serving reads the same text
-as training. `add_noise` makes noisy variants of a training message.
-"""
+"""Make noisy variants of training messages: other numbers and links, capitals, typing errors, digits for letters."""
 
 import random
 import re
 import string
 
-from tokenizers import Regex, normalizers
+from text_classifier.characters import LEET, is_empty
 
-# Cyrillic and Greek letters that look like Latin ones.
-_LOOK_ALIKE = str.maketrans(
-    "АВЕЅІЈКМНОРСТХУаеѕіјорсухԁһԛԝ" + "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧονρ", "ABESIJKMHOPCTXYaesijopcyxdhqw" + "ABEZHIKMNOPTYXovp"
-)
-# HTML entities, which programs write into messages, and invisible characters.
-_REPLACED = {
-    "&lt;": "<",
-    "&gt;": ">",
-    "&quot;": '"',
-    "&amp;": "&",
-    Regex("[\u00ad\u200b-\u200f\u2060\ufeff]"): "",
-}
-# Each letter, and the digit that people write instead of it.
-_LEET = {"a": "4", "e": "3", "i": "1", "o": "0", "s": "5", "t": "7"}
-_TO_LEET = str.maketrans(_LEET | {letter.upper(): digit for letter, digit in _LEET.items()})
+_TO_LEET = str.maketrans(LEET | {letter.upper(): digit for letter, digit in LEET.items()})
 
 # Masks such as `<#>`, which the collection's authors put in place of numbers in private messages.
 _MASK = re.compile(r"(?:<|&lt;)(#|DECIMAL|TIME|URL|EMAIL)(?:>|&gt;)")
 _HAS_DIGIT = re.compile(r"\S*\d\S*|\S*(?:www\.|http)\S*")
-
-
-def make_normalizer() -> normalizers.Normalizer:
-    """Return the normalizer of a tokenizer for English messages.
-
-    It replaces accents, compatibility forms (Unicode NFKC: full width, circled, mathematical letters), look-alike
-    letters and HTML entities by plain characters, and deletes invisible characters. It joins four or more single
-    letters that are set apart (`F R E E`). It turns digits inside words into letters (`fr33 pr1ze`).
-    """
-    letter, gap = r"[^\W\d_]", r"[ .*_-]"
-    # A gap inside a row of four single letters: after the third, the second or the first.
-    apart = "|".join(
-        f"(?<=\\b{gap.join([letter] * before)}){gap}(?={gap.join([letter] * after)}\\b)"
-        for before, after in ((3, 1), (2, 2), (1, 3))
-    )
-    steps = [normalizers.NFKD(), normalizers.StripAccents(), normalizers.NFKC()]
-    steps += [normalizers.Replace(chr(alike), chr(plain)) for alike, plain in _LOOK_ALIKE.items()]
-    steps += [normalizers.Replace(written, meant) for written, meant in _REPLACED.items()]
-    steps.append(normalizers.Replace(Regex(apart), ""))
-    digits = "".join(_LEET.values())
-    for plain, digit in _LEET.items():
-        # One or two digits inside a word, or two equal digits at its end. A word in capitals may be a postcode (W45WQ,
-        # WC1N 3XX), so there it must be one digit between a letter and two more letters.
-        inside = rf"(?<=[A-Za-z]|[A-Za-z][{digits}]){digit}(?=[{digits}]?[a-z])"
-        at_end = rf"(?<=[a-z]{{2}}){digit}(?={digit}\b)|(?<=[a-z]{{2}}{digit}){digit}\b"
-        steps.append(normalizers.Replace(Regex(f"{inside}|{at_end}"), plain))
-        steps.append(normalizers.Replace(Regex(rf"(?<=[A-Z]){digit}(?=[A-Z]{{2}})"), plain.upper()))
-    return normalizers.Sequence(steps)
 
 
 def _detail(draw: random.Random, kind: str | None = None) -> str:
@@ -103,7 +56,7 @@ def add_noise(text: str, draw: random.Random) -> str:
     text = _MASK.sub(lambda mask: _detail(draw, mask[1]), text)
     without = _HAS_DIGIT.sub("", text)
     change = draw.random()
-    if change < 0.15 and without.strip():
+    if change < 0.15 and not is_empty(without):
         text = without
     elif change > 0.7:
         words = text.split(" ")
