@@ -61,13 +61,12 @@ from text_classifier.training.models import (
     store_frozen_in_bfloat16,
 )
 from text_classifier.training.report import describe_base, describe_data, describe_results, describe_training
+from text_classifier.training.resuming import begin_run, check_same_run, checkpoint_to_resume, facts_of_run
 from text_classifier.training.rivals import Rivals, train_rivals
 from text_classifier.training.runs import (
     check_same_everywhere,
-    checkpoint_to_resume,
     keep_prepared_products,
     peak_memory_gib,
-    remove_old_checkpoints,
     run_facts,
     run_script,
 )
@@ -323,6 +322,8 @@ def train(
     keep_prepared_products()
     checkpoint, main_process = checkpoint_to_resume(args), args.process_index == 0
     splits, label_names, data, base = prepare(model_args, data_args, args)
+    facts = facts_of_run(model_args, data_args, args, label_names, base, data)
+    check_same_run(checkpoint, facts)
 
     set_seed(args.seed)
     tokenizer = tokenizer_loader(base, data_args.max_length, data_args.normalize_text)
@@ -341,7 +342,7 @@ def train(
     logger.info("Evaluating before fine-tuning")
     before = predict(trainer, datasets)
     if main_process:
-        remove_old_checkpoints(args)
+        begin_run(args, facts)
     outcome = trainer.train(resume_from_checkpoint=checkpoint)
     logger.info("Evaluating after fine-tuning")
     after = predict(trainer, datasets)

@@ -21,7 +21,6 @@ from pathlib import Path
 
 import torch
 from transformers import (
-    AutoConfig,
     GenerationConfig,
     GPT2Config,
     GPT2LMHeadModel,
@@ -32,7 +31,7 @@ from transformers import (
     set_seed,
 )
 
-from text_classifier.errors import ConfigurationError, UnreachableError
+from text_classifier.errors import UnreachableError
 from text_classifier.files import write_json
 from text_classifier.sources.datasets import DataFile
 from text_classifier.training.charts import plot_metrics
@@ -45,15 +44,8 @@ from text_classifier.training.pretraining_config import (
     check_sizes,
     parse_arguments,
 )
-from text_classifier.training.runs import (
-    check_same_everywhere,
-    checkpoint_to_resume,
-    kept_step,
-    peak_memory_gib,
-    remove_old_checkpoints,
-    run_facts,
-    run_script,
-)
+from text_classifier.training.resuming import begin_run, check_same_run, checkpoint_to_resume
+from text_classifier.training.runs import check_same_everywhere, kept_step, peak_memory_gib, run_facts, run_script
 from text_classifier.training.saving import check_outputs, save_folder
 
 logger = logging.getLogger(__name__)
@@ -80,24 +72,6 @@ def build_model(gpt_args: GPTArguments, tokenizer: PreTrainedTokenizerBase, file
     # The output layer shares the embedding's weights, so a checkpoint has no copy. `Trainer` must not miss one.
     model._keys_to_ignore_on_save = ["lm_head.weight"]
     return model
-
-
-def check_resumed(checkpoint: str, config: GPT2Config) -> None:
-    """Check that a resumed run goes on with the same text and model size.
-
-    Args:
-        checkpoint: folder of the checkpoint.
-        config: config of the model that is to be trained now.
-
-    Raises:
-        ConfigurationError: the checkpoint has another text or size.
-    """
-    before = AutoConfig.from_pretrained(checkpoint)
-    if before.base_model_source["sha256"] != config.base_model_source["sha256"]:
-        raise ConfigurationError(f"{checkpoint} was trained on another text; start anew.")
-    for name in ("n_layer", "n_head", "n_embd", "n_positions"):
-        if getattr(before, name) != getattr(config, name):
-            raise ConfigurationError(f"{checkpoint} has {name} {getattr(before, name)}, not {getattr(config, name)}.")
 
 
 def sample_text(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerBase, prompt: str, tokens: int, seed: int) -> str:
@@ -236,6 +210,15 @@ def prepare(
     return Corpus(name, file, tokenizer, tokenizer_source, windows)
 
 
+def facts_of_run(
+    gpt_args: GPTArguments, corpus_args: CorpusArguments, args: PretrainingArguments, file: DataFile
+) -> dict:
+    """Return what a run has to have in common with the run that it resumes; see `check_same_run`."""
+    facts = {"SHA-256 of the text": file.sha256, "--validation_frac": corpus_args.validation_frac}
+    facts |= {f"--{name}": getattr(gpt_args, name) for name in ("n_layer", "n_head", "n_embd", "context_length")}
+    return facts | {"--optim": args.optim.value}
+
+
 def describe_run(trainer: Trainer, tokens_per_step: int, seconds: float, checkpoint: str | None) -> dict:
     """Return steps, losses, speed and sample texts of the run, for the report."""
     state, best_step = trainer.state, kept_step(trainer)
@@ -269,11 +252,11 @@ def pretrain(
     check_sizes(gpt_args, corpus_args)
     checkpoint = checkpoint_to_resume(args)
     corpus = prepare(gpt_args, corpus_args, args, checkpoint)
+    facts = facts_of_run(gpt_args, corpus_args, args, corpus.file)
+    check_same_run(checkpoint, facts)
     tokens = {name: len(part) * gpt_args.context_length for name, part in corpus.windows.items()}
     set_seed(args.seed)
     model = build_model(gpt_args, corpus.tokenizer, corpus.file)
-    if checkpoint:
-        check_resumed(checkpoint, model.config)
     logger.info("Text: %s (%s)", corpus.name, corpus.file.source)
     logger.info("Tokens: {train:,} to train on, {validation:,} held out".format(**tokens))
     logger.info("Tokenizer: %s, %s tokens", corpus.tokenizer_source, f"{len(corpus.tokenizer):,}")
@@ -289,7 +272,7 @@ def pretrain(
     )
     trainer.add_callback(SampleCallback(corpus.tokenizer, corpus_args))
     if args.process_index == 0:
-        remove_old_checkpoints(args)
+        begin_run(args, facts)
     seconds = trainer.train(resume_from_checkpoint=checkpoint).metrics["train_runtime"]
 
     windows_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size

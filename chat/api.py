@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from fastapi_offline import FastAPIOffline
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from chat.batching import BatchingClassifier, BusyError
 from chat.limits import MAX_MESSAGE_CHARACTERS, MAX_REQUEST_TEXTS
@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 class ClassificationRequest(BaseModel):
     """One text or a list of them."""
+
+    # A mistyped key would otherwise be ignored without a word.
+    model_config = ConfigDict(extra="forbid")
 
     texts: str | Annotated[list[str], Field(min_length=1, max_length=MAX_REQUEST_TEXTS)] = Field(
         description=(

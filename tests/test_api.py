@@ -52,6 +52,7 @@ def test_threshold_moves_the_label(client):
         ({"texts": ["fine", " \t\n"]}, "Text 2 is empty"),
         ({"texts": "\u200b\x00\u202e"}, "Text 1 is empty"),
         ({"texts": ["fine", "fine", "\ufe0f"]}, "Text 3 is empty"),
+        ({"texts": "fine", "treshold": 0.9}, "treshold"),
         ({"texts": "x" * (MAX_MESSAGE_CHARACTERS + 1)}, "longer than 100,000 characters"),
         ({"texts": "fine", "threshold": 1.5}, "less than or equal to 1"),
         ({"texts": [{"secret": "value"}]}, "string"),

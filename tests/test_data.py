@@ -16,7 +16,7 @@ from gpt_classification_model import SpamDataset, create_balanced_dataset, load_
 from text_classifier.errors import ConfigurationError
 from text_classifier.sources import review_snippets
 from text_classifier.sources.datasets import DataFile, read_sms_spam
-from text_classifier.training.batches import FreshSampler, TokenDropout
+from text_classifier.training.batches import FreshSampler, TextNoise, TokenDropout
 from text_classifier.training.config import DataArguments
 from text_classifier.training.data import (
     drop_duplicates,
@@ -220,6 +220,23 @@ def test_token_dropout_leaves_out_other_tokens_every_epoch_but_never_all(tiny_gp
     assert dropped[0]["input_ids"] != first
     assert TokenDropout(messages, 1.0, tokenizer, sampler, seed=1)[1]["input_ids"] == [7]
     assert TokenDropout(messages, 0.0, tokenizer, sampler, seed=1)[0] == messages[0]
+
+
+def test_noise_differs_every_epoch_also_in_workers_that_stay_alive(tiny_gpt2):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_gpt2, model_max_length=120)
+    texts = [f"see you at {number} tonight, did you eat yet?" for number in range(40)]
+    messages = [{"input_ids": ids, "labels": 0} for ids in tokenizer(texts)["input_ids"]]
+    sampler = FreshSampler([0] * 40, [9] * 40, draws={0: 40}, group_size=4, seed=1)
+    noisy = TextNoise(messages, texts, 1.0, tokenizer, sampler, seed=1)
+    # In order, so that only the noise can differ.
+    loader = DataLoader(noisy, None, num_workers=2, persistent_workers=True)
+    epochs = []
+    for epoch in (0, 1, 0):
+        sampler.set_epoch(epoch)
+        epochs.append([message["input_ids"] for message in loader])
+    assert epochs[0] == epochs[2]
+    same = sum(first == second for first, second in zip(epochs[0], epochs[1], strict=True))
+    assert same < 30, "most messages read otherwise in the next epoch"
 
 
 def test_sampler_puts_messages_of_like_length_together():

@@ -212,6 +212,35 @@ def assert_same_adapter(first: Path, second: Path) -> None:
         torch.testing.assert_close(weight, others[name], msg=name)
 
 
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--split_seed", "7"], "--split_seed was 123 and is now 7"),
+        (["--positive_label", "ham"], "labels was"),
+        (["--lora_r", "16"], "--lora_r was 8 and is now 16"),
+        (["--tuning", "full"], "--tuning was 'lora'"),
+        (["--optim", "adafactor"], "--optim was 'adamw_torch_fused'"),
+        (["--data_file", "other.csv"], "data (SHA-256) was"),
+        (["--max_length", "20"], "--max_length was 120"),
+    ],
+)
+def test_another_run_is_not_resumed(trained, tmp_path, tiny_gpt2, messages_csv, capsys, flags, named):
+    """Messages that are held out now may have been trained on then, or the weights do not fit."""
+    shutil.copytree(trained / "results", tmp_path / "results")
+    (tmp_path / "other.csv").write_text(messages_csv.read_text().replace("tonight", "today"))
+    argv = arguments(tiny_gpt2, messages_csv, "--resume_from_checkpoint", "last", *flags)
+    assert run_here(tmp_path, argv) == 1
+    error = capsys.readouterr().err
+    assert "belongs to another run" in error and named in error and "Traceback" not in error
+    assert (tmp_path / "results/checkpoint-18").is_dir() and not (tmp_path / "lora_model").exists()
+
+
+def test_a_checkpoint_of_which_nothing_is_known_is_not_resumed(trained, tmp_path, tiny_gpt2, messages_csv, capsys):
+    shutil.copytree(trained / "results", tmp_path / "results", ignore=shutil.ignore_patterns("run.json"))
+    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, "--resume_from_checkpoint", "last")) == 1
+    assert "run.json beside it cannot be read" in capsys.readouterr().err
+
+
 def test_a_fresh_run_leaves_no_old_checkpoint_to_resume_by_mistake(trained, tmp_path, tiny_gpt2, messages_csv):
     shutil.copytree(trained / "results", tmp_path / "results")
     assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, "--num_train_epochs", "1")) == 0

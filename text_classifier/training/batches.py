@@ -76,11 +76,17 @@ class FreshSampler(Sampler[int]):
             for pool, of_pool in members.items()
         }
         self.lengths, self.draws, self.group_size, self.seed = lengths, draws, group_size, seed
-        self.epoch = 0
+        # In shared memory, so that data-loader workers that stay alive see the epoch change.
+        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is drawn, from 0."""
+        return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch; `Trainer` calls this before each one."""
-        self.epoch = int(epoch)
+        self._epoch.fill_(int(epoch))
 
     def __len__(self) -> int:
         return sum(self.draws.values())

@@ -6,7 +6,6 @@ import os
 import platform
 import re
 import shlex
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,6 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from text_classifier.errors import ArtifactError, ConfigurationError
 
@@ -31,31 +29,6 @@ def keep_prepared_products() -> None:
     user has set is kept.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "10000")
-
-
-def checkpoint_to_resume(args: TrainingArguments) -> str | None:
-    """Return the checkpoint folder that `--resume_from_checkpoint` names, or None if the option is not set.
-
-    `last` means the checkpoint with the highest step in `output_dir`.
-
-    Raises:
-        ConfigurationError: the checkpoint does not exist.
-    """
-    wanted = args.resume_from_checkpoint
-    if wanted == "last":
-        wanted = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
-        if wanted is None:
-            raise ConfigurationError(f"There is no checkpoint in {args.output_dir} to resume from.")
-    elif wanted is not None and not Path(wanted, "trainer_state.json").is_file():
-        raise ConfigurationError(f"--resume_from_checkpoint {wanted} is not a checkpoint folder.")
-    return wanted
-
-
-def remove_old_checkpoints(args: TrainingArguments) -> None:
-    """Delete an earlier run's checkpoints in `output_dir` unless a run is resumed, so that `last` cannot mean them."""
-    if args.resume_from_checkpoint is None:
-        for state in Path(args.output_dir).glob("checkpoint-*/trainer_state.json"):
-            shutil.rmtree(state.parent)
 
 
 def kept_step(trainer: Trainer) -> int:
