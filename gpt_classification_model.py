@@ -37,17 +37,13 @@ from text_classifier.tfidf import TfidfModel
 from text_classifier.training.batches import ClassificationTrainer, make_training_set, training_sample, validation_set
 from text_classifier.training.card import model_card
 from text_classifier.training.charts import plot_metrics, reliability_page, run_labels
+from text_classifier.training.checks import check_options
 from text_classifier.training.config import DataArguments, FineTuningArguments, ModelArguments, parse_arguments
-from text_classifier.training.data import (
-    SPLITS,
-    add_training_messages,
-    drop_duplicates,
-    find_messages,
-    label_names_of,
-)
+from text_classifier.training.data import SPLITS, add_training_messages, drop_duplicates, find_messages, label_names_of
 from text_classifier.training.evaluation import (
     Comparison,
     at_natural_ratio,
+    classification_metrics,
     compare_models,
     predict,
 )
@@ -87,7 +83,6 @@ LORA_TARGETS = {
     "distilbert": {"target_modules": ["q_lin", "v_lin"], "modules_to_save": ["pre_classifier", "classifier"]},
     "bert": {"target_modules": ["query", "key", "value"], "modules_to_save": ["classifier"]},
 }
-
 
 # ---------------------------------------------------------------------------- data
 
@@ -232,8 +227,10 @@ def build_model(
 
 
 def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """Return the accuracy of logits of shape (n, 2) against labels of shape (n,)."""
-    return {"accuracy": float((prediction.predictions.argmax(axis=-1) == prediction.label_ids).mean())}
+    """Return accuracy, precision, recall and F1 of logits of shape (n, 2) against labels of shape (n,)."""
+    metrics = classification_metrics(prediction.label_ids, prediction.predictions.argmax(axis=-1))
+    # Without both classes only the accuracy is defined.
+    return {name: metrics[name] or 0.0 for name in ("accuracy", "precision", "recall", "f1")}
 
 
 class AccuracyCallback(TrainerCallback):
@@ -301,8 +298,7 @@ def prepare(
         raise ConfigurationError(f"--adapter_dir {args.adapter_dir} is the base model's own folder.")
     check_same_everywhere(base.sha256, data["sha256"])
     logger.info("Data: %s (%s). %s", data["name"], data["source"], data["description"])
-    logger.info("Base model: %s (%s)", base.name, base.source)
-    logger.info("Class 1, the one to detect: %s", label_names[1])
+    logger.info("Base model: %s (%s). Class 1, the one to detect: %s", base.name, base.source, label_names[1])
     return splits, label_names, data, base
 
 
@@ -319,6 +315,7 @@ def train(
         dataset_class, tokenizer_loader: read and tokenise the messages; a benchmark passes others, to compare.
     """
     started = time.perf_counter()
+    check_options(model_args, data_args, args)
     keep_prepared_products()
     checkpoint, main_process = checkpoint_to_resume(args), args.process_index == 0
     splits, label_names, data, base = prepare(model_args, data_args, args)
@@ -327,9 +324,8 @@ def train(
 
     set_seed(args.seed)
     tokenizer = tokenizer_loader(base, data_args.max_length, data_args.normalize_text)
-    files = {name: Path(data_args.dataset_dir, f"{name}.csv") for name in splits}
     reading = (tokenizer, data_args.max_length, data_args.text_column, data_args.label_column)
-    datasets = {name: dataset_class(file, *reading) for name, file in files.items()}
+    datasets = {name: dataset_class(Path(data_args.dataset_dir, f"{name}.csv"), *reading) for name in splits}
     model = build_model(base, tokenizer, label_names, model_args)
     if args.bf16 and model_args.tuning == "lora":
         store_frozen_in_bfloat16(model)
@@ -377,12 +373,12 @@ def save(
     save_adapter(
         trainer.model, trainer.processing_class, base, model_card(report), Path(args.adapter_dir), partner, **settings
     )
-    pages = [reliability_page(report, *at_natural_ratio(compared.predictions[compared.saved]))]
-    plot_metrics(trainer.state.log_history, args.metrics_pdf, **run_labels(report, trainer), more_pages=pages)
+    page = reliability_page(report, *at_natural_ratio(compared.predictions[compared.saved]))
+    plot_metrics(trainer.state.log_history, args.metrics_pdf, **run_labels(report, trainer), more_pages=[page])
     save_predictions(compared.predictions, splits, Path(args.output_dir, "predictions.csv"))
     write_json(report, Path(args.output_dir, "metrics.json"))
-    print(f"\n{report['table']}\n")
-    print(f"Saved {args.adapter_dir}/, {args.metrics_pdf}, and metrics.json and predictions.csv in {args.output_dir}/")
+    saved = f"{args.adapter_dir}/, {args.metrics_pdf}, and metrics.json and predictions.csv in {args.output_dir}/"
+    print(f"\n{report['table']}\n\nSaved {saved}")
 
 
 def main(argv: Sequence[str] | None = None, **pieces) -> int:

@@ -35,6 +35,7 @@ from text_classifier.errors import UnreachableError
 from text_classifier.files import write_json
 from text_classifier.sources.datasets import DataFile
 from text_classifier.training.charts import plot_metrics
+from text_classifier.training.checks import check_training_arguments
 from text_classifier.training.config import split_recipe
 from text_classifier.training.corpus import find_tokenizer, load_documents, split_documents, to_windows
 from text_classifier.training.pretraining_config import (
@@ -250,6 +251,7 @@ def pretrain(
     """
     started = time.perf_counter()
     check_sizes(gpt_args, corpus_args)
+    check_training_arguments(args)
     checkpoint = checkpoint_to_resume(args)
     corpus = prepare(gpt_args, corpus_args, args, checkpoint)
     facts = facts_of_run(gpt_args, corpus_args, args, corpus.file)

@@ -243,8 +243,9 @@ def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Pat
         *parsed, rest = parser.parse_args_into_dataclasses(
             flags, look_for_args_file=False, return_remaining_strings=True
         )
-    except ValueError as error:
-        parser.error(str(error))
+    # TrainingArguments looks at the machine and at installed packages.
+    except (ValueError, ImportError, RuntimeError, OSError, TypeError) as error:
+        parser.error(" ".join(str(error).split()))
     if unread or rest:
         parser.error(f"unknown arguments: {' '.join([*unread, *rest])}")
     return tuple(parsed)

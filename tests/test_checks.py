@@ -1,0 +1,86 @@
+"""Options that cannot work are told in one line, before data is read."""
+
+import re
+
+import numpy as np
+import pytest
+from training_runs import run_here
+from transformers import EvalPrediction
+
+import gpt_pretraining
+from gpt_classification_model import compute_metrics, main
+
+# The data is not there, so an error about it would show that it was looked for first.
+NO_DATA = ("--data_file", "not-there.csv")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--metric_for_best_model f2 --load_best_model_at_end true", "f2: there are only loss, accuracy, precision"),
+        ("--early_stopping_patience 2 --eval_strategy no", "needs evaluations"),
+        ("--early_stopping_patience 0", "early_stopping_patience 0: at least 1"),
+        ("--report_to wandb", "wandb"),
+        ("--report_to tensorboard", "(?i)tensorboard"),
+        ("--optim adamw_bnb_8bit", "bitsandbytes"),
+        ("--optim galore_adamw", "galore"),
+        ("--per_device_train_batch_size 0", "per_device_train_batch_size 0: at least 1"),
+        ("--per_device_eval_batch_size 0", "per_device_eval_batch_size 0: at least 1"),
+        ("--gradient_accumulation_steps 0", "at least 1"),
+        ("--max_length 0", "max_length 0: at least 1"),
+        ("--num_hidden_layers 0", "num_hidden_layers 0: at least 1"),
+        ("--lora_r 0", "lora_r 0: at least 1"),
+        ("--token_dropout 2", "token_dropout 2.0: it must lie between 0 and 1"),
+        ("--text_noise -1", "text_noise -1.0"),
+        ("--split_seed -1", "split_seed -1"),
+        ("--target_false_positive_rate 1.5", "target_false_positive_rate 1.5"),
+        ("--num_train_epochs 0", "num_train_epochs 0: it must be above 0"),
+        ("--fsdp full_shard", "fsdp"),
+        ("--torch_compile_backend nonsense", "(?i)nonsense"),
+        ("--push_to_hub true --hub_model_id me/x", "needs a connection to the Hub and a login"),
+    ],
+)
+def test_options_that_cannot_work_are_told_before_any_work(tmp_path, capsys, monkeypatch, flags, message):
+    monkeypatch.setenv("HF_TOKEN", "")
+    assert run_here(tmp_path, [*NO_DATA, *flags.split()]) == 1
+    *_, error = capsys.readouterr().err.splitlines()
+    assert error.startswith("Error: ") and "not-there" not in error
+    assert re.search(message, error)
+
+
+@pytest.mark.parametrize(
+    "flags", ["--deepspeed there.json", "--tf32 true", "--hub_strategy x", "--logging_steps 0", "--lora_r four"]
+)
+def test_options_that_transformers_refuses_are_told_in_one_line(tmp_path, capsys, monkeypatch, flags):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        main([*NO_DATA, *flags.split()])
+    error = capsys.readouterr().err
+    assert caught.value.code == 2 and "Traceback" not in error and "error: " in error.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--metric_for_best_model f1 --load_best_model_at_end true --greater_is_better true",
+        "--metric_for_best_model eval_recall --load_best_model_at_end true",
+        "--label_smoothing_factor 0.1",
+        "--optim adafactor --lr_scheduler_type linear",
+    ],
+)
+def test_options_that_work_get_to_the_data(tmp_path, capsys, flags):
+    assert run_here(tmp_path, [*NO_DATA, *flags.split()]) == 1
+    assert "not-there.csv" in capsys.readouterr().err
+
+
+def test_pretraining_tells_them_too(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert gpt_pretraining.main(["--text_file", "not-there.txt", "--report_to", "wandb"]) == 1
+    error = capsys.readouterr().err
+    assert "wandb" in error and "not-there" not in error
+
+
+def test_what_checkpoints_can_be_compared_by_is_measured():
+    logits = np.array([[2.0, 1.0], [0.0, 1.0], [0.0, 3.0], [1.0, 0.0]])
+    metrics = compute_metrics(EvalPrediction(logits, np.array([0, 1, 0, 1])))
+    assert metrics == {"accuracy": 0.5, "precision": 0.5, "recall": 0.5, "f1": 0.5}
