@@ -33,11 +33,12 @@ from chat.api import create_api, log_failure, same_credentials
 from chat.batching import BatchingClassifier, BusyError
 from chat.display import show_probability, visible
 from chat.dropped_files import answer_file
-from chat.environment import ADAPTER_DIR, FEEDBACK_FILE, get_credentials, get_hosts, give_up
+from chat.environment import ADAPTER_DIR, FEEDBACK_FILE, check_address, get_credentials, get_hosts, give_up
 from chat.limits import MAX_FILE_ROWS, MAX_MESSAGE_CHARACTERS, MAX_PENDING_MESSAGES, MAX_REMEMBERED_ANSWERS
 from chat.message_tables import TableError
 from chat.server import harden
 from chat.texts import LANGUAGES, STARTERS, chinese_label, closest_language, label_name, say
+from chat.uploads import use_own_folder
 from text_classifier import classify, load_tokenizer_and_model
 from text_classifier.characters import is_empty
 from text_classifier.feedback import delete_feedback, open_feedback, save_feedback
@@ -82,6 +83,8 @@ def describe_model(language: str) -> str:
 # 5 ms, so that neither waits long for the other.
 sys.setswitchinterval(0.0005)
 
+check_address()
+use_own_folder()
 tokenizer, model = get_model_and_tokenizer()
 classifier = BatchingClassifier(tokenizer, model)
 label_names = [model.config.id2label[number] for number in range(2)]

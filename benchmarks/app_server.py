@@ -50,6 +50,7 @@ class ChatClient:
 
     def __init__(self, address: str):
         self.address, self.connection, self.answers = address, socketio.AsyncClient(), asyncio.Queue()
+        self.session_id = str(uuid.uuid4())
         self.connection.on("new_message", self.receive)
 
     async def receive(self, step: dict) -> None:
@@ -57,13 +58,24 @@ class ChatClient:
             await self.answers.put(step["output"])
 
     async def __aenter__(self):
-        auth = {"sessionId": str(uuid.uuid4()), "clientType": "webapp", "userEnv": "{}"}
+        auth = {"sessionId": self.session_id, "clientType": "webapp", "userEnv": "{}"}
         await self.connection.connect(self.address, auth=auth, socketio_path="/ws/socket.io", transports=["websocket"])
         await self.connection.emit("connection_successful")
         return self
 
     async def __aexit__(self, *_):
         await self.connection.disconnect()
+
+    async def upload(self, name: str, content: bytes) -> int:
+        """Upload a file and return the HTTP status of the answer."""
+        async with httpx.AsyncClient() as http:
+            answer = await http.post(
+                f"{self.address}/project/file",
+                params={"session_id": self.session_id},
+                files={"file": (name, content, "text/csv")},
+                timeout=30,
+            )
+        return answer.status_code
 
     async def send(self, text: str) -> None:
         message = {"id": str(uuid.uuid4()), "name": "user", "type": "user_message", "output": text, "createdAt": ""}

@@ -1,6 +1,7 @@
 """The environment variables of the chat; the docstring of `chainlit_gpt_classification.py` lists them."""
 
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -15,6 +16,26 @@ def give_up(reason: str) -> NoReturn:
     """Print in one line why the app cannot start, and end the process with exit code 1."""
     print(reason, file=sys.stderr)
     sys.exit(1)
+
+
+def check_address() -> None:
+    """Give up where another program has the address that `chainlit run` was told to serve at.
+
+    Chainlit would end with exit code 0, after it had removed the uploads.
+    """
+    run = chainlit_config.run
+    # Somebody imports the app, or a server that watches its files loads it again.
+    if run.module_name is None or run.watch:
+        return
+    with socket.socket(socket.AF_INET6 if ":" in run.host else socket.AF_INET) as probe:
+        # As the server itself asks for it.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((run.host, run.port))
+        except OSError as error:
+            give_up(
+                f"错误信息: 无法使用 {run.host}:{run.port} · cannot serve at {run.host}:{run.port}: {error.strerror}"
+            )
 
 
 def get_credentials() -> tuple[str, str] | None:

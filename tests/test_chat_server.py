@@ -1,8 +1,10 @@
 """The chat's server answers its own page, refuses other sites, and says in one line why it cannot start."""
 
+import asyncio
 import re
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -10,7 +12,7 @@ import pytest
 from chat_page import ask, visit
 from playwright.sync_api import expect
 
-from benchmarks.app_server import app_command, copy_of_app, environment, free_port
+from benchmarks.app_server import ChatClient, app_command, copy_of_app, environment, free_port, running_app
 
 
 def test_another_adapter_answers_with_its_own_labels_behind_a_password(browser, review_address):
@@ -67,6 +69,37 @@ def run_app_without_success(folder: Path, **variables: str) -> str:
     said = [line for line in result.stderr.strip().splitlines() if "Loading weights" not in line]
     assert len(said) == 1, said
     return said[0]
+
+
+def test_uploads_survive_another_server_and_a_taken_address_is_said(tmp_path, tiny_review_adapter):
+    folder, variables = copy_of_app(tmp_path), {"ADAPTER_DIR": str(tiny_review_adapter)}
+
+    def upload(address: str) -> int:
+        async def visit_and_upload() -> int:
+            async with ChatClient(address) as client:
+                status = await client.upload("messages.csv", b"text\nhello\n")
+                kept.append(len(list((folder / ".files").glob(f"process-*/{client.session_id}/*"))))
+                return status
+
+        # In a thread of its own: Playwright's loop may run in this one.
+        with ThreadPoolExecutor() as thread:
+            return thread.submit(lambda: asyncio.run(visit_and_upload())).result()
+
+    kept = []
+    (folder / ".files/process-1-0/visit").mkdir(parents=True)
+    with running_app(folder, **variables) as address:
+        assert upload(address) == 200 and kept == [1]
+        assert not (folder / ".files/process-1-0").exists(), "a server that was killed left this"
+        with running_app(folder, **variables) as other:
+            assert upload(other) == 200
+        assert upload(address) == 200, "the other server has removed only its own"
+        shutil.rmtree(folder / ".files")
+        assert upload(address) == 200 and kept == [1, 1, 1, 1], "the folder is made anew"
+        command = app_command(int(address.rpartition(":")[2]))
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment(**variables))
+        assert result.returncode == 1 and "cannot serve at 127.0.0.1" in result.stderr
+        assert "Traceback" not in result.stderr and upload(address) == 200
+    assert not list((folder / ".files").glob("process-*")), "nothing is left when the server has ended"
 
 
 def test_missing_adapter_is_said_in_one_line(tmp_path):
