@@ -207,14 +207,14 @@ def machine_defaults() -> dict:
     return {"use_cpu": not accelerator, "dataloader_pin_memory": accelerator, "bf16": bf16}
 
 
-def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Path, description: str) -> tuple:
+def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Path, purpose: str) -> tuple:
     """Read a recipe, and the flags that override it.
 
     Args:
         argv: the command line; a first argument that ends in .yaml or .yml is the recipe.
         kinds: the dataclasses that hold the options.
         default_recipe: recipe to read if `argv` names none.
-        description: text for `--help` that says what the script does.
+        purpose: what the script does, for `--help`.
 
     Returns:
         One instance of each dataclass in `kinds`.
@@ -226,7 +226,10 @@ def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Pat
     parser = RecipeParser(
         kinds,
         usage="%(prog)s [RECIPE.yaml] [--OPTION VALUE ...]",
-        description=description,
+        description=(
+            f"{purpose} A recipe sets the options, flags override it;\n"
+            f"without one it is recipes/{default_recipe.name}, whose values are shown as defaults."
+        ),
         formatter_class=HelpFormatter,
     )
     recipe = read_recipe(Path(named or default_recipe), parser)
@@ -254,10 +257,7 @@ def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Pat
 def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments, FineTuningArguments]:
     """Read the recipe and the flags of a fine-tuning run."""
     kinds = (ModelArguments, DataArguments, FineTuningArguments)
-    description = (
-        "Fine-tune a language model into a text classifier. A recipe sets the options, flags override it;\n"
-        f"without one it is recipes/{DEFAULT_RECIPE.name}, whose values are shown as defaults."
-    )
-    model_args, data_args, args = parse_recipe(argv, kinds, DEFAULT_RECIPE, description)
+    purpose = "Fine-tune a language model into a text classifier."
+    model_args, data_args, args = parse_recipe(argv, kinds, DEFAULT_RECIPE, purpose)
     model_args.fallback_model = unless_none(model_args.fallback_model)
     return model_args, data_args, args

@@ -67,11 +67,8 @@ class PretrainingArguments(TrainingArguments):
 def parse_arguments(argv: Sequence[str]) -> tuple[GPTArguments, CorpusArguments, PretrainingArguments]:
     """Read the recipe and the flags of a pretraining run."""
     kinds = (GPTArguments, CorpusArguments, PretrainingArguments)
-    description = (
-        "Pretrain a small GPT from scratch on raw text. A recipe sets the options, flags override it;\n"
-        f"without one it is recipes/{DEFAULT_RECIPE.name}, whose values are shown as defaults."
-    )
-    gpt_args, corpus_args, args = parse_recipe(argv, kinds, DEFAULT_RECIPE, description)
+    purpose = "Pretrain a small GPT from scratch on raw text."
+    gpt_args, corpus_args, args = parse_recipe(argv, kinds, DEFAULT_RECIPE, purpose)
     corpus_args.fallback_recipe = unless_none(corpus_args.fallback_recipe)
     return gpt_args, corpus_args, args
 
