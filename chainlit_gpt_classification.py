@@ -129,7 +129,8 @@ async def welcome(user: cl.User | None, language: str | None) -> list[cl.ChatPro
     starters = [
         cl.Starter(label=title[language], message=message) for title, message in STARTERS.get(label_names[1], [])
     ]
-    return [cl.ChatProfile("classifier", text, icon="/public/favicon.svg", default=True, starters=starters)]
+    icon = f"{chainlit_config.run.root_path}/public/favicon.svg"
+    return [cl.ChatProfile("classifier", text, icon=icon, default=True, starters=starters)]
 
 
 @cl.on_chat_start

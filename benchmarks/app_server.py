@@ -19,8 +19,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 APP = REPOSITORY / "chainlit_gpt_classification.py"
 
 
-def app_command(port: int) -> list[str]:
-    return [sys.executable, "-m", "chainlit", "run", str(APP), "--headless", "--port", str(port)]
+def app_command(port: int, *options: str) -> list[str]:
+    return [sys.executable, "-m", "chainlit", "run", str(APP), "--headless", "--port", str(port), *options]
 
 
 def free_port() -> int:
@@ -83,10 +83,11 @@ class ChatClient:
 
 
 @contextlib.contextmanager
-def running_app(folder: Path, **variables: str) -> Iterator[str]:
+def running_app(folder: Path, *options: str, **variables: str) -> Iterator[str]:
     """Run the app in `folder` until the block ends, and yield its address; it writes its output to `log.txt` there.
 
     Args:
+        options: of `chainlit run`.
         variables: environment variables of the app.
 
     Raises:
@@ -95,7 +96,8 @@ def running_app(folder: Path, **variables: str) -> Iterator[str]:
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     with (folder / "log.txt").open("w") as log:
-        process = subprocess.Popen(app_command(port), cwd=folder, stdout=log, stderr=log, env=environment(**variables))
+        command, own = app_command(port, *options), environment(**variables)
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=own)
         try:
             for _ in range(240):
                 with contextlib.suppress(httpx.TransportError):

@@ -9,6 +9,9 @@ from typing import NoReturn
 from chainlit.config import config as chainlit_config
 
 ADAPTER_DIR = os.environ.get("ADAPTER_DIR", "./lora_model")
+# Names of this machine.
+OWN_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+
 FEEDBACK_FILE = Path(os.environ["FEEDBACK_FILE"]) if os.environ.get("FEEDBACK_FILE") else None
 
 
@@ -53,5 +56,4 @@ def get_hosts() -> list[str]:
     """Return the host names that the server answers to; `*` is every name."""
     if named := os.environ.get("CHAT_HOSTS"):
         return [name.strip() for name in named.split(",")]
-    own = ["localhost", "127.0.0.1", "[::1]"]
-    return own if chainlit_config.run.host in own else ["*"]
+    return list(OWN_HOSTS) if chainlit_config.run.host in OWN_HOSTS else ["*"]

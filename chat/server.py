@@ -1,6 +1,8 @@
 """Make Chainlit's web server stricter: nothing from other servers, nothing for other sites, no giant requests."""
 
 import re
+from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from chainlit.server import app, router, serve, sio
 from fastapi import FastAPI
@@ -9,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
 
+from chat.environment import OWN_HOSTS
 from chat.limits import MAX_REQUEST_BYTES
 
 # Chainlit renders custom elements with `eval` and sets styles inline, so the policy has to allow both.
@@ -27,6 +30,23 @@ async def _page(request: Request) -> HTMLResponse:
     return HTMLResponse(html, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
 
 
+def own_origins(hosts: list[str]) -> Callable[[str, dict], bool]:
+    """Return the check of a WebSocket's origin: it tells whether the page that connects is our own.
+
+    A proxy may change scheme and port between the page and this server, so only names are compared: the origin's name
+    must be one of `hosts`, or name and port must be those that the request asks for.
+    """
+
+    def is_own(origin: str, request: dict) -> bool:
+        page = urlsplit(origin)
+        asked_for = {request.get("HTTP_HOST"), request.get("HTTP_X_FORWARDED_HOST")}
+        return page.netloc in asked_for or page.hostname in named
+
+    # Other programs of this machine have pages on other ports, so this machine's own names do not suffice.
+    named = set(hosts) - set(OWN_HOSTS) - {"*"}
+    return is_own
+
+
 def harden(api: FastAPI, root_path: str, hosts: list[str]) -> None:
     """Set up Chainlit's server. Call this once, before the server starts.
 
@@ -40,8 +60,7 @@ def harden(api: FastAPI, root_path: str, hosts: list[str]) -> None:
     app.max_body_size = MAX_REQUEST_BYTES
     # With less, a pasted megabyte would end the connection instead of getting an answer.
     sio.eio.max_http_buffer_size = MAX_REQUEST_BYTES
-    # `None` accepts connections from our own page only.
-    sio.eio.cors_allowed_origins = None
+    sio.eio.cors_allowed_origins = own_origins(hosts)
     # Remove the documentation of Chainlit's own endpoints: nobody needs it here, and it loads from other servers.
     documentation = ("/docs", "/redoc", "/openapi.json")
     app.router.routes[:] = [

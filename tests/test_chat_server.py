@@ -50,6 +50,29 @@ def test_server_refuses_other_sites_and_giant_requests(served):
         assert "default-src 'self'" in httpx.get(address + path).headers["content-security-policy"]
 
 
+def test_behind_a_proxy_the_page_of_the_outside_name_connects(tmp_path, tiny_review_adapter):
+    """Also where the proxy tells neither that it speaks HTTPS nor on which port, and below a path."""
+    folder = copy_of_app(tmp_path)
+    variables = {"ADAPTER_DIR": str(tiny_review_adapter), "CHAT_HOSTS": "chat.example.org"}
+    with running_app(folder, "--root-path", "/chat", **variables) as address:
+
+        def status(path: str, **headers: str) -> int:
+            return httpx.get(address + path, headers={"Host": "chat.example.org"} | headers).status_code
+
+        assert status("/chat/") == status("/chat/public/favicon.svg") == status("/chat/api/health") == 200
+        assert status("/chat/", Host="localhost") == 400, "only the names that are set"
+        handshake = "/chat/ws/socket.io/?EIO=4&transport=polling"
+        for origin in ("https://chat.example.org", "https://chat.example.org:8443", "http://chat.example.org"):
+            assert status(handshake, Origin=origin) == 200
+        for origin in (
+            "https://evil.example",
+            "https://chat.example.org.evil.example",
+            "http://localhost:3000",
+            "null",
+        ):
+            assert status(handshake, Origin=origin) == 400
+
+
 @pytest.mark.registry
 def test_documentation_of_the_api_works_offline(browser, served):
     page = visit(browser, served[0])
