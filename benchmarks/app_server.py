@@ -83,17 +83,18 @@ class ChatClient:
 
 
 @contextlib.contextmanager
-def running_app(folder: Path, *options: str, **variables: str) -> Iterator[str]:
+def running_app(folder: Path, *options: str, port: int | None = None, **variables: str) -> Iterator[str]:
     """Run the app in `folder` until the block ends, and yield its address; it writes its output to `log.txt` there.
 
     Args:
         options: of `chainlit run`.
+        port: a free one if not set.
         variables: environment variables of the app.
 
     Raises:
         RuntimeError: the app has ended before it answered.
     """
-    port = free_port()
+    port = port or free_port()
     address = f"http://127.0.0.1:{port}"
     with (folder / "log.txt").open("w") as log:
         command, own = app_command(port, *options), environment(**variables)

@@ -4,6 +4,7 @@ import csv
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import ParseError
@@ -96,7 +97,7 @@ def _read_workbook(content: bytes) -> list[list[str]]:
     except TableError:
         raise
     # openpyxl raises any of these on a file that is no workbook.
-    except (zipfile.BadZipFile, KeyError, ValueError, IndexError, OSError, ParseError, TypeError) as error:
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, IndexError, OSError, ParseError, TypeError) as error:
         raise TableError("file_not_workbook") from error
 
 

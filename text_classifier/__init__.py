@@ -1,9 +1,9 @@
 """Fine-tuned text classifiers: load one, classify messages and files with it; below `training/`, make one.
 
-    from text_classifier import classify, load_tokenizer_and_model
+from text_classifier import classify, load_tokenizer_and_model
 
-    tokenizer, model = load_tokenizer_and_model("lora_model")
-    classify(["You won a prize!", "See you at seven?"], tokenizer, model)
+tokenizer, model = load_tokenizer_and_model("lora_model")
+classify(["You won a prize!", "See you at seven?"], tokenizer, model)
 """
 
 __all__ = ["Classification", "classify", "load_tokenizer_and_model"]

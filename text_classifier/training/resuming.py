@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from text_classifier.errors import ConfigurationError
 from text_classifier.files import write_json
@@ -20,16 +19,18 @@ RUN_FILE = "run.json"
 def checkpoint_to_resume(args: TrainingArguments) -> str | None:
     """Return the checkpoint folder that `--resume_from_checkpoint` names, or None if the option is not set.
 
-    `last` means the checkpoint with the highest step in `output_dir`.
+    `last` means the complete checkpoint with the highest step in `output_dir`.
 
     Raises:
         ConfigurationError: the checkpoint does not exist.
     """
     wanted = args.resume_from_checkpoint
     if wanted == "last":
-        wanted = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
-        if wanted is None:
+        # The state is written last: without it a run was killed while it saved the checkpoint.
+        whole = [state.parent for state in Path(args.output_dir).glob("checkpoint-*/trainer_state.json")]
+        if not whole:
             raise ConfigurationError(f"There is no checkpoint in {args.output_dir} to resume from.")
+        wanted = str(max(whole, key=lambda folder: int(folder.name.rpartition("-")[2])))
     elif wanted is not None and not Path(wanted, "trainer_state.json").is_file():
         raise ConfigurationError(f"--resume_from_checkpoint {wanted} is not a checkpoint folder.")
     return wanted

@@ -1,0 +1,395 @@
+"""Measure what survives kills at random moments, random inputs, and many visitors with a restart.
+
+    python -m benchmarks.robustness                       # all parts, half an hour on two CPU cores
+    python -m benchmarks.robustness --parts api reader    # some of them
+
+A tiny model with random weights stands in for the real one: the code around it is the same, and a run takes seconds.
+Everything happens in a folder of its own and on 127.0.0.1. The exit code is 1 if anything failed.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import string
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import openpyxl
+import pandas as pd
+import psutil
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from benchmarks.app_server import ChatClient, copy_of_app, free_port, running_app
+from benchmarks.common import FIGURES, REPOSITORY
+from chat.message_tables import TableError, read_dropped_file
+from text_classifier.characters import is_empty, replace_half_surrogates
+from text_classifier.files import file_sha256, write_json
+from text_classifier.inference import classify, fast_dtype, load_tokenizer_and_model
+from text_classifier.tables import read_table
+from text_classifier.training.corpus import train_tokenizer
+from text_classifier.training.report import markdown_table
+
+MESSAGES = REPOSITORY / "dataset" / "present_day_messages.tsv"
+Part = Callable[[Path, random.Random, argparse.Namespace], tuple[int, list[str], str]]
+"""Returns how many things were tried, what failed, and a remark."""
+
+
+# ---------------------------------------------------------------------------- kills
+
+
+def make_base(folder: Path) -> Path:
+    """Save a tiny GPT-2 with random weights and a tokenizer of the messages, like a base model."""
+    texts = pd.read_csv(MESSAGES, sep="\t", quoting=3)["Text"].tolist()
+    tokenizer = train_tokenizer(texts, 1000)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    size = {"n_positions": 128, "n_embd": 32, "n_layer": 2, "n_head": 2}
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **size, **ends)).save_pretrained(folder)
+    return folder
+
+
+def training_command(work: Path, base: Path, seed: int, *more: str) -> list[str]:
+    """Return a command that trains in `work` within seconds."""
+    flags = f"--model_name_or_path {base} --fallback_model none --data_file {MESSAGES} --seed {seed} --output_dir "
+    flags += f"{work}/results --adapter_dir {work}/model --metrics_pdf {work}/metrics.pdf --dataset_dir {work}/dataset "
+    flags += (
+        "--num_train_epochs 2 --eval_steps 30 --save_steps 10 --save_total_limit 3 --bf16 false --disable_tqdm true"
+    )
+    return [sys.executable, str(REPOSITORY / "gpt_classification_model.py"), *flags.split(), *more]
+
+
+def start(command: list[str]) -> subprocess.Popen:
+    """Start a command on one thread, so that equal runs give equal bytes; what it says goes to nobody."""
+    own = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.Popen(command, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def finish(command: list[str]) -> str:
+    """Run a command to its end and return the last line of its complaints, or nothing if it succeeded."""
+    process = start(command)
+    _, complaints = process.communicate()
+    return complaints.decode().strip().splitlines()[-1] if process.returncode else ""
+
+
+def weights(work: Path) -> str:
+    """Return the checksum of the adapter's weights and of the TF-IDF model's, or why there is none."""
+    files = sorted((work / "model").glob("*.safetensors"))
+    return file_sha256(*files) if len(files) == 2 else f"{len(files)} files of weights"
+
+
+def kill_training(folder: Path, draw: random.Random, times: int, moment: Callable[[Path, float], None]) -> list[str]:
+    """Kill training runs and return what was not whole, or did not end like an undisturbed run.
+
+    Args:
+        moment: waits for the moment of a kill; gets the folder of the run and the seconds of an undisturbed one.
+    """
+    base, before, undisturbed = make_base(folder / "base"), folder / "before", folder / "undisturbed"
+    for work, seed in ((before, 1), (undisturbed, 2)):
+        started = time.perf_counter()
+        if complaint := finish(training_command(work, base, seed)):
+            return [f"the undisturbed run: {complaint}"]
+        seconds = time.perf_counter() - started
+    failed, whole = [], {weights(before), weights(undisturbed)}
+    for number in range(times):
+        work = folder / f"run-{number}"
+        shutil.copytree(before, work, ignore=shutil.ignore_patterns("results"))
+        process = start(training_command(work, base, 2))
+        moment(work, seconds)
+        process.kill()
+        process.communicate()
+        if weights(work) not in whole:
+            failed.append(f"run {number}: after the kill {weights(work)}")
+        load_tokenizer_and_model(work / "model")
+        resume = (
+            ["--resume_from_checkpoint", "last"] if list(work.glob("results/checkpoint-*/trainer_state.json")) else []
+        )
+        if complaint := finish(training_command(work, base, 2, *resume)):
+            failed.append(f"run {number}: {'resumed' if resume else 'anew'}: {complaint}")
+        elif weights(work) != weights(undisturbed):
+            failed.append(f"run {number}: {'resumed' if resume else 'anew'}, other weights than undisturbed")
+        shutil.rmtree(work)
+    return failed
+
+
+def training(folder: Path, draw: random.Random, options: argparse.Namespace) -> tuple[int, list[str], str]:
+    """Kill training at any moment, from its start to its end."""
+    failed = kill_training(folder, draw, options.kills, lambda _, seconds: time.sleep(draw.uniform(0, seconds)))
+    return options.kills, failed, "previous result whole, resumed result equal to the byte"
+
+
+def saving(folder: Path, draw: random.Random, options: argparse.Namespace) -> tuple[int, list[str], str]:
+    """Kill training while it saves: from the first file of the new folder on."""
+
+    def moment(work: Path, seconds: float) -> None:
+        deadline = time.monotonic() + 10 * seconds
+        while not (work / ".model.new").exists() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0, 0.5))
+
+    failed = kill_training(folder, draw, options.kills, moment)
+    return options.kills, failed, "previous or new result whole"
+
+
+def scoring(folder: Path, draw: random.Random, options: argparse.Namespace) -> tuple[int, list[str], str]:
+    """Kill file scoring at any moment, and let the same command go on until it is done."""
+    adapter, source = make_adapter(folder), folder / "messages.csv"
+    pd.DataFrame({"Text": [replace_half_surrogates(random_text(draw, 200)) for _ in range(4000)]}).to_csv(
+        source, index=False
+    )
+
+    def command(target: Path) -> list[str]:
+        words = ["-m", "text_classifier", source, "--output", target, "--adapter_dir", adapter]
+        return [sys.executable, *map(str, words)]
+
+    started = time.perf_counter()
+    if complaint := finish(command(folder / "undisturbed.csv")):
+        return 0, [complaint], ""
+    seconds, failed = time.perf_counter() - started, []
+    for number in range(options.kills):
+        target = folder / f"{number}.csv"
+        process = start(command(target))
+        time.sleep(draw.uniform(0, seconds))
+        process.kill()
+        process.communicate()
+        if complaint := finish(command(target)):
+            failed.append(f"{number}: {complaint}")
+        elif file_sha256(target) != file_sha256(folder / "undisturbed.csv"):
+            failed.append(f"{number}: another result")
+        if remains := list(folder.glob(f"{number}.csv.*")):
+            failed.append(f"{number}: left {remains[0].name}")
+    return options.kills, failed, "result equal to the byte"
+
+
+# ---------------------------------------------------------------------------- inputs
+
+
+def random_text(draw: random.Random, longest: int) -> str:
+    """Return Unicode, control characters, half surrogates or nested markup, of 1 to `longest` characters."""
+    length = round(longest ** draw.random())
+    kind = draw.randrange(5)
+    if kind == 0:
+        return "".join(chr(draw.randrange(1, 0x110000)) for _ in range(length))
+    if kind == 1:
+        return "".join(chr(draw.choice((*range(1, 33), *range(0x7F, 0xA0), 0x200B, 0xFEFF))) for _ in range(length))
+    if kind == 2:
+        return "".join(draw.choice("\ud800\udfffa é好🎁\u0301") for _ in range(length))
+    if kind == 3:
+        depth = max(1, length // 11)
+        return ("<b><i>" * depth + "**[x](y)**" + "</i></b>" * depth)[:length]
+    return "".join(draw.choice(f"{string.ascii_letters}    0123456789£!?") for _ in range(length))
+
+
+def make_adapter(folder: Path) -> Path:
+    """Train a tiny adapter and return its folder."""
+    work, base = folder / "adapter", make_base(folder / "base")
+    if complaint := finish(training_command(work, base, 1)):
+        raise SystemExit(complaint)
+    return work / "model"
+
+
+@contextlib.contextmanager
+def served_adapter(folder: Path, port: int | None = None) -> Iterator[tuple[str, Path]]:
+    """Serve a tiny adapter by the chat; yield the address and the adapter's folder."""
+    adapter = folder / "adapter" / "model"
+    if not adapter.exists():
+        make_adapter(folder)
+    if not (folder / ".chainlit").exists():
+        copy_of_app(folder)
+    with running_app(folder, port=port, ADAPTER_DIR=str(adapter)) as address:
+        yield address, adapter
+
+
+def api(folder: Path, draw: random.Random, options: argparse.Namespace) -> tuple[int, list[str], str]:
+    """Send random requests to the API, some of them broken JSON, and compare the answers with the model's own."""
+    statuses, failed = Counter(), []
+
+    async def ask(http: httpx.AsyncClient, limit: asyncio.Semaphore, text: str, broken: bool) -> None:
+        body = json.dumps({"texts": text})
+        if broken:
+            body = body[: draw.randrange(len(body))]
+        async with limit:
+            answer = await http.post("/api/classify", content=body, headers={"Content-Type": "application/json"})
+        statuses[answer.status_code] += 1
+        expected = {422} if broken or is_empty(text) else {200, 503}
+        if answer.status_code not in expected:
+            failed.append(f"{answer.status_code} for {body[:60]!r}")
+        elif answer.status_code == 200 and len(text) < 2000:
+            # As JSON has it: two halves of a surrogate pair that meet are one character.
+            asked.append((json.loads(body)["texts"], answer.json()["results"][0]))
+
+    async def ask_all(address: str) -> None:
+        limit = asyncio.Semaphore(8)
+        async with httpx.AsyncClient(base_url=address, timeout=120) as http:
+            for start_at in range(0, options.requests, 500):
+                texts = [random_text(draw, 100_000) for _ in range(min(500, options.requests - start_at))]
+                await asyncio.gather(*(ask(http, limit, text, draw.random() < 0.1) for text in texts))
+
+    asked: list[tuple[str, dict]] = []
+    with served_adapter(folder) as (address, adapter):
+        asyncio.run(ask_all(address))
+    tokenizer, model = load_tokenizer_and_model(adapter, fast_dtype())
+    texts = [text.strip() for text, _ in asked]
+    for (text, said), own in zip(asked, classify(texts, tokenizer, model), strict=True):
+        probability = own.positive_probability if said["label"] == "spam" else 1 - own.positive_probability
+        if abs(said["probability"] - probability) > 0.02:
+            failed.append(f"{said} instead of {own} for {text[:40]!r}")
+    if "Traceback" in (folder / "log.txt").read_text():
+        failed.append("a traceback in the server's log")
+    return options.requests, failed, ", ".join(f"{count:,} times {status}" for status, count in statuses.most_common())
+
+
+def page(folder: Path, draw: random.Random, options: argparse.Namespace) -> tuple[int, list[str], str]:
+    """Type random messages through the page's own protocol; each must get an answer."""
+    failed = []
+
+    async def type_all(address: str) -> None:
+        async with ChatClient(address) as client:
+            for _ in range(options.typed):
+                text = random_text(draw, 20_000)
+                await client.send(text)
+                try:
+                    reply = await asyncio.wait_for(client.answers.get(), 60)
+                except TimeoutError:
+                    failed.append(f"no answer to {text[:40]!r}")
+                    continue
+                if ("该文本被分类为" in reply) == is_empty(text) or "错误信息" in reply:
+                    failed.append(f"{reply!r} to {text[:40]!r}")
+
+    with served_adapter(folder) as (address, _):
+        asyncio.run(type_all(address))
+    return options.typed, failed, "a label, or the polite reply to an empty message"
+
+
+def read_all(path: Path, name: str) -> list[pd.DataFrame]:
+    """Read a table as training and file scoring do."""
+    return list(read_table(path))
+
+
+def reader(folder: Path, draw: random.Random, options: argparse.Namespace) -> tuple[int, list[str], str]:
+    """Give malformed files to both readers; each must return a table or say in one line why not."""
+    failed, outcomes = [], Counter()
+    workbook, good = openpyxl.Workbook(), io.BytesIO()
+    for row in (["id", "text"], [1, "hello there"], [2, "WIN a prize"]):
+        workbook.active.append(row)
+    workbook.save(good)
+    seeds = {".csv": b'id,text\n1,"hello, there"\n2,WIN a prize\n', ".xlsx": good.getvalue()}
+    seeds |= {".tsv": seeds[".csv"].replace(b",", b"\t"), ".txt": "hello\n你好\n".encode("gb18030")}
+    for number in range(options.files):
+        suffix = draw.choice(list(seeds))
+        content = bytearray(seeds[suffix])
+        for _ in range(draw.randint(1, 20)):
+            at = draw.randrange(len(content))
+            content[at : at + draw.randrange(3)] = draw.randbytes(draw.randrange(4))
+        if draw.random() < 0.2:
+            content = content[: draw.randrange(len(content))]
+        path = folder / f"file{suffix}"
+        path.write_bytes(content)
+        for name, read in (("chat", read_dropped_file), ("files", read_all)):
+            if name == "files" and suffix not in (".csv", ".tsv"):
+                continue
+            try:
+                read(path, path.name)
+                outcomes["read"] += 1
+            except (TableError, ValueError):
+                outcomes["refused"] += 1
+            except Exception as error:
+                failed.append(f"file {number}{suffix}, {name}: {type(error).__name__}: {error}")
+    return options.files, failed, f"{outcomes['read']} times read, {outcomes['refused']} times refused"
+
+
+# ---------------------------------------------------------------------------- visitors
+
+
+def visitors(folder: Path, draw: random.Random, options: argparse.Namespace) -> tuple[int, list[str], str]:
+    """Let many people chat and restart the server in the middle; compare every label with the model's own."""
+    texts = pd.read_csv(MESSAGES, sep="\t", quoting=3)["Text"].sample(200, random_state=draw.randrange(100)).tolist()
+    port, failed, counted, memory = free_port(), [], Counter(), []
+    seconds, up = 60 * options.minutes, asyncio.Event()
+
+    async def visit(address: str, own: random.Random, labels: dict[str, str], end: float) -> None:
+        while time.monotonic() < end:
+            await up.wait()
+            # A restart ends the connection; the visitor comes back.
+            with contextlib.suppress(Exception):
+                async with ChatClient(address) as client:
+                    while time.monotonic() < end and up.is_set():
+                        text = own.choice(texts)
+                        await client.send(text)
+                        reply = await asyncio.wait_for(client.answers.get(), 60)
+                        counted["busy" if "该文本被分类为" not in reply else "answers"] += 1
+                        if "该文本被分类为" in reply and f"**{labels[text]}**" not in reply:
+                            failed.append(f"{reply!r} instead of {labels[text]} to {text[:40]!r}")
+                        if "错误信息" in reply:
+                            failed.append(reply)
+
+    async def watch(end: float) -> None:
+        # The server is the child of this process that serves at the port.
+        while time.monotonic() < end and up.is_set():
+            await asyncio.sleep(min(5, seconds / 20))
+            served = [child for child in psutil.Process().children() if str(port) in child.cmdline()]
+            memory.append(sum(child.memory_info().rss for child in served) / 2**20)
+
+    async def half(address: str, labels: dict[str, str]) -> None:
+        up.set()
+        end = time.monotonic() + seconds / 2
+        people = [visit(address, random.Random(number), labels, end) for number in range(options.people)]
+        await asyncio.gather(watch(end), *people)
+
+    make_adapter(folder)
+    model = load_tokenizer_and_model(folder / "adapter" / "model", fast_dtype())
+    labels = {text: answer.label for text, answer in zip(texts, classify(texts, *model), strict=True)}
+    logs = []
+    for _ in range(2):
+        with served_adapter(folder, port) as (address, _):
+            asyncio.run(half(address, labels))
+        logs.append((folder / "log.txt").read_text())
+    if any("Traceback" in log for log in logs):
+        failed.append("a traceback in the server's log")
+    growth = f"memory of the second server {memory[len(memory) // 2 + 1]:,.0f} to {memory[-1]:,.0f} MiB"
+    return counted["answers"], failed, f"{options.people} people, {counted['busy']} times busy, {growth}"
+
+
+PARTS: dict[str, Part] = {part.__name__: part for part in (training, saving, scoring, api, page, reader, visitors)}
+
+
+def main() -> int:
+    """Run the parts, print a table of them and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kills", type=int, default=20, help="of training, of saving and of scoring each")
+    parser.add_argument("--requests", type=int, default=10_000, help="to the API")
+    parser.add_argument("--typed", type=int, default=500, help="messages through the page's protocol")
+    parser.add_argument("--files", type=int, default=500, help="malformed files")
+    parser.add_argument("--people", type=int, default=50, help="who chat at the same time")
+    parser.add_argument("--minutes", type=float, default=5, help="that they chat for")
+    options = parser.parse_args()
+    rows, figures = [["Part", "Tried", "Failed", ""]], {}
+    for name in options.parts:
+        with tempfile.TemporaryDirectory() as folder:
+            tried, failed, remark = PARTS[name](Path(folder), random.Random(options.seed), options)
+        figures[name] = {"tried": tried, "failed": failed, "remark": remark}
+        rows.append([name, f"{tried:,}", str(len(failed)), remark])
+        print(f"{name}: {tried:,} tried, {len(failed)} failed. {remark}", *failed[:10], sep="\n  ", flush=True)
+    write_json(figures, FIGURES / "robustness.json")
+    print(f"\n{markdown_table(rows)}")
+    return int(any(of_part["failed"] for of_part in figures.values()))
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    sys.exit(main())
