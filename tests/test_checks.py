@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from training_runs import run_here
 from transformers import EvalPrediction
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 import gpt_pretraining
 from gpt_classification_model import compute_metrics, main
@@ -55,6 +56,7 @@ def test_options_that_transformers_refuses_are_told_in_one_line(tmp_path, capsys
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as caught:
         main([*NO_DATA, *flags.split()])
+    unset_hf_deepspeed_config()  # a refused --deepspeed leaves half a configuration behind, which later runs would read
     error = capsys.readouterr().err
     assert caught.value.code == 2 and "Traceback" not in error and "error: " in error.splitlines()[-1]
 
