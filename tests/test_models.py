@@ -145,7 +145,7 @@ def test_only_the_first_layers_of_a_base_are_used_when_asked_for(tmp_path, tiny_
     card = (adapter / "README.md").read_text()
     assert "its first 1 layers" in card and "Plain PEFT has to be told so" in card
     assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, "--num_hidden_layers", "0")) == 1
-    assert "at least one" in capsys.readouterr().err
+    assert "--num_hidden_layers 0: at least 1 is needed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
