@@ -69,11 +69,7 @@ def plot_metrics(
             _add_axis_above(axes, *per_step, steps_per_unit)
         if name == "Accuracy":
             _enlarge_above(axes, 0.9, log_history, keys, steps_per_unit)
-    # Both charts have the same lines. One legend below them covers none.
-    handles = {
-        label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles) or 1)
+    _add_legend_below(figure)
     figure.suptitle(title)
     _save_pages((figure, *more_pages), Path(pdf_file), title)
 
@@ -118,6 +114,14 @@ def _enlarge_above(
     inset.set_title(f"The same above {level:g}", fontsize="small")
     inset.tick_params(labelsize="small")
     inset.grid(alpha=0.3)
+
+
+def _add_legend_below(figure: Figure) -> None:
+    """Add one legend for all charts of a page. Below them it covers nothing; what several charts have stands once."""
+    handles = {
+        label: drawn for axes in figure.axes for drawn, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles) or 1)
 
 
 def _save_pages(figures: Sequence[Figure], pdf_file: Path, title: str) -> None:
@@ -167,6 +171,7 @@ def plot_reliability(labels: np.ndarray, probabilities: np.ndarray, positive_lab
     reliability, histogram = figure.subplots(1, 2)
     _draw_reliability(reliability, labels, probabilities, positive_label)
     _draw_histogram(histogram, labels, probabilities, positive_label)
+    _add_legend_below(figure)
     figure.suptitle(title)
     return figure
 
@@ -195,7 +200,6 @@ def _draw_reliability(axes: Axes, labels: np.ndarray, probabilities: np.ndarray,
         xlim=(-0.03, 1.03),
         ylim=(-0.03, 1.03),
     )
-    axes.legend()
     axes.grid(alpha=0.3)
 
 
@@ -204,5 +208,4 @@ def _draw_histogram(axes: Axes, labels: np.ndarray, probabilities: np.ndarray, p
     for label, (name, colour) in names.items():
         axes.hist(probabilities[labels == label], bins=30, range=(0, 1), color=colour, alpha=0.6, label=name)
     axes.set(title="How sure the model is", xlabel=f"Probability of {positive_label}", ylabel="Messages", yscale="log")
-    axes.legend()
     axes.grid(alpha=0.3)
