@@ -6,14 +6,9 @@ import io
 from playwright.sync_api import Browser, Locator, Page, expect
 
 SPAM = "URGENT! You have won a 1 week FREE membership in our £100,000 prize Jackpot! Txt the word: CLAIM to No: 81010"
-
-
 HAM = "Hey, are you coming home for dinner tonight? Mum is making noodles."
 
-
 DESKTOP, PHONE = {"width": 1100, "height": 800}, {"width": 390, "height": 844}
-
-
 VISITORS = {
     "Chinese desktop": ("zh-CN", DESKTOP),
     "English desktop": ("en-GB", DESKTOP),
