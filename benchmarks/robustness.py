@@ -40,9 +40,10 @@ from text_classifier.files import file_sha256, write_json
 from text_classifier.inference import classify, fast_dtype, load_tokenizer_and_model
 from text_classifier.tables import read_table
 from text_classifier.training.corpus import train_tokenizer
+from text_classifier.training.data import PRESENT_DAY_MESSAGES
 from text_classifier.training.report import markdown_table
+from text_classifier.training.runs import complete_checkpoints
 
-MESSAGES = REPOSITORY / "dataset" / "present_day_messages.tsv"
 Part = Callable[[Path, random.Random, argparse.Namespace], tuple[int, list[str], str]]
 """Returns how many things were tried, what failed, and a remark."""
 
@@ -50,10 +51,15 @@ Part = Callable[[Path, random.Random, argparse.Namespace], tuple[int, list[str],
 # ---------------------------------------------------------------------------- kills
 
 
+def present_day_texts() -> pd.Series:
+    """Return the present-day messages."""
+    (table,) = read_table(PRESENT_DAY_MESSAGES)
+    return table["Text"]
+
+
 def make_base(folder: Path) -> Path:
     """Save a tiny GPT-2 with random weights and a tokenizer of the messages, like a base model."""
-    texts = pd.read_csv(MESSAGES, sep="\t", quoting=3)["Text"].tolist()
-    tokenizer = train_tokenizer(texts, 1000)
+    tokenizer = train_tokenizer(present_day_texts().tolist(), 1000)
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
@@ -64,11 +70,10 @@ def make_base(folder: Path) -> Path:
 
 def training_command(work: Path, base: Path, seed: int, *more: str) -> list[str]:
     """Return a command that trains in `work` within seconds."""
-    flags = f"--model_name_or_path {base} --fallback_model none --data_file {MESSAGES} --seed {seed} --output_dir "
-    flags += f"{work}/results --adapter_dir {work}/model --metrics_pdf {work}/metrics.pdf --dataset_dir {work}/dataset "
-    flags += (
-        "--num_train_epochs 2 --eval_steps 30 --save_steps 10 --save_total_limit 3 --bf16 false --disable_tqdm true"
-    )
+    flags = f"""--model_name_or_path {base} --fallback_model none --data_file {PRESENT_DAY_MESSAGES} --seed {seed}
+        --output_dir {work}/results --adapter_dir {work}/model --metrics_pdf {work}/metrics.pdf
+        --dataset_dir {work}/dataset --num_train_epochs 2 --eval_steps 30 --save_steps 10 --save_total_limit 3
+        --bf16 false --disable_tqdm true"""
     return [sys.executable, str(REPOSITORY / "gpt_classification_model.py"), *flags.split(), *more]
 
 
@@ -114,9 +119,7 @@ def kill_training(folder: Path, draw: random.Random, times: int, moment: Callabl
         if weights(work) not in whole:
             failed.append(f"run {number}: after the kill {weights(work)}")
         load_tokenizer_and_model(work / "model")
-        resume = (
-            ["--resume_from_checkpoint", "last"] if list(work.glob("results/checkpoint-*/trainer_state.json")) else []
-        )
+        resume = ["--resume_from_checkpoint", "last"] if complete_checkpoints(work / "results") else []
         if complaint := finish(training_command(work, base, 2, *resume)):
             failed.append(f"run {number}: {'resumed' if resume else 'anew'}: {complaint}")
         elif weights(work) != weights(undisturbed):
@@ -274,11 +277,6 @@ def page(folder: Path, draw: random.Random, options: argparse.Namespace) -> tupl
     return options.typed, failed, "a label, or the polite reply to an empty message"
 
 
-def read_all(path: Path, name: str) -> list[pd.DataFrame]:
-    """Read a table as training and file scoring do."""
-    return list(read_table(path))
-
-
 def reader(folder: Path, draw: random.Random, options: argparse.Namespace) -> tuple[int, list[str], str]:
     """Give malformed files to both readers; each must return a table or say in one line why not."""
     failed, outcomes = [], Counter()
@@ -298,7 +296,7 @@ def reader(folder: Path, draw: random.Random, options: argparse.Namespace) -> tu
             content = content[: draw.randrange(len(content))]
         path = folder / f"file{suffix}"
         path.write_bytes(content)
-        for name, read in (("chat", read_dropped_file), ("files", read_all)):
+        for name, read in (("chat", read_dropped_file), ("files", lambda path, _: list(read_table(path)))):
             if name == "files" and suffix not in (".csv", ".tsv"):
                 continue
             try:
@@ -316,51 +314,58 @@ def reader(folder: Path, draw: random.Random, options: argparse.Namespace) -> tu
 
 def visitors(folder: Path, draw: random.Random, options: argparse.Namespace) -> tuple[int, list[str], str]:
     """Let many people chat and restart the server in the middle; compare every label with the model's own."""
-    texts = pd.read_csv(MESSAGES, sep="\t", quoting=3)["Text"].sample(200, random_state=draw.randrange(100)).tolist()
-    port, failed, counted, memory = free_port(), [], Counter(), []
-    seconds, up = 60 * options.minutes, asyncio.Event()
+    texts = present_day_texts().sample(200, random_state=draw.randrange(100)).tolist()
+    port, failed, counted, memory, logs = free_port(), [], Counter(), [], []
 
-    async def visit(address: str, own: random.Random, labels: dict[str, str], end: float) -> None:
-        while time.monotonic() < end:
-            await up.wait()
+    async def visit(address: str, own: random.Random, labels: dict[str, str]) -> None:
+        while True:
             # A restart ends the connection; the visitor comes back.
-            with contextlib.suppress(Exception):
+            try:
                 async with ChatClient(address) as client:
-                    while time.monotonic() < end and up.is_set():
+                    while True:
                         text = own.choice(texts)
                         await client.send(text)
                         reply = await asyncio.wait_for(client.answers.get(), 60)
-                        counted["busy" if "该文本被分类为" not in reply else "answers"] += 1
-                        if "该文本被分类为" in reply and f"**{labels[text]}**" not in reply:
+                        labelled = "该文本被分类为" in reply
+                        counted["answers" if labelled else "busy"] += 1
+                        if "错误信息" in reply or (labelled and f"**{labels[text]}**" not in reply):
                             failed.append(f"{reply!r} instead of {labels[text]} to {text[:40]!r}")
-                        if "错误信息" in reply:
-                            failed.append(reply)
+            except Exception:
+                counted["lost"] += 1
+                await asyncio.sleep(1)
 
-    async def watch(end: float) -> None:
+    async def watch(half: float) -> None:
+        end = time.monotonic() + half
         # The server is the child of this process that serves at the port.
-        while time.monotonic() < end and up.is_set():
-            await asyncio.sleep(min(5, seconds / 20))
+        while time.monotonic() < end:
+            await asyncio.sleep(min(5, half / 10))
             served = [child for child in psutil.Process().children() if str(port) in child.cmdline()]
             memory.append(sum(child.memory_info().rss for child in served) / 2**20)
 
-    async def half(address: str, labels: dict[str, str]) -> None:
-        up.set()
-        end = time.monotonic() + seconds / 2
-        people = [visit(address, random.Random(number), labels, end) for number in range(options.people)]
-        await asyncio.gather(watch(end), *people)
+    async def chat(labels: dict[str, str]) -> None:
+        # The people chat until asyncio cancels them at the end.
+        people = []
+        for _ in range(2):
+            # The people stand still while the server starts, because this thread waits for it.
+            with served_adapter(folder, port) as (address, _):
+                people = people or [
+                    asyncio.create_task(visit(address, random.Random(number), labels))
+                    for number in range(options.people)
+                ]
+                await watch(30 * options.minutes)
+            logs.append((folder / "log.txt").read_text())
 
     make_adapter(folder)
     model = load_tokenizer_and_model(folder / "adapter" / "model", fast_dtype())
     labels = {text: answer.label for text, answer in zip(texts, classify(texts, *model), strict=True)}
-    logs = []
-    for _ in range(2):
-        with served_adapter(folder, port) as (address, _):
-            asyncio.run(half(address, labels))
-        logs.append((folder / "log.txt").read_text())
+    asyncio.run(chat(labels))
     if any("Traceback" in log for log in logs):
         failed.append("a traceback in the server's log")
+    if counted["lost"] > options.people:
+        failed.append(f"{counted['lost']} messages without an answer; the restart explains one of each person")
     growth = f"memory of the second server {memory[len(memory) // 2 + 1]:,.0f} to {memory[-1]:,.0f} MiB"
-    return counted["answers"], failed, f"{options.people} people, {counted['busy']} times busy, {growth}"
+    remark = f"{options.people} people, {counted['busy']} times busy, {counted['lost']} lost at the restart, {growth}"
+    return counted["answers"], failed, remark
 
 
 PARTS: dict[str, Part] = {part.__name__: part for part in (training, saving, scoring, api, page, reader, visitors)}

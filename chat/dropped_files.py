@@ -114,7 +114,7 @@ async def classify_with_progress(
     shown_at = time.monotonic()
     try:
         for start in range(0, len(order), ROWS_PER_STEP):
-            rows = [row for row in order[start : start + ROWS_PER_STEP] if not is_empty(texts[row])]
+            rows = order[start : start + ROWS_PER_STEP]
             said = await classify_patiently([texts[row] for row in rows], classifier)
             for row, answer in zip(rows, said, strict=True):
                 answers[row] = answer
@@ -132,8 +132,8 @@ async def classify_with_progress(
     return answers, not stopped.is_set()
 
 
-async def classify_patiently(texts: list[str], classifier: BatchingClassifier) -> list[Classification]:
-    """Classify rows of a file; wait as long as other visitors keep the model busy."""
+async def classify_patiently(texts: list[str], classifier: BatchingClassifier) -> list[Classification | None]:
+    """Classify rows of a file, of which a blank one gets None; wait as long as other visitors keep the model busy."""
     while True:
         try:
             return await classifier.classify(texts)

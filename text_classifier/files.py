@@ -62,6 +62,5 @@ def exchange_folder(new: Path, target: Path) -> None:
 
 def write_json(content: dict, path: Path) -> None:
     """Write JSON in one piece; a missing folder is created."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as scratch:
         scratch.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

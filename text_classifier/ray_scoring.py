@@ -100,8 +100,6 @@ def _classify_in_parts(
         batch_size=ROWS_PER_CHUNK,
         compute=ActorPoolStrategy(size=workers),
         num_cpus=1,
-        max_restarts=-1,
-        max_task_retries=-1,
     ).write_csv(str(parts))
 
 

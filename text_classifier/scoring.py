@@ -7,10 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from text_classifier.files import file_sha256
 from text_classifier.inference import Classification, classify

@@ -111,6 +111,11 @@ def is_model_folder(folder: Path) -> bool:
     return _has_tokenizer(folder) and all((folder / name).is_file() for name in {"config.json", *weights})
 
 
+def _names_a_folder(name: str) -> bool:
+    """Return whether a name means a local folder and no Hub id, as everywhere in transformers."""
+    return name.startswith((".", "/", "~")) or Path(name).is_dir()
+
+
 def _from_local_folder(name: str) -> BaseModel:
     folder = Path(name).expanduser().resolve()
     if not folder.is_dir():
@@ -166,7 +171,7 @@ def resolve_tokenizer(name: str) -> Path:
         UnreachableError: the tokenizer is not in the Hub's cache, and the Hub cannot be reached.
         ArtifactError: the folder has no tokenizer, or the Hub has no such model.
     """
-    if name.startswith((".", "/", "~")) or Path(name).is_dir():
+    if _names_a_folder(name):
         folder = Path(name).expanduser().resolve()
         if not _has_tokenizer(folder):
             raise ArtifactError(f"{folder} is no folder with a tokenizer.")
@@ -205,8 +210,7 @@ def resolve_base_model(name: str, trained_on: dict | None = None) -> BaseModel:
         "Hugging Face Hub": _from_hub,
         "registry mirror": _from_mirror,
     }
-    if name.startswith((".", "/", "~")) or Path(name).is_dir():
-        # A path means a local folder, as everywhere in transformers, so no other source is asked.
+    if _names_a_folder(name):
         sources = {"local folder": _from_local_folder}
     elif trained_on and trained_on["source"] == "registry mirror":
         sources = {"registry mirror": sources.pop("registry mirror"), **sources}

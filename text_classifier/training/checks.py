@@ -11,8 +11,13 @@ from text_classifier.training.config import DataArguments, FineTuningArguments, 
 # What checkpoints can be compared by; see `gpt_classification_model.compute_metrics`.
 METRICS = ("loss", "accuracy", "precision", "recall", "f1")
 
-# Smallest and largest value of each option; None: no limit.
+# Smallest and largest value of each option of both training scripts; None: no limit.
 LIMITS = {
+    "n_layer": (1, None),
+    "n_head": (1, None),
+    "n_embd": (1, None),
+    "context_length": (2, None),
+    "vocab_size": (257, None),
     "num_hidden_layers": (1, None),
     "lora_r": (1, None),
     "lora_dropout": (0, 1),
@@ -78,7 +83,7 @@ def check_training_arguments(args: TrainingArguments) -> None:
     if args.push_to_hub:
         check_login()
     try:
-        tiny = GPT2Config(vocab_size=2, n_positions=2, n_embd=2, n_layer=1, n_head=1)
+        tiny = GPT2Config(vocab_size=2, n_positions=2, n_embd=2, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0)
         trainer = Trainer(GPT2ForSequenceClassification(tiny), args, train_dataset=[0], eval_dataset=[0])
         trainer.create_optimizer_and_scheduler(num_training_steps=10)
     # Each integration raises what it likes; all of it means that these options do not work here.

@@ -1,4 +1,4 @@
-"""Score predictions: metrics, decision thresholds, and TF-IDF models to compare the language model with."""
+"""Score predictions: metrics, decision thresholds, and the comparison of the language model with TF-IDF."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -72,10 +72,10 @@ def make_config(
 
     Args:
         label_names: names of class 0 and class 1.
-        layers: keep only this many layers, the first ones; None keeps all.
+        layers: keep only this many layers, the first ones, at least 1; None keeps all.
 
     Raises:
-        ConfigurationError: `layers` is below 1, or the base model reads fewer tokens than the tokenizer gives it.
+        ConfigurationError: the base model reads fewer tokens than the tokenizer gives it.
     """
     config = AutoConfig.from_pretrained(
         base.path,
@@ -85,8 +85,6 @@ def make_config(
         pad_token_id=tokenizer.pad_token_id,
     )
     if layers is not None:
-        if layers < 1:
-            raise ConfigurationError(f"--num_hidden_layers {layers}: at least one is needed.")
         config.num_hidden_layers = min(layers, config.num_hidden_layers)
     if (activation := getattr(config, "activation_function", None)) in FUSED_ACTIVATIONS:
         config.activation_function = FUSED_ACTIVATIONS[activation]

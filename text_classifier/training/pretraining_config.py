@@ -8,6 +8,7 @@ from typing import Literal
 from transformers import TrainingArguments
 
 from text_classifier.errors import ConfigurationError
+from text_classifier.training.checks import check_limits
 from text_classifier.training.config import parse_recipe, unless_none
 
 DEFAULT_RECIPE = Path(__file__).parents[2] / "recipes" / "gpt_pretraining.yaml"
@@ -79,10 +80,7 @@ def check_sizes(gpt_args: GPTArguments, corpus_args: CorpusArguments) -> None:
     Raises:
         ConfigurationError: a size is impossible; the message names it.
     """
-    smallest = {"n_layer": 1, "n_head": 1, "n_embd": 1, "context_length": 2, "vocab_size": 257}
-    for name, least in smallest.items():
-        if (value := getattr(gpt_args, name)) < least:
-            raise ConfigurationError(f"--{name} {value}: at least {least} is needed.")
+    check_limits(gpt_args)
     if gpt_args.n_embd % gpt_args.n_head:
         raise ConfigurationError(f"--n_head {gpt_args.n_head} does not divide --n_embd {gpt_args.n_embd}.")
     if not 0 <= gpt_args.dropout < 1:

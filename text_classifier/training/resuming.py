@@ -11,6 +11,7 @@ from text_classifier.errors import ConfigurationError
 from text_classifier.files import write_json
 from text_classifier.sources.weights import BaseModel
 from text_classifier.training.config import DataArguments, ModelArguments
+from text_classifier.training.runs import complete_checkpoints
 
 # Beside the checkpoints: what a run that resumes one of them must have in common with the run that wrote them.
 RUN_FILE = "run.json"
@@ -26,8 +27,7 @@ def checkpoint_to_resume(args: TrainingArguments) -> str | None:
     """
     wanted = args.resume_from_checkpoint
     if wanted == "last":
-        # The state is written last: without it a run was killed while it saved the checkpoint.
-        whole = [state.parent for state in Path(args.output_dir).glob("checkpoint-*/trainer_state.json")]
+        whole = complete_checkpoints(args.output_dir)
         if not whole:
             raise ConfigurationError(f"There is no checkpoint in {args.output_dir} to resume from.")
         wanted = str(max(whole, key=lambda folder: int(folder.name.rpartition("-")[2])))
@@ -71,8 +71,8 @@ def begin_run(args: TrainingArguments, facts: dict) -> None:
         facts: see `check_same_run`.
     """
     if args.resume_from_checkpoint is None:
-        for state in Path(args.output_dir).glob("checkpoint-*/trainer_state.json"):
-            shutil.rmtree(state.parent)
+        for checkpoint in complete_checkpoints(args.output_dir):
+            shutil.rmtree(checkpoint)
         write_json(facts, Path(args.output_dir, RUN_FILE))
 
 
@@ -84,7 +84,7 @@ def facts_of_run(
     base: BaseModel,
     data: dict,
 ) -> dict:
-    """Return what a run has to have in common with the run that it resumes; see `runs.check_same_run`.
+    """Return what a run has to have in common with the run that it resumes; see `check_same_run`.
 
     Args:
         data: see `report.describe_data`.

@@ -13,10 +13,7 @@ from pathlib import Path
 import psutil
 import torch
 from accelerate.utils import broadcast_object_list
-from transformers import (
-    Trainer,
-    TrainingArguments,
-)
+from transformers import Trainer, TrainingArguments
 
 from text_classifier.errors import ArtifactError, ConfigurationError
 
@@ -29,6 +26,12 @@ def keep_prepared_products() -> None:
     user has set is kept.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "10000")
+
+
+def complete_checkpoints(output_dir: str | Path) -> list[Path]:
+    """Return the checkpoint folders of a run, without those that a killed run left unfinished."""
+    # The state is written last.
+    return [state.parent for state in Path(output_dir).glob("checkpoint-*/trainer_state.json")]
 
 
 def kept_step(trainer: Trainer) -> int:
@@ -95,7 +98,7 @@ def run_script(run: Callable[[], object], args: TrainingArguments, outputs: str)
         return 1
     except KeyboardInterrupt:
         print(f"\nInterrupted; {outputs} are as they were.", file=sys.stderr)
-        if list(Path(args.output_dir).glob("checkpoint-*/trainer_state.json")):
+        if complete_checkpoints(args.output_dir):
             print("Go on with the same command and --resume_from_checkpoint last", file=sys.stderr)
         return 130
     return 0

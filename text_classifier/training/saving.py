@@ -9,10 +9,7 @@ import numpy as np
 import pandas as pd
 from peft import PeftModel
 from peft.utils import CONFIG_NAME
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from text_classifier.errors import ConfigurationError
 from text_classifier.files import atomic_path, exchange_folder
