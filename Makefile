@@ -15,7 +15,7 @@ test: $(VENV)/development
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports --no-logo
-	$(VENV)/bin/pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest --numprocesses 2
 
 # This takes an hour and a half. After a stop, finished benchmarks are not repeated.
 benchmark: $(VENV)/development

@@ -100,13 +100,13 @@ def running_app(folder: Path, *options: str, port: int | None = None, **variable
         command, own = app_command(port, *options), environment(**variables)
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=own)
         try:
-            for _ in range(240):
+            while process.poll() is None:
                 with contextlib.suppress(httpx.TransportError):
                     httpx.get(f"{address}/api/health", timeout=2)
                     break
-                if process.poll() is not None:
-                    raise RuntimeError(f"The app has ended: {(folder / 'log.txt').read_text()}")
-                time.sleep(0.5)
+                time.sleep(0.1)
+            else:
+                raise RuntimeError(f"The app has ended: {(folder / 'log.txt').read_text()}")
             yield address
         finally:
             process.terminate()

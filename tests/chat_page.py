@@ -5,6 +5,10 @@ import io
 
 from playwright.sync_api import Browser, Locator, Page, expect
 
+# Tests wait for what they wait for, not for a time: a busy machine may take minutes for what takes seconds elsewhere.
+PATIENCE_MS = 240_000
+expect.set_options(timeout=PATIENCE_MS)
+
 SPAM = "URGENT! You have won a 1 week FREE membership in our £100,000 prize Jackpot! Txt the word: CLAIM to No: 81010"
 HAM = "Hey, are you coming home for dinner tonight? Mum is making noodles."
 
@@ -20,6 +24,7 @@ VISITORS = {
 def visit(browser: Browser, address: str, locale: str = "zh-CN", viewport: dict = DESKTOP) -> Page:
     """Open the chat. Requests of the page to other servers are blocked and listed in `page.outside`."""
     page = browser.new_context(locale=locale, viewport=viewport).new_page()
+    page.set_default_timeout(PATIENCE_MS)
     page.outside = []
 
     def refuse(route) -> None:
@@ -38,7 +43,7 @@ def either(page: Page, chinese: str, english: str) -> str:
 
 def connected(page: Page) -> None:
     """Wait until the page is connected, which shows in its settings button: the server sends the settings."""
-    expect(page.locator("#chat-settings-open-modal")).to_be_visible(timeout=30_000)
+    expect(page.locator("#chat-settings-open-modal")).to_be_visible()
 
 
 def ask(page: Page, text: str) -> Locator:
@@ -47,10 +52,10 @@ def ask(page: Page, text: str) -> Locator:
     answers = page.locator('[data-step-type="assistant_message"]')
     before = answers.count()
     page.locator("#chat-input").fill(text)
-    expect(page.locator("#chat-submit")).to_be_enabled(timeout=30_000)
+    expect(page.locator("#chat-submit")).to_be_enabled()
     page.locator("#chat-input").press("Enter")
     answer = answers.nth(before)
-    expect(answer).to_be_visible(timeout=30_000)
+    expect(answer).to_be_visible()
     return answer
 
 
@@ -59,7 +64,7 @@ def upload(page: Page, name: str, content: bytes) -> None:
     connected(page)
     page.locator("#upload-button-input").set_input_files({"name": name, "mimeType": "", "buffer": content})
     expect(page.get_by_text(name)).to_be_visible()
-    expect(page.locator("#chat-submit")).to_be_enabled(timeout=30_000)
+    expect(page.locator("#chat-submit")).to_be_enabled()
     page.locator("#chat-input").press("Enter")
 
 

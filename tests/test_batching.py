@@ -12,11 +12,18 @@ from text_classifier.inference import Classification, classify, load_tokenizer_a
 
 
 class StubModel:
-    """A stand-in for `classify`: it records batches, takes `seconds` for each, and fails on the text "poison"."""
+    """A stand-in for `classify`: it records batches, and fails on the text "poison".
 
-    def __init__(self, monkeypatch, seconds=0.0):
-        self.batches, self.seconds = [], seconds
+    Args:
+        seconds: what a batch takes.
+        held: whether every batch waits for `release`.
+    """
+
+    def __init__(self, monkeypatch, seconds: float = 0, held: bool = False):
+        self.batches, self.seconds, self.released = [], seconds, threading.Event()
         self.lock = threading.Lock()
+        if not held:
+            self.release()
         monkeypatch.setattr(batching, "classify", self)
         monkeypatch.setattr(batching, "classify_parts", self)
 
@@ -24,9 +31,18 @@ class StubModel:
         with self.lock:
             self.batches.append(list(texts))
         time.sleep(self.seconds)
+        assert self.released.wait(60), "nobody has released the model"
         if "poison" in texts:
             raise RuntimeError("the model cannot read this")
         return [Classification(label=text, positive_probability=0.5, truncated=False) for text in texts]
+
+    def release(self) -> None:
+        self.released.set()
+
+    async def reading(self) -> None:
+        """Wait until the model has got its first batch."""
+        while not self.batches:
+            await asyncio.sleep(0.001)
 
 
 def labels(answers) -> list[str]:
@@ -60,34 +76,32 @@ def test_messages_sent_at_the_same_moment_share_batches(monkeypatch):
 
 
 def test_the_event_loop_goes_on_while_the_model_works(monkeypatch):
-    StubModel(monkeypatch, seconds=0.4)
+    stub = StubModel(monkeypatch, held=True)
 
-    async def count_turns():
-        classifier = BatchingClassifier(None, None)
-        asking = asyncio.create_task(classifier.classify(["slow"]))
-        turns = 0
-        while not asking.done():
-            await asyncio.sleep(0.01)
-            turns += 1
-        return turns
+    async def ask():
+        asking = asyncio.create_task(BatchingClassifier(None, None).classify(["slow"]))
+        await stub.reading()
+        # This line is not reached while the model holds the event loop.
+        stub.release()
+        return await asking
 
-    assert asyncio.run(count_turns()) > 15
+    assert labels(asyncio.run(ask())) == ["slow"]
 
 
 def test_a_single_message_overtakes_a_file(monkeypatch):
-    stub = StubModel(monkeypatch, seconds=0.02)
+    stub = StubModel(monkeypatch, held=True)
 
     async def ask():
         classifier = BatchingClassifier(None, None, batch_size=4)
         file = asyncio.create_task(classifier.classify([f"row {number}" for number in range(40)]))
-        await asyncio.sleep(0.03)
-        await classifier.classify(["hello"])
-        overtook = not file.done()
-        await file
-        return overtook
+        await stub.reading()
+        single = asyncio.create_task(classifier.classify(["hello"]))
+        await asyncio.sleep(0)
+        stub.release()
+        await asyncio.gather(file, single)
 
-    assert asyncio.run(ask())
-    assert next(number for number, batch in enumerate(stub.batches) if "hello" in batch) <= 3
+    asyncio.run(ask())
+    assert "hello" in stub.batches[1] and len(stub.batches) == 11
 
 
 def test_an_error_belongs_to_the_message_that_caused_it(monkeypatch):
@@ -104,15 +118,16 @@ def test_an_error_belongs_to_the_message_that_caused_it(monkeypatch):
 
 
 def test_who_is_gone_is_not_answered_and_others_are(monkeypatch):
-    stub = StubModel(monkeypatch, seconds=0.05)
+    stub = StubModel(monkeypatch, held=True)
 
     async def ask():
         classifier = BatchingClassifier(None, None, batch_size=1)
         first = asyncio.create_task(classifier.classify(["first"]))
         gone = asyncio.create_task(classifier.classify(["gone"]))
         last = asyncio.create_task(classifier.classify(["last"]))
-        await asyncio.sleep(0.02)
+        await stub.reading()
         gone.cancel()
+        stub.release()
         return await asyncio.gather(first, last)
 
     assert [labels(answers) for answers in asyncio.run(ask())] == [["first"], ["last"]]
@@ -120,7 +135,7 @@ def test_who_is_gone_is_not_answered_and_others_are(monkeypatch):
 
 
 def test_a_full_queue_says_so_at_once(monkeypatch):
-    StubModel(monkeypatch, seconds=0.1)
+    stub = StubModel(monkeypatch, held=True)
 
     async def ask():
         classifier = BatchingClassifier(None, None, batch_size=1, max_waiting=3)
@@ -128,6 +143,7 @@ def test_a_full_queue_says_so_at_once(monkeypatch):
         await asyncio.sleep(0)
         with pytest.raises(BusyError):
             await classifier.classify(["one too many"])
+        stub.release()
         await asyncio.gather(*waiting)
         return await classifier.classify(["later"])
 
@@ -135,7 +151,7 @@ def test_a_full_queue_says_so_at_once(monkeypatch):
 
 
 def test_bulk_does_not_use_up_the_room_of_single_messages(monkeypatch):
-    StubModel(monkeypatch, seconds=0.01)
+    stub = StubModel(monkeypatch, held=True)
 
     async def ask():
         classifier = BatchingClassifier(None, None, max_waiting=10)
@@ -143,9 +159,11 @@ def test_bulk_does_not_use_up_the_room_of_single_messages(monkeypatch):
         await asyncio.sleep(0)
         with pytest.raises(BusyError):
             await classifier.classify(["more", "bulk"])
-        single = await classifier.classify(["hello"])
+        single = asyncio.create_task(classifier.classify(["hello"]))
+        await asyncio.sleep(0)
+        stub.release()
         await file
-        return single
+        return await single
 
     assert labels(asyncio.run(ask())) == ["hello"]
 
@@ -166,20 +184,19 @@ def test_explanations_go_on_beside_a_file(monkeypatch):
 
 
 def test_labels_do_not_wait_for_explanations(monkeypatch):
-    StubModel(monkeypatch, seconds=0.05)
+    stub = StubModel(monkeypatch, seconds=0.05)
 
     async def ask():
         classifier = BatchingClassifier(None, None, max_explanations=1)
         explanation = asyncio.create_task(classifier.explain("many words that take a while to explain one by one"))
-        await asyncio.sleep(0.1)
+        await stub.reading()
         with pytest.raises(BusyError):
             await classifier.explain("another")
-        started = time.perf_counter()
+        begun = len(stub.batches)
         await classifier.classify(["hello"])
-        waited = time.perf_counter() - started
+        assert stub.batches.index(["hello"]) <= begun + 1, "at most one more batch of the explanation comes first"
         assert not explanation.done()
-        return waited, await explanation
+        return await explanation
 
-    waited, words = asyncio.run(ask())
-    assert waited < 0.2, "a label takes one batch of its own, and at most one that had begun"
+    words = asyncio.run(ask())
     assert "".join(word for word, _ in words) == "many words that take a while to explain one by one"

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from chat_page import HAM, SPAM, ask, either, messages_csv, upload, visit
+from chat_page import HAM, PATIENCE_MS, SPAM, ask, either, messages_csv, upload, visit
 from huggingface_hub import ModelCard
 from playwright.sync_api import Locator, expect
 
@@ -41,7 +41,7 @@ def test_starters_are_answered_rightly(browser, served):
     for number, label in enumerate(("spam", "spam", "ham", "ham")):
         page = visit(browser, served[0], "en-GB")
         page.locator("#starters button").nth(number).click()
-        expect(page.get_by_text(f"Classified as {label}")).to_be_visible(timeout=30_000)
+        expect(page.get_by_text(f"Classified as {label}")).to_be_visible()
         page.context.close()
 
 
@@ -57,7 +57,7 @@ def test_answer_has_label_number_bar_and_words(page):
     expect(bar).to_be_visible()
     assert float(bar.get_attribute("aria-valuenow")) > 0.999
     words = answer.locator(".explained-words")
-    expect(words).to_be_visible(timeout=30_000)
+    expect(words).to_be_visible()
     assert words.inner_text() == SPAM
     shades = words.locator("span").evaluate_all("words => words.map(word => word.style.background)")
     strengths = [float(re.findall(r"[\d.]+", shade)[3]) for shade in shades]
@@ -81,7 +81,7 @@ def test_label_comes_before_the_words(chinese_page):
             }).observe(document.body, {childList: true, subtree: true});
         }"""
     )
-    expect(ask(page, f"{SPAM} {HAM}").locator(".explained-words")).to_be_visible(timeout=30_000)
+    expect(ask(page, f"{SPAM} {HAM}").locator(".explained-words")).to_be_visible()
     assert page.evaluate("window.seen") == ["[role=meter]", ".explained-words"]
 
 
@@ -92,7 +92,7 @@ def test_long_message_says_what_was_read(page):
         either(page, "语言模型只读取了前 120 个词元", "The language model read only the first 120 tokens")
     )
     words = answer.locator(".explained-words")
-    expect(words).to_be_visible(timeout=60_000)
+    expect(words).to_be_visible()
     assert 200 < len(words.inner_text()) < 2000, "only what was read is explained"
 
 
@@ -115,7 +115,7 @@ def test_words_are_legible_in_both_themes(browser, served, theme):
     page.evaluate("theme => localStorage.setItem('vite-ui-theme', theme)", theme)
     page.reload()
     words = ask(page, SPAM).locator(".explained-words span")
-    expect(words.first).to_be_visible(timeout=30_000)
+    expect(words.first).to_be_visible()
     colours = words.evaluate_all(
         """words => words.map(word => [
             getComputedStyle(word).color,
@@ -136,7 +136,7 @@ def test_keyboard_is_enough(chinese_page):
     page = chinese_page
 
     def tab_to(target: Locator) -> None:
-        expect(target).to_be_visible(timeout=30_000)
+        expect(target).to_be_visible()
         for _ in range(60):
             if target.evaluate("element => element === document.activeElement"):
                 return
@@ -145,12 +145,12 @@ def test_keyboard_is_enough(chinese_page):
 
     tab_to(page.locator("#starters button").nth(2))
     page.keyboard.press("Enter")
-    expect(page.get_by_text("该文本被分类为: 正常信息")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("该文本被分类为: 正常信息")).to_be_visible()
     tab_to(page.locator("#chat-input"))
     page.keyboard.type(SPAM)
     expect(page.locator("#chat-submit")).to_be_enabled()
     page.keyboard.press("Enter")
-    expect(page.get_by_text("该文本被分类为: 垃圾信息")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("该文本被分类为: 垃圾信息")).to_be_visible()
     tab_to(page.get_by_role("button", name="标错了").last)
     tab_to(page.locator("#chat-settings-open-modal"))
     page.keyboard.press("Enter")
@@ -188,11 +188,11 @@ def test_markup_is_shown_as_text(chinese_page):
     page = chinese_page
     attack = "<img src=x onerror=\"document.title='hacked'\"> **win** [now](javascript:alert(1)) <|endoftext|>"
     answer = ask(page, attack)
-    expect(answer.locator(".explained-words")).to_have_text(attack, timeout=30_000)
+    expect(answer.locator(".explained-words")).to_have_text(attack)
     expect(page.get_by_text(attack).first).to_be_visible()
     assert page.locator('img[src="x"]').count() == page.locator('a[href^="javascript"]').count() == 0
     upload(page, "<img src=x onerror=alert(1)> **b**.csv", messages_csv(3))
-    expect(page.get_by_text("完整结果")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("完整结果")).to_be_visible()
     assert "hacked" not in page.title() and page.locator('img[src="x"]').count() == 0
 
 
@@ -205,11 +205,11 @@ def test_a_burst_of_ten_thousand_messages_leaves_the_chat_alive(served, chinese_
                 if number % 100 == 0:
                     await asyncio.sleep(0)
             # Another visitor is answered while the burst is being processed.
-            answer = await asyncio.to_thread(httpx.post, f"{served[0]}/api/classify", json={"texts": SPAM}, timeout=10)
+            answer = await asyncio.to_thread(httpx.post, f"{served[0]}/api/classify", json={"texts": SPAM}, timeout=60)
             assert answer.json()["results"][0]["label"] == "spam"
             missing = {"Classified as", "too fast"}
             while missing:
-                reply = await asyncio.wait_for(client.answers.get(), 60)
+                reply = await asyncio.wait_for(client.answers.get(), PATIENCE_MS / 1000)
                 missing -= {text for text in missing if text in reply}
 
     # The burst needs another thread, because Playwright's event loop runs in this one.
@@ -281,8 +281,11 @@ def test_settings_change_threshold_language_and_explanations(browser, served):
     expect(answer).to_contain_text("该文本被分类为: 垃圾信息 · spam")
     expect(answer).to_contain_text("阈值 1 %")
     assert float(answer.get_by_role("meter").get_attribute("aria-valuenow")) < 0.5, "the probability is the model's own"
-    page.wait_for_timeout(1500)
-    expect(answer.locator(".explained-words")).to_have_count(0)
     page.locator("#chat-settings-open-modal").click()
     expect(page.get_by_text("显示各词的影响")).to_be_visible()
+    page.get_by_role("switch").click()
+    page.locator("#confirm").click()
+    # Words are explained in order, so those of the first answer would be there by now.
+    expect(ask(page, HAM).locator(".explained-words")).to_be_visible()
+    expect(answer.locator(".explained-words")).to_have_count(0)
     page.context.close()

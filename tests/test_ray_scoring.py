@@ -40,7 +40,6 @@ def test_other_machines_get_every_module_that_those_sent_to_them_import():
         assert of_this_repository <= {PACKAGE.name}
 
 
-@pytest.mark.timeout(900)  # on a busy machine Ray alone takes minutes to start
 def test_nothing_is_lost_or_doubled_when_a_worker_is_killed(messages, tiny_review_adapter, tmp_path):
     target = tmp_path / "scored.csv"
     command = [sys.executable, "-m", "text_classifier", messages, "--output", target, "--workers", "2"]
@@ -57,7 +56,7 @@ def test_nothing_is_lost_or_doubled_when_a_worker_is_killed(messages, tiny_revie
     (killed, *_) = workers()
     killed.kill()
     assert process.poll() is None, "it was killed midway"
-    assert process.wait(400) == 0 and f"{ROWS:,} rows" in process.stdout.read()
+    assert process.wait() == 0 and f"{ROWS:,} rows" in process.stdout.read()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["messages.csv", "scored.csv"]
 
     tokenizer, model = load_tokenizer_and_model(tiny_review_adapter)
