@@ -32,6 +32,7 @@ from transformers import (
 from text_classifier.errors import ConfigurationError
 from text_classifier.files import write_json
 from text_classifier.inference import encode, quiet_loading
+from text_classifier.metrics import classification_metrics
 from text_classifier.sources.weights import BaseModel, resolve_base_model_or_fallback
 from text_classifier.tfidf import TfidfModel
 from text_classifier.training.batches import ClassificationTrainer, make_training_set, training_sample, validation_set
@@ -43,7 +44,6 @@ from text_classifier.training.data import SPLITS, add_training_messages, drop_du
 from text_classifier.training.evaluation import (
     Comparison,
     at_natural_ratio,
-    classification_metrics,
     compare_models,
     predict,
 )

@@ -29,10 +29,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from benchmarks.common import FIGURES, REPOSITORY, spread, train
 from text_classifier.files import atomic_path, write_json
 from text_classifier.inference import classify, fast_dtype, load_tokenizer_and_model
+from text_classifier.metrics import classification_metrics, markdown_table, percent
 from text_classifier.sources.datasets import resolve_sms_spam
 from text_classifier.tfidf import TfidfModel, fit_tfidf
-from text_classifier.training.evaluation import LANGUAGE_MODEL_WEIGHT, classification_metrics
-from text_classifier.training.report import markdown_table, percent
+from text_classifier.training.evaluation import LANGUAGE_MODEL_WEIGHT
 
 SEEDS = (123, 124, 125, 126, 127)
 RUNS = Path("results/accuracy")

@@ -27,9 +27,9 @@ import gpt_classification_model
 from benchmarks.common import BALANCED, REPOSITORY, spread, train
 from text_classifier.errors import ArtifactError
 from text_classifier.files import atomic_path
+from text_classifier.metrics import markdown_table
 from text_classifier.sources.datasets import DataFile, resolve_sms_spam
 from text_classifier.sources.weights import BaseModel, resolve_base_model
-from text_classifier.training.report import markdown_table
 
 RUNS = REPOSITORY / "benchmarks" / "design_choices.jsonl"
 TABLE = REPOSITORY / "benchmarks" / "DESIGN_CHOICES.md"

@@ -38,10 +38,10 @@ from chat.message_tables import TableError, read_dropped_file
 from text_classifier.characters import is_empty, replace_half_surrogates
 from text_classifier.files import file_sha256, write_json
 from text_classifier.inference import classify, fast_dtype, load_tokenizer_and_model
+from text_classifier.metrics import markdown_table
 from text_classifier.tables import read_table
 from text_classifier.training.corpus import train_tokenizer
 from text_classifier.training.data import PRESENT_DAY_MESSAGES
-from text_classifier.training.report import markdown_table
 from text_classifier.training.runs import complete_checkpoints
 
 Part = Callable[[Path, random.Random, argparse.Namespace], tuple[int, list[str], str]]

@@ -28,8 +28,8 @@ from benchmarks.common import ADAPTER, FIGURES, REPOSITORY, run_measured
 from text_classifier.files import write_json
 from text_classifier.inference import classify, fast_dtype, load_tokenizer_and_model
 from text_classifier.int8 import Int8Model
+from text_classifier.metrics import markdown_table
 from text_classifier.sources.datasets import read_sms_spam, resolve_sms_spam
-from text_classifier.training.report import markdown_table
 
 FIRST_ANSWER = f"""
 from text_classifier import classify, load_tokenizer_and_model

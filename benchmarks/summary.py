@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.accuracy import OURS, RIVALS
 from benchmarks.common import BALANCED, FIGURES, REPOSITORY, spread
 from text_classifier.files import atomic_path
-from text_classifier.training.report import markdown_table
+from text_classifier.metrics import markdown_table
 
 TABLE = Path("benchmarks/BENCHMARKS.md")
 BENCHMARKS = {

@@ -62,11 +62,11 @@ from gpt_classification_model import (
 from text_classifier.errors import ArtifactError
 from text_classifier.files import write_json
 from text_classifier.inference import fast_dtype, quiet_loading
+from text_classifier.metrics import markdown_table
 from text_classifier.sources.weights import resolve_base_model, resolve_base_model_or_fallback
 from text_classifier.training.batches import FreshSampler
 from text_classifier.training.config import DataArguments, parse_arguments
 from text_classifier.training.models import FUSED_ACTIVATIONS, load_tokenizer, store_frozen_in_bfloat16
-from text_classifier.training.report import markdown_table
 from text_classifier.training.runs import peak_memory_gib
 
 PUBLISHED_RECIPE = ("recipes/sms_spam_gpt2_published.yaml", "--protocol", "deduplicated", "--bf16", "false")

@@ -5,16 +5,10 @@ import pytest
 from conftest import make_messages
 
 from gpt_classification_model import make_splits
+from text_classifier.metrics import calibration_bins, calibration_error, classification_metrics, results_table
 from text_classifier.tfidf import fit_tfidf
 from text_classifier.training.charts import plot_reliability
-from text_classifier.training.evaluation import (
-    calibration_bins,
-    calibration_error,
-    classification_metrics,
-    evaluate,
-    predictions_together,
-)
-from text_classifier.training.report import results_table
+from text_classifier.training.evaluation import evaluate, predictions_together
 from text_classifier.training.rivals import tfidf_predictions
 
 

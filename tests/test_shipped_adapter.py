@@ -12,9 +12,9 @@ from huggingface_hub import ModelCard
 
 from gpt_classification_model import load_splits
 from text_classifier.inference import classify, load_tokenizer_and_model
+from text_classifier.metrics import classification_metrics
 from text_classifier.tfidf import fit_tfidf
 from text_classifier.training.config import DataArguments
-from text_classifier.training.evaluation import classification_metrics
 from text_classifier.training.rivals import tfidf_predictions
 
 pytestmark = pytest.mark.registry

@@ -13,7 +13,7 @@ from matplotlib.ticker import EngFormatter
 from transformers import Trainer
 
 from text_classifier.files import atomic_path
-from text_classifier.training.evaluation import calibration_bins, calibration_error
+from text_classifier.metrics import calibration_bins, calibration_error
 
 SIZE = (11, 4.8)
 """Width and height of a page in inches."""

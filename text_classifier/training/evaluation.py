@@ -1,16 +1,15 @@
-"""Score predictions: metrics, decision thresholds, and the comparison of the language model with TF-IDF."""
+"""Score predictions: decision thresholds, and the comparison of the language model with TF-IDF."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.special import expit, logit
-from sklearn.metrics import log_loss, precision_recall_fscore_support, roc_auc_score
 from torch.utils.data import Dataset
 from transformers import Trainer
 
 from text_classifier.inference import joint_log_odds
+from text_classifier.metrics import classification_metrics
 from text_classifier.training.batches import length_order
 from text_classifier.training.data import HELD_OUT, Predictions
 from text_classifier.training.rivals import Rivals
@@ -19,81 +18,6 @@ from text_classifier.training.rivals import Rivals
 # overconfident: the likelihood of the validation messages of five splits together is highest with a factor of 0.49 for
 # the language model and 0.96 for TF-IDF (`python -m benchmarks.accuracy`).
 LANGUAGE_MODEL_WEIGHT = 0.5
-
-
-def calibration_bins(
-    labels: Sequence[int], probabilities: Sequence[float], bins: int = 15
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Group messages into bins of equal width by their probability of class 1.
-
-    Args:
-        labels: 0 or 1, shape (n,).
-        probabilities: probabilities of class 1, shape (n,).
-
-    Returns:
-        For every bin that is not empty: the mean probability, the share of class 1, and the number of messages.
-    """
-    labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=float)
-    members = np.minimum((probabilities * bins).astype(int), bins - 1)
-    counts = np.bincount(members, minlength=bins)
-    filled = counts > 0
-    means, shares = (np.bincount(members, values, bins)[filled] / counts[filled] for values in (probabilities, labels))
-    return means, shares, counts[filled]
-
-
-def calibration_error(labels: Sequence[int], probabilities: Sequence[float]) -> float | None:
-    """Return the expected calibration error, the mean gap between probability and share of class 1 in 15 bins.
-
-    A bin counts by its number of messages (Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian
-    Binning", AAAI 2015). Without messages the result is None.
-    """
-    if not len(labels):
-        return None
-    means, shares, counts = calibration_bins(labels, probabilities)
-    return float(np.average(np.abs(means - shares), weights=counts))
-
-
-def classification_metrics(labels: Sequence[int], probabilities: Sequence[float], threshold: float = 0.5) -> dict:
-    """Score the probabilities of class 1 against the true labels.
-
-    Args:
-        labels: 0 or 1, shape (n,).
-        probabilities: probabilities of class 1, shape (n,).
-        threshold: decision threshold; a message is called class 1 if its probability reaches it.
-
-    Returns:
-        `n` is the number of messages, `loss` the mean cross-entropy in nats, and `confusion_matrix` is
-        `[[TN, FP], [FN, TP]]`; the others are fractions. A figure that cannot be computed is None: ROC-AUC, precision,
-        recall and F1 need both classes, the false-positive rate needs class 0, and loss, accuracy and calibration error
-        need a message.
-    """
-    labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=float)
-    predictions = (probabilities >= threshold).astype(int)
-    matrix = [[int(np.sum((labels == truth) & (predictions == said))) for said in (0, 1)] for truth in (0, 1)]
-    (true_negatives, false_positives), _ = matrix
-    precision = recall = f1 = roc_auc = None
-    if len(set(labels.tolist())) == 2:
-        precision, recall, f1, _ = precision_recall_fscore_support(
-            labels, predictions, average="binary", zero_division=0
-        )
-        roc_auc = roc_auc_score(labels, probabilities)
-    negatives = true_negatives + false_positives
-    metrics = {
-        "n": len(labels),
-        "threshold": threshold,
-        "loss": log_loss(labels, probabilities, labels=[0, 1]) if len(labels) else None,
-        "accuracy": (predictions == labels).mean() if len(labels) else None,
-        "precision": precision,
-        "recall": recall,
-        "f1": f1,
-        "roc_auc": roc_auc,
-        "false_positive_rate": false_positives / negatives if negatives else None,
-        "calibration_error": calibration_error(labels, probabilities),
-    }
-    return {
-        **{name: value if value is None or name == "n" else float(value) for name, value in metrics.items()},
-        "confusion_matrix": matrix,
-    }
 
 
 def choose_threshold(probabilities: np.ndarray, false_positive_rate: float | None) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 from transformers import AutoConfig, Trainer
 
+from text_classifier.metrics import results_table
 from text_classifier.sources.weights import BaseModel
 from text_classifier.training.batches import EXTRA_SPLITS
 from text_classifier.training.config import DataArguments
@@ -144,53 +145,3 @@ def describe_results(compared: Comparison) -> dict:
         "results": compared.results,
         "table": results_table(compared.results),
     }
-
-
-# ---------------------------------------------------------------------------- tables
-
-
-def percent(value: float | None, digits: int = 2) -> str:
-    """Return a fraction as text in per cent, without the sign; None becomes a dash."""
-    return "–" if value is None else f"{100 * value:.{digits}f}"
-
-
-def markdown_table(rows: Sequence[Sequence[str]], left: int = 1, pad: bool = False) -> str:
-    """Lay out rows as a Markdown table; the first row is the header.
-
-    Args:
-        left: number of columns that are aligned left; the others are aligned right.
-        pad: whether to pad the cells with blanks, so that the table is readable on the console.
-    """
-    widths = [max(map(len, column)) if pad else 0 for column in zip(*rows, strict=True)]
-    dashes = ["-" * max(width, 3) for width in widths]
-    ruler = dashes[:left] + [f"{dash[1:] if pad else dash}:" for dash in dashes[left:]]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            cell.ljust(width) if number < left else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    header, *body = rows
-    return "\n".join([line(header), line(ruler), *map(line, body)])
-
-
-def results_table(results: dict[str, dict[str, dict]]) -> str:
-    """Lay out `{model: {split: metrics}}` as a Markdown table, one row per model and split.
-
-    FPR is the false-positive rate, ECE is the expected calibration error. The last column is the confusion matrix.
-    """
-    rows = [["Model", "Split", "n", "Loss", "Acc %", "Prec %", "Rec %", "F1 %", "AUC", "FPR %", "ECE %", "TN/FP/FN/TP"]]
-    for split in next(iter(results.values())):
-        for model, metrics_of in results.items():
-            metrics = metrics_of[split]
-            if not metrics["n"]:
-                continue
-            row = [model, split.replace("_", " "), str(metrics["n"]), f"{metrics['loss']:.3f}"]
-            row += [percent(metrics[name]) for name in ("accuracy", "precision", "recall", "f1")]
-            row += ["–" if metrics["roc_auc"] is None else f"{metrics['roc_auc']:.4f}"]
-            row += [percent(metrics[name]) for name in ("false_positive_rate", "calibration_error")]
-            row += ["/".join(str(count) for counts in metrics["confusion_matrix"] for count in counts)]
-            rows.append(row)
-    return markdown_table(rows, left=2, pad=True)

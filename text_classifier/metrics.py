@@ -1,0 +1,131 @@
+"""Measure how good answers are, and lay the figures out as tables."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.metrics import log_loss, precision_recall_fscore_support, roc_auc_score
+
+
+def calibration_bins(
+    labels: Sequence[int], probabilities: Sequence[float], bins: int = 15
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Group messages into bins of equal width by their probability of class 1.
+
+    Args:
+        labels: 0 or 1, shape (n,).
+        probabilities: probabilities of class 1, shape (n,).
+
+    Returns:
+        For every bin that is not empty: the mean probability, the share of class 1, and the number of messages.
+    """
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=float)
+    members = np.minimum((probabilities * bins).astype(int), bins - 1)
+    counts = np.bincount(members, minlength=bins)
+    filled = counts > 0
+    means, shares = (np.bincount(members, values, bins)[filled] / counts[filled] for values in (probabilities, labels))
+    return means, shares, counts[filled]
+
+
+def calibration_error(labels: Sequence[int], probabilities: Sequence[float]) -> float | None:
+    """Return the expected calibration error, the mean gap between probability and share of class 1 in 15 bins.
+
+    A bin counts by its number of messages (Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian
+    Binning", AAAI 2015). Without messages the result is None.
+    """
+    if not len(labels):
+        return None
+    means, shares, counts = calibration_bins(labels, probabilities)
+    return float(np.average(np.abs(means - shares), weights=counts))
+
+
+def classification_metrics(labels: Sequence[int], probabilities: Sequence[float], threshold: float = 0.5) -> dict:
+    """Score the probabilities of class 1 against the true labels.
+
+    Args:
+        labels: 0 or 1, shape (n,).
+        probabilities: probabilities of class 1, shape (n,).
+        threshold: decision threshold; a message is called class 1 if its probability reaches it.
+
+    Returns:
+        `n` is the number of messages, `loss` the mean cross-entropy in nats, and `confusion_matrix` is
+        `[[TN, FP], [FN, TP]]`; the others are fractions. A figure that cannot be computed is None: ROC-AUC, precision,
+        recall and F1 need both classes, the false-positive rate needs class 0, and loss, accuracy and calibration error
+        need a message.
+    """
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=float)
+    predictions = (probabilities >= threshold).astype(int)
+    matrix = [[int(np.sum((labels == truth) & (predictions == said))) for said in (0, 1)] for truth in (0, 1)]
+    (true_negatives, false_positives), _ = matrix
+    precision = recall = f1 = roc_auc = None
+    if len(set(labels.tolist())) == 2:
+        precision, recall, f1, _ = precision_recall_fscore_support(
+            labels, predictions, average="binary", zero_division=0
+        )
+        roc_auc = roc_auc_score(labels, probabilities)
+    negatives = true_negatives + false_positives
+    metrics = {
+        "n": len(labels),
+        "threshold": threshold,
+        "loss": log_loss(labels, probabilities, labels=[0, 1]) if len(labels) else None,
+        "accuracy": (predictions == labels).mean() if len(labels) else None,
+        "precision": precision,
+        "recall": recall,
+        "f1": f1,
+        "roc_auc": roc_auc,
+        "false_positive_rate": false_positives / negatives if negatives else None,
+        "calibration_error": calibration_error(labels, probabilities),
+    }
+    return {
+        **{name: value if value is None or name == "n" else float(value) for name, value in metrics.items()},
+        "confusion_matrix": matrix,
+    }
+
+
+# ---------------------------------------------------------------------------- tables
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """Return a fraction as text in per cent, without the sign; None becomes a dash."""
+    return "–" if value is None else f"{100 * value:.{digits}f}"
+
+
+def markdown_table(rows: Sequence[Sequence[str]], left: int = 1, pad: bool = False) -> str:
+    """Lay out rows as a Markdown table; the first row is the header.
+
+    Args:
+        left: number of columns that are aligned left; the others are aligned right.
+        pad: whether to pad the cells with blanks, so that the table is readable on the console.
+    """
+    widths = [max(map(len, column)) if pad else 0 for column in zip(*rows, strict=True)]
+    dashes = ["-" * max(width, 3) for width in widths]
+    ruler = dashes[:left] + [f"{dash[1:] if pad else dash}:" for dash in dashes[left:]]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            cell.ljust(width) if number < left else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    header, *body = rows
+    return "\n".join([line(header), line(ruler), *map(line, body)])
+
+
+def results_table(results: dict[str, dict[str, dict]]) -> str:
+    """Lay out `{model: {split: metrics}}` as a Markdown table, one row per model and split.
+
+    FPR is the false-positive rate, ECE is the expected calibration error. The last column is the confusion matrix.
+    """
+    rows = [["Model", "Split", "n", "Loss", "Acc %", "Prec %", "Rec %", "F1 %", "AUC", "FPR %", "ECE %", "TN/FP/FN/TP"]]
+    for split in next(iter(results.values())):
+        for model, metrics_of in results.items():
+            metrics = metrics_of[split]
+            if not metrics["n"]:
+                continue
+            row = [model, split.replace("_", " "), str(metrics["n"]), f"{metrics['loss']:.3f}"]
+            row += [percent(metrics[name]) for name in ("accuracy", "precision", "recall", "f1")]
+            row += ["–" if metrics["roc_auc"] is None else f"{metrics['roc_auc']:.4f}"]
+            row += [percent(metrics[name]) for name in ("false_positive_rate", "calibration_error")]
+            row += ["/".join(str(count) for counts in metrics["confusion_matrix"] for count in counts)]
+            rows.append(row)
+    return markdown_table(rows, left=2, pad=True)
