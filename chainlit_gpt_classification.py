@@ -32,10 +32,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from chat.api import create_api, log_failure, same_credentials
 from chat.batching import BatchingClassifier, BusyError
 from chat.display import show_probability, visible
-from chat.dropped_files import answer_file
+from chat.dropped_files import answer_file, answer_file_again
 from chat.environment import ADAPTER_DIR, FEEDBACK_FILE, check_address, get_credentials, get_hosts, give_up
 from chat.limits import MAX_FILE_ROWS, MAX_MESSAGE_CHARACTERS, MAX_PENDING_MESSAGES, MAX_REMEMBERED_ANSWERS
-from chat.message_tables import TableError
 from chat.server import harden
 from chat.texts import LANGUAGES, STARTERS, chinese_label, closest_language, label_name, say
 from chat.uploads import use_own_folder
@@ -43,6 +42,7 @@ from text_classifier import classify, load_tokenizer_and_model
 from text_classifier.characters import is_empty
 from text_classifier.feedback import delete_feedback, open_feedback, save_feedback
 from text_classifier.inference import decide, decision_threshold, encode, fast_dtype
+from text_classifier.remarks import TableError
 
 # ---------------------------------------------------------------------------- start
 
@@ -142,7 +142,7 @@ async def start() -> None:
 def default_settings() -> dict:
     """Return the settings that a visit begins with."""
     language = closest_language(cl.context.session.language)
-    return {"threshold": 100 * decision_threshold(model), "language": language, "explanations": True}
+    return {"threshold": 100 * decision_threshold(model.config), "language": language, "explanations": True}
 
 
 def settings() -> dict:
@@ -243,6 +243,13 @@ async def main(message: cl.Message) -> None:
         pending[visit] -= 1
         if not pending[visit]:
             del pending[visit]
+
+
+@cl.action_callback("other_encoding")
+async def use_other_encoding(action: cl.Action) -> None:
+    """Read the last file again in an encoding that the visitor chooses."""
+    async with apologies():
+        await answer_file_again(classifier, language(), threshold)
 
 
 # ---------------------------------------------------------------------------- one message

@@ -40,7 +40,7 @@ from text_classifier.training.card import model_card
 from text_classifier.training.charts import plot_metrics, reliability_page, run_labels
 from text_classifier.training.checks import check_options
 from text_classifier.training.config import DataArguments, FineTuningArguments, ModelArguments, parse_arguments
-from text_classifier.training.data import SPLITS, add_training_messages, drop_duplicates, find_messages, label_names_of
+from text_classifier.training.data import SPLITS, add_training_messages, drop_conflicts, drop_duplicates, find_messages
 from text_classifier.training.evaluation import (
     Comparison,
     at_natural_ratio,
@@ -109,8 +109,13 @@ def random_split(
     return shuffled[:train_end], shuffled[train_end:validation_end], shuffled[validation_end:]
 
 
-def make_splits(messages: pd.DataFrame, label_names: Sequence[str], seed: int = 123) -> dict[str, pd.DataFrame]:
+def make_splits(
+    messages: pd.DataFrame, label_names: Sequence[str], seed: int = 123, test: pd.DataFrame | None = None
+) -> dict[str, pd.DataFrame]:
     """Balance the messages and split them 70/10/20; split the left-out messages in the same way.
+
+    Args:
+        test: messages to test on that have a file of their own; then the 20 % are trained on.
 
     Returns:
         The tables `train`, `validation`, `test`, `left_out_train`, `left_out_validation` and `left_out_test`,
@@ -126,6 +131,12 @@ def make_splits(messages: pd.DataFrame, label_names: Sequence[str], seed: int = 
     left_out = messages.drop(balanced.index)
     parts = dict(zip(SPLITS, random_split(balanced, seed=seed), strict=True))
     parts |= dict(zip((f"left_out_{name}" for name in SPLITS), random_split(left_out, seed=seed), strict=True))
+    if test is not None:
+        # What would have been tested on is trained on.
+        for prefix in ("", "left_out_"):
+            parts[f"{prefix}train"] = pd.concat([parts[f"{prefix}train"], parts[f"{prefix}test"]])
+        parts["test"] = create_balanced_dataset(test, seed)
+        parts["left_out_test"] = test.drop(parts["test"].index)
     ids = {name: number for number, name in enumerate(label_names)}
     return {name: part.assign(Label=part["Label"].map(ids).astype(int)) for name, part in parts.items()}
 
@@ -141,10 +152,10 @@ def load_splits(data_args: DataArguments) -> tuple[dict[str, pd.DataFrame], tupl
         ConfigurationError: the data cannot be used.
     """
     found = find_messages(data_args)
-    label_names = label_names_of(found.messages["Label"], data_args.positive_label)
+    label_names = found.classes.names
     # The published figures have duplicates in training and test, so the original protocol keeps them.
-    messages = found.messages if data_args.protocol == "original" else drop_duplicates(found.messages)
-    splits = make_splits(messages, label_names, data_args.split_seed)
+    messages = found.messages if data_args.protocol == "original" else drop_duplicates(drop_conflicts(found.messages))
+    splits = make_splits(messages, label_names, data_args.split_seed, found.test)
     for name, extra in found.extra.items():
         splits = add_training_messages(splits, name, extra, label_names)
     return splits, label_names, describe_data(data_args, found, messages, splits, label_names)
@@ -154,10 +165,9 @@ class SpamDataset(Dataset):
     """The messages of one split, tokenised once and not padded: each batch pads its own.
 
     Args:
-        csv_file: CSV file of the split.
+        csv_file: CSV file of the split, with the columns `Label` (0 or 1) and `Text`.
         tokenizer: tokenizer of the base model.
         max_length: number of tokens after which a message is cut; None keeps messages whole.
-        text_column, label_column: columns of the file; labels are 0 or 1.
 
     Attributes:
         texts: the messages.
@@ -170,12 +180,10 @@ class SpamDataset(Dataset):
         csv_file: str | Path,
         tokenizer: PreTrainedTokenizerBase,
         max_length: int | None = None,
-        text_column: str = "Text",
-        label_column: str = "Label",
     ):
-        table = pd.read_csv(csv_file, keep_default_na=False, dtype={label_column: int, text_column: str})
-        self.labels = table[label_column].tolist()
-        self.texts = table[text_column].tolist()
+        table = pd.read_csv(csv_file, keep_default_na=False, dtype={"Label": int, "Text": str})
+        self.labels = table["Label"].tolist()
+        self.texts = table["Text"].tolist()
         self.encoded = encode(self.texts, tokenizer, max_length)
         self.lengths = [len(tokens) for tokens in self.encoded["input_ids"]]
         self.max_length = max(self.lengths, default=0)
@@ -292,7 +300,7 @@ def prepare(
         splits, label_names, data = load_splits(data_args)
         if args.local_process_index == 0:
             check_outputs(args.adapter_dir, args.metrics_pdf, Path(args.output_dir, "metrics.json"))
-            save_splits(splits, data_args)
+            save_splits(splits, Path(data_args.dataset_dir))
         base = resolve_base_model_or_fallback(model_args.model_name_or_path, model_args.fallback_model)
     if Path(args.adapter_dir).resolve() == base.path.resolve():
         raise ConfigurationError(f"--adapter_dir {args.adapter_dir} is the base model's own folder.")
@@ -324,7 +332,7 @@ def train(
 
     set_seed(args.seed)
     tokenizer = tokenizer_loader(base, data_args.max_length, data_args.normalize_text)
-    reading = (tokenizer, data_args.max_length, data_args.text_column, data_args.label_column)
+    reading = (tokenizer, data_args.max_length)
     datasets = {name: dataset_class(Path(data_args.dataset_dir, f"{name}.csv"), *reading) for name in splits}
     model = build_model(base, tokenizer, label_names, model_args)
     if args.bf16 and model_args.tuning == "lora":

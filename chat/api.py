@@ -114,7 +114,7 @@ def create_api(classifier: BatchingClassifier, base_model: str, credentials: tup
             raise HTTPException(503, "Too many requests are waiting", {"Retry-After": "10"}) from None
         except Exception:
             raise HTTPException(500, f"Classification failed (error {log_failure('Classification')})") from None
-        threshold = decision_threshold(classifier.model) if request.threshold is None else request.threshold
+        threshold = decision_threshold(classifier.model.config) if request.threshold is None else request.threshold
         results = []
         for answer in answers:
             label, probability = decide(answer.positive_probability, threshold, config.id2label)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,17 +13,25 @@ from chainlit.session import WebsocketSession
 
 from chat.batching import BatchingClassifier, BusyError
 from chat.display import quoted, show_probability, visible
-from chat.limits import MAX_MESSAGE_CHARACTERS
-from chat.message_tables import find_text_column, mean_lengths, read_dropped_file, to_csv
+from chat.downloads import to_csv
+from chat.limits import MAX_FILE_COLUMNS, MAX_FILE_ROWS, MAX_MESSAGE_CHARACTERS, MAX_UNPACKED_BYTES
 from chat.texts import label_name, say
 from text_classifier.characters import is_empty
+from text_classifier.columns import find_text_column, mean_lengths
+from text_classifier.decoding import ENCODINGS, SUFFIXES
 from text_classifier.inference import Classification, decide
+from text_classifier.remarks import Remark, TableError
 from text_classifier.scoring import add_answers
+from text_classifier.tables import Limits, Table, open_table
 
 # Rows given to the model at a time. Between these steps, the app checks whether the visitor has stopped it.
 ROWS_PER_STEP = 64
+# Buttons of a question.
+MOST_CHOICES = 12
 # Rows of the result that the page shows.
 PREVIEW_ROWS = 10
+
+LIMITS = Limits(MAX_FILE_ROWS, MAX_FILE_COLUMNS, MAX_UNPACKED_BYTES)
 
 
 @dataclass(frozen=True)
@@ -40,10 +48,17 @@ class ClassifiedFile:
     """One answer for each text; None if the text is blank or was not reached."""
     finished: bool
     seconds: float
+    remarks: list[Remark]
+    """How the file was read, where that is not plain."""
 
 
 async def answer_file(
-    path: Path, name: str, classifier: BatchingClassifier, tongue: str, threshold: Callable[[], float]
+    path: Path,
+    name: str,
+    classifier: BatchingClassifier,
+    tongue: str,
+    threshold: Callable[[], float],
+    encoding: str | None = None,
 ) -> None:
     """Classify every message of a file and send charts, the first rows and the whole result.
 
@@ -51,21 +66,59 @@ async def answer_file(
         name: name of the file on the visitor's machine.
         tongue: language to answer in, `zh` or `en`.
         threshold: returns the decision threshold; called at the end, because the visitor may have moved it meanwhile.
+        encoding: of a text file; found if not given.
 
     Raises:
         TableError: the file cannot be used.
     """
     started = time.monotonic()
-    table = await cl.make_async(read_dropped_file)(path, name)
-    column = find_text_column(table) or await ask_for_column(table, name, tongue)
-    if column is None:
+    file = await read_file(path, name, tongue, encoding)
+    table = file and await cl.make_async(file.frame)()
+    column = table is not None and (find_text_column(table) or await ask_for_column(table, name, tongue))
+    if not column:
         await cl.Message(say("no_column", tongue)).send()
         return
+    file.check_surplus([column])
     texts = [text.strip()[:MAX_MESSAGE_CHARACTERS] for text in table[column]]
     answers, finished = await classify_with_progress(texts, name, classifier, tongue)
     if not is_over():
-        file = ClassifiedFile(name, table, column, texts, answers, finished, time.monotonic() - started)
-        await send_result(file, classifier.model.config.id2label, threshold(), tongue)
+        seconds = time.monotonic() - started
+        classified = ClassifiedFile(name, table, column, texts, answers, finished, seconds, file.remarks)
+        cl.user_session.set("last_file", (path, name))
+        await send_result(classified, classifier.model.config.id2label, threshold(), tongue)
+
+
+async def read_file(path: Path, name: str, tongue: str, encoding: str | None) -> Table | None:
+    """Read a file, and ask which sheet of a workbook is meant where that is not clear; None: there was no answer.
+
+    Raises:
+        TableError: the file cannot be used.
+    """
+    if Path(name).suffix.lower() not in SUFFIXES:
+        raise TableError("file_type", formats=" ".join(SUFFIXES))
+    read = cl.make_async(open_table)
+    try:
+        return await read(path, name, encoding=encoding, limits=LIMITS)
+    except TableError as error:
+        if error.key != "file_several_sheets":
+            raise
+        titles = error.values["titles"][:MOST_CHOICES]
+        chosen = await ask(say(error.key, tongue, sheets=", ".join(map(quoted, titles))), titles)
+    return None if chosen is None else await read(path, name, sheet=titles[chosen], limits=LIMITS)
+
+
+async def answer_file_again(classifier: BatchingClassifier, tongue: str, threshold: Callable[[], float]) -> None:
+    """Ask for the encoding of the visitor's last file, and classify the file again.
+
+    Raises:
+        TableError: the file cannot be used.
+    """
+    path, name = cl.user_session.get("last_file")
+    names = ["utf-8", *(f"{encoding} · {where}" for encoding, where in ENCODINGS.items())]
+    chosen = await ask(say("which_encoding", tongue, name=quoted(name)), names)
+    if chosen is not None:
+        encoding = names[chosen].partition(" ")[0]
+        await answer_file(path, name, classifier, tongue, threshold, encoding)
 
 
 def is_over() -> bool:
@@ -73,18 +126,24 @@ def is_over() -> bool:
     return WebsocketSession.get_by_id(cl.context.session.id) is None
 
 
-async def ask_for_column(table: pd.DataFrame, name: str, tongue: str) -> str | None:
-    """Ask the visitor for the text column; return None if there is no answer within five minutes."""
-    longest_first = mean_lengths(table).index[:12]
+async def ask(question: str, choices: Sequence[str]) -> int | None:
+    """Ask the visitor with a button for each choice; return its number, or None without an answer in five minutes."""
     actions = [
-        cl.Action(name="column", payload={"number": number}, label=visible(column)[:60])
-        for number, column in enumerate(longest_first)
+        cl.Action(name="choice", payload={"number": number}, label=visible(choice)[:60])
+        for number, choice in enumerate(choices)
     ]
-    question = cl.AskActionMessage(say("which_column", tongue, name=quoted(name)), actions, timeout=300)
-    answer = await question.send()
+    asked = cl.AskActionMessage(question, actions, timeout=300)
+    answer = await asked.send()
     # Remove the question, because Chainlit leaves "Selected: …" there, in English.
-    await question.remove()
-    return longest_first[int(answer["payload"]["number"])] if answer else None
+    await asked.remove()
+    return int(answer["payload"]["number"]) if answer else None
+
+
+async def ask_for_column(table: pd.DataFrame, name: str, tongue: str) -> str | None:
+    """Ask the visitor for the text column; return None if there is no answer."""
+    longest_first = mean_lengths(table).index[:MOST_CHOICES]
+    chosen = await ask(say("which_column", tongue, name=quoted(name)), longest_first)
+    return None if chosen is None else longest_first[chosen]
 
 
 # ---------------------------------------------------------------------------- classifying
@@ -170,8 +229,25 @@ async def send_result(file: ClassifiedFile, id2label: dict[int, str], threshold:
     )
     total, seconds = f"{len(file.texts):,}", f"{file.seconds:.0f}"
     done = say("file_done", tongue, name=quoted(file.name), total=total, seconds=seconds)
-    await cl.Message(done if file.finished else f"{say('stopped', tongue)} {done}", elements=[overview]).send()
+    lines = [done if file.finished else f"{say('stopped', tongue)} {done}", *describe_reading(file.remarks, tongue)]
+    actions = []
+    if any(remark.key in ("note_guessed", "note_repaired") for remark in file.remarks):
+        actions.append(cl.Action(name="other_encoding", payload={}, label=say("other_encoding", tongue)))
+    await cl.Message("\n\n".join(lines), elements=[overview], actions=actions).send()
     await cl.Message(say("download", tongue), elements=[csv_file]).send()
+
+
+def describe_reading(remarks: Sequence[Remark], tongue: str) -> list[str]:
+    """Return how a file was read, for the page; names from the file are shown as code, so that they are no markup."""
+    from_file = ("columns", "column", "delimiter", "sheet", "others")
+    return [
+        say(
+            remark.key,
+            tongue,
+            **{key: quoted(value) if key in from_file else value for key, value in remark.values.items()},
+        )
+        for remark in remarks
+    ]
 
 
 def describe_answers(file: ClassifiedFile, labels: list[str | None], id2label: dict[int, str], tongue: str) -> dict:

@@ -1,5 +1,7 @@
 """Everything the chat says, in Chinese and English; the page around it has Chainlit's own translations."""
 
+from text_classifier.remarks import ENGLISH
+
 # Names of labels for Chinese readers; a label without a name here is shown as it is.
 CHINESE_LABELS = {"spam": "垃圾信息", "ham": "正常信息", "positive": "正面评论", "negative": "负面评论"}
 
@@ -45,7 +47,7 @@ TEXTS = {
     "zh": {
         "welcome": (
             "**输入一条消息，判断它是{positive}还是{negative}**\n\n"
-            "也可以拖入 .csv、.tsv、.txt 或 .xlsx 文件批量判断（最多 {max_rows} 行，{max_megabytes} MB）\n\n"
+            "也可以拖入 .csv、.tsv、.txt、.jsonl 或 .xlsx 文件批量判断（最多 {max_rows} 行，{max_megabytes} MB）\n\n"
             "{model}\n\n{privacy}"
         ),
         "model": "模型：{base}{tuning}",
@@ -86,19 +88,46 @@ TEXTS = {
         "unclassified_rows": "未分类",
         "histogram": "{label}概率的分布（条数）",
         "one_file": "请一次上传一个文件。",
+        "other_encoding": "文字乱码？换一种编码",
+        "which_encoding": "{name} 是用哪种编码保存的？",
+        "file_missing": "无法读取这个文件：{reason}。",
         "file_type": "不支持这种文件。可以使用：{formats}",
-        "file_not_text": "这个文件不是文本，无法读取。",
+        "file_damaged": "这个文件不是 {ending} 压缩文件，或已损坏。",
+        "file_many_inside": "这个压缩文件里有 {count} 个文件。请先解压，再选择其中一个。",
+        "file_not_text": "这个文件不是文本，无法读取。请另存为 .csv、.xlsx 或 .jsonl。",
+        "file_encoding_unknown": "没有名为 {encoding} 的编码。可以试试 utf-8、utf-16、gb18030 或 cp1252。",
         "file_not_table": "无法把这个文件读成表格：第 {line} 行附近的引号不成对，或单元格过长。",
+        "file_uneven": (
+            "第 {line} 行有 {cells} 个单元格，而表格只有 {columns} 列。消息里含有列分隔符时，请用引号把消息括起来。"
+        ),
+        "file_not_json": "第 {line} 行不是 JSON 对象，例如 {{“text”: “……”}}。",
         "file_too_many_columns": "列数太多：最多 {limit} 列。",
         "file_not_workbook": "这个文件不是 Excel 工作簿（.xlsx），或已损坏。",
         "file_unpacks_too_large": "这个工作簿解压后太大，无法读取。",
+        "file_no_sheet": "没有工作表 {sheet}，只有 {sheets}。",
+        "file_no_text_column": "没有列 {column}，只有 {columns}。",
+        "file_no_label_column": "没有列 {column}，只有 {columns}。",
+        "file_which_text_column": "哪一列是消息：{columns}？",
+        "file_which_label_column": "哪一列是标签：{columns}？",
+        "file_several_sheets": "消息在哪个工作表里：{sheets}？",
         "file_empty": "文件里没有消息。",
         "file_too_many_rows": "行数太多：最多 {limit} 行。请分成几个文件。",
+        "note_encoding": "编码：{encoding}。",
+        "note_guessed": "文件没有注明编码，推测为 {encoding}。",
+        "note_repaired": "有 {count} 处损坏的字符，显示为 �，第一处在第 {line} 行。",
+        "note_delimiter": "列分隔符：{delimiter}",
+        "note_quoted": "单元格两端的引号不算作文本。",
+        "note_unquoted": "文件中的引号算作文本。",
+        "note_no_header": "第一行是消息而不是列名，所以各列称为 {columns}。",
+        "note_joined": "{count} 条含有 {delimiter} 而没有加引号的消息已重新拼接。",
+        "note_text_column": "消息所在的列：{column}。",
+        "note_label_column": "标签所在的列：{column}。",
+        "note_sheet": "读取了工作表 {sheet}；没有读取：{others}。",
     },
     "en": {
         "welcome": (
             "**Type a message to learn whether it is {positive} or {negative}**\n\n"
-            "Or drop a .csv, .tsv, .txt or .xlsx file to classify all of its messages (up to {max_rows} rows, "
+            "Or drop a .csv, .tsv, .txt, .jsonl or .xlsx file to classify all of its messages (up to {max_rows} rows, "
             "{max_megabytes} MB)\n\n"
             "{model}\n\n{privacy}"
         ),
@@ -143,15 +172,10 @@ TEXTS = {
         "empty_rows": "empty",
         "unclassified_rows": "not classified",
         "histogram": "Messages by probability of {label}",
+        "other_encoding": "Wrong characters? Choose the encoding",
+        "which_encoding": "Which encoding was {name} saved in?",
         "one_file": "Please upload one file at a time.",
-        "file_type": "This kind of file cannot be read. These can: {formats}",
-        "file_not_text": "This file is not text and cannot be read.",
-        "file_not_table": "This table cannot be read: look for quotation marks or a giant cell near line {line}.",
-        "file_too_many_columns": "Too many columns: {limit} at most.",
-        "file_not_workbook": "This file is not an Excel workbook (.xlsx), or it is damaged.",
-        "file_unpacks_too_large": "This workbook unpacks to more than can be read.",
-        "file_empty": "There are no messages in this file.",
-        "file_too_many_rows": "Too many rows: {limit} at most. Please split the file.",
+        **ENGLISH,
     },
 }
 

@@ -231,7 +231,8 @@ def test_wrong_answers_are_stored_and_can_be_taken_back(page, served):
 
     ask(page, HAM)
     wrong = page.get_by_role("button", name=either(page, "标错了，应为垃圾信息", "Wrong, it is spam"))
-    # Several clicks store one correction.
+    # The page enables its buttons when the answer is complete. Several clicks store one correction.
+    expect(wrong).to_be_enabled()
     wrong.evaluate("button => { button.click(); button.click(); button.click(); }")
     undo = page.get_by_role("button", name=either(page, "撤销", "Undo"))
     expect(undo).to_be_visible()

@@ -72,6 +72,31 @@ def test_text_column_is_asked_for_where_it_is_not_clear(page):
 
 
 @pytest.mark.registry
+def test_sheet_is_asked_for_where_it_is_not_clear(chinese_page):
+    page = chinese_page
+    workbook = openpyxl.Workbook()
+    workbook.active.title = "May"
+    for sheet in (workbook.active, workbook.create_sheet("June")):
+        for row in (["id", "message"], [1, SPAM], [2, HAM]):
+            sheet.append(row)
+    content = io.BytesIO()
+    workbook.save(content)
+    upload(page, "book.xlsx", content.getvalue())
+    page.get_by_role("button", name="June").click()
+    expect(page.get_by_text("读取了工作表 June；没有读取：May。")).to_be_visible()
+
+
+@pytest.mark.registry
+def test_a_guessed_encoding_is_named_and_another_can_be_chosen(page):
+    text = "Příští týden přijedu"
+    upload(page, "cesky.csv", f"text\n{text}\nPřijdeš večer?\n".encode("cp1250"))
+    expect(page.get_by_text(either(page, "文件没有注明编码，推测为", "Its encoding is not stated;"))).to_be_visible()
+    page.get_by_role("button", name=either(page, "文字乱码", "Wrong characters")).click()
+    page.get_by_role("button", name="cp1250").click()
+    expect(page.get_by_text(text).last).to_be_visible()
+
+
+@pytest.mark.registry
 def test_files_that_cannot_be_used_are_refused_politely(chinese_page):
     page = chinese_page
     upload(page, "fake.xlsx", b"not a workbook")
@@ -80,10 +105,12 @@ def test_files_that_cannot_be_used_are_refused_politely(chinese_page):
     expect(page.get_by_text("这个文件不是文本")).to_be_visible()
     upload(page, "long.txt", b"hello\n" * 10_001)
     expect(page.get_by_text("行数太多：最多 10,000 行")).to_be_visible()
-    for name, content in (("program.exe", b"MZ"), ("huge.csv", b"x" * (10 * 2**20 + 1))):
-        page.locator("#upload-button-input").set_input_files({"name": name, "mimeType": "", "buffer": content})
-        expect(page.locator("[data-sonner-toast]").first).to_be_visible()
-        assert page.locator("#attachments").get_by_text(name).count() == 0
+    upload(page, "program.exe", b"MZ")
+    expect(page.get_by_text("不支持这种文件。可以使用：.csv .tsv .txt .jsonl .json .xlsx")).to_be_visible()
+    huge = {"name": "huge.csv", "mimeType": "", "buffer": b"x" * (10 * 2**20 + 1)}
+    page.locator("#upload-button-input").set_input_files(huge)
+    expect(page.locator("[data-sonner-toast]").first).to_be_visible()
+    assert page.locator("#attachments").get_by_text("huge.csv").count() == 0
     expect(ask(page, HAM)).to_contain_text("该文本被分类为: 正常信息")
 
 

@@ -20,7 +20,7 @@ from text_classifier.training.batches import FreshSampler, TextNoise, TokenDropo
 from text_classifier.training.config import DataArguments
 from text_classifier.training.data import (
     drop_duplicates,
-    label_names_of,
+    read_classes,
     read_messages,
     read_present_day_messages,
     text_key,
@@ -109,7 +109,7 @@ def test_present_day_messages_share_no_five_words_with_those_for_testing():
         return {tuple(of_text[at : at + 5]) for of_text in words for at in range(len(of_text) - 4)}
 
     today = read_present_day_messages()
-    tested = read_messages(REPOSITORY / "tests/modern_messages.tsv", "Text", "Label")
+    tested = read_messages(REPOSITORY / "tests/modern_messages.tsv")
     assert not runs_of_words(today["Text"]) & runs_of_words(tested["Text"])
     assert not set(text_key(today["Text"])) & set(text_key(tested["Text"]))
     assert today["Label"].value_counts().to_dict() == {"ham": 526, "spam": 526}
@@ -140,11 +140,9 @@ def test_too_few_messages_are_refused():
     ("name", "content", "message"),
     [
         ("missing.csv", None, "missing.csv"),
-        ("empty.csv", b"", "Cannot read"),
-        ("latin1.csv", "Label,Text\nham,caf\xe9\n".encode("latin-1"), "not UTF-8.*iconv"),
-        ("columns.csv", b"category,Text\nham,hello\n", "no column 'Label'.*--label_column"),
-        ("comma.tsv", b"Label,Text\nham,hello\n", "no column 'Text', only 'Label,Text'"),
-        ("unquoted.csv", b"Label,Text\nham,yes, I know\nspam,WIN, now\n", "Cannot read"),
+        ("empty.csv", b"", "no messages"),
+        ("columns.csv", b"category,Text\nham,hello\n", r"no column 'Label', only 'category', 'Text'\..*--label_column"),
+        ("unquoted.csv", b"Text,Label\nyes, I know,ham\nWIN, now,spam\n", "Line 2 has 3 cells, but .* 2 columns"),
     ],
 )
 def test_unusable_files_are_named_with_what_to_do(tmp_path, name, content, message):
@@ -152,13 +150,13 @@ def test_unusable_files_are_named_with_what_to_do(tmp_path, name, content, messa
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ConfigurationError, match=message):
-        read_messages(path, "Text", "Label")
+        read_messages(path, ["Text"], "Label")
 
 
 def test_rows_without_text_or_label_are_left_out_and_words_like_null_are_kept(tmp_path, caplog):
     path = tmp_path / "mine.tsv"
     path.write_text("kind\tbody\nok\thello\nok\t\n\tlost\n ok \tnull\nok\t  \nbad\tNA\n", encoding="utf-8-sig")
-    messages = read_messages(path, "body", "kind")
+    messages = read_messages(path, ["body"], "kind")
     assert messages.values.tolist() == [["ok", "hello"], ["ok", "null"], ["bad", "NA"]]
     assert "3 rows" in caplog.text
 
@@ -166,17 +164,89 @@ def test_rows_without_text_or_label_are_left_out_and_words_like_null_are_kept(tm
 def test_stray_quotes_in_a_users_tsv_swallow_nothing(tmp_path):
     path = tmp_path / "mine.tsv"
     path.write_text('Label\tText\nok\t"hello\nbad\tWIN\nok\t"bye\n', encoding="utf-8")
-    assert read_messages(path, "Text", "Label")["Text"].tolist() == ['"hello', "WIN", '"bye']
+    assert read_messages(path)["Text"].tolist() == ['"hello', "WIN", '"bye']
 
 
-def test_labels_are_ordered_by_alphabet_or_as_asked():
-    assert label_names_of(pd.Series(["spam", "ham", "spam"])) == ("ham", "spam")
-    assert label_names_of(pd.Series(["safe", "fraud"]), positive_label="fraud") == ("safe", "fraud")
-    for labels, message in ((["a"], "has 1"), (["a", "b", "c"], "has 3")):
-        with pytest.raises(ConfigurationError, match=message):
-            label_names_of(pd.Series(labels))
-    with pytest.raises(ConfigurationError, match="none of the labels"):
-        label_names_of(pd.Series(["a", "b"]), positive_label="c")
+@pytest.mark.parametrize(
+    ("labels", "positive", "names"),
+    [
+        (["spam", "ham", "spam"], None, ("ham", "spam")),
+        (["safe", "fraud"], None, ("safe", "fraud")),
+        (["ham", "Spam"], None, ("ham", "Spam")),
+        (["HAM", "advert"], None, ("HAM", "advert")),
+        (["垃圾短信", "正常短信"], None, ("正常短信", "垃圾短信")),
+        (["1.0", "0.0"], None, ("0.0", "1.0")),
+        (["True", "False"], None, ("False", "True")),
+        (["a", "b"], ["a"], ("b", "a")),
+        (["Ham", "ham", "ham", " spam"], None, ("ham", "spam")),
+        (["ham", "spam", "Smishing"], ["spam", "smishing"], ("ham", "spam")),
+    ],
+)
+def test_class_1_is_what_is_detected(labels, positive, names):
+    classes = read_classes(pd.Series(labels), positive)
+    assert classes.names == names
+    assert classes.ids_of(pd.Series(labels)).tolist() == [
+        int(label.strip().casefold() not in (names[0].casefold(),)) for label in labels
+    ]
+
+
+@pytest.mark.parametrize(
+    ("labels", "positive", "message"),
+    [
+        (["a"], None, "has 1"),
+        (["ham", "spam", "smishing"], None, "has 3: .*--positive_label"),
+        (["a", "b"], ["c"], "none of the labels"),
+        (["ham", "promo", "spam"], ["spam"], "it leaves 2: 'ham', 'promo'"),
+    ],
+)
+def test_other_than_two_classes_are_refused(labels, positive, message):
+    with pytest.raises(ConfigurationError, match=message):
+        read_classes(pd.Series(labels), positive)
+
+
+def test_messages_with_both_labels_are_left_out_and_told(tmp_path, caplog):
+    messages = make_messages(ham=40, spam=20)
+    both = messages.head(12).assign(Label="spam")
+    pd.concat([messages, both, messages.tail(3)]).to_csv(tmp_path / "mine.csv", index=False)
+    splits, _, data = load_splits(DataArguments(data_file=str(tmp_path / "mine.csv")))
+    assert sum(map(len, splits.values())) == 48 and data["duplicates"] == 3
+    assert "24 rows left out whose message has both labels" in data["description"]
+    assert "12 messages have both labels" in caplog.text and "see you at 0 tonight" in caplog.text
+
+
+def test_a_test_file_of_its_own_is_tested_on_and_never_trained_on(tmp_path):
+    messages = make_messages(ham=60, spam=30)
+    test = pd.concat([make_messages(ham=70, spam=40).tail(40).tail(10), messages.head(20)])
+    messages.to_csv(tmp_path / "mine.csv", index=False)
+    test.to_json(tmp_path / "test.jsonl", orient="records", lines=True)
+    paths = {"data_file": str(tmp_path / "mine.csv"), "test_file": str(tmp_path / "test.jsonl")}
+    splits, _, data = load_splits(DataArguments(**paths))
+    tested = pd.concat([splits["test"], splits["left_out_test"]])
+    assert set(tested["Text"]) == set(test["Text"])
+    others = pd.concat([part["Text"] for name, part in splits.items() if not name.endswith("test")])
+    assert set(others) == set(messages["Text"]) - set(test["Text"])
+    assert "tested on test.jsonl" in data["description"]
+    assert data["sha256"] != load_splits(DataArguments(data_file=paths["data_file"]))[2]["sha256"]
+
+
+def test_subject_and_body_are_read_together(tmp_path):
+    (tmp_path / "mine.csv").write_text("kind,subject,body\nham,Lunch,at one?\nspam,,WIN\n")
+    assert read_messages(tmp_path / "mine.csv", ["subject", "body"])["Text"].tolist() == ["Lunch\nat one?", "WIN"]
+
+
+def test_the_well_known_spam_csv_is_read_without_any_option(tmp_path, caplog):
+    """It has columns v1 and v2, three without a name, is cp1252, and a few messages go on in those three."""
+    rows = [f"ham,see you at {number},,,\n" for number in range(60)]
+    rows += [f'spam,"WIN £{number}, call now",,,\n' for number in range(30)] + [
+        "spam,Your free ringtone,PO Box 5249,,\n"
+    ]
+    (tmp_path / "spam.csv").write_bytes(("v1,v2,,,\n" + "".join(rows)).encode("cp1252"))
+    with caplog.at_level("INFO"):
+        messages = read_messages(tmp_path / "spam.csv")
+    assert messages["Label"].value_counts().to_dict() == {"ham": 60, "spam": 31}
+    assert messages["Text"].iloc[-2:].tolist() == ["WIN £29, call now", "Your free ringtone,PO Box 5249"]
+    for said in ("cp1252", "put together again: 1", "messages are in the column 'v2'", "labels are in the column 'v1'"):
+        assert said in caplog.text
 
 
 def test_dataset_tokenises_any_text_and_cuts_at_max_length(tmp_path, tiny_gpt2):

@@ -14,7 +14,7 @@ from conftest import REPOSITORY
 from text_classifier.__main__ import main
 from text_classifier.inference import load_tokenizer_and_model
 from text_classifier.ray_scoring import PACKAGE
-from text_classifier.scoring import score_file
+from text_classifier.scoring import Task, score_file
 
 ROWS = 40_000
 
@@ -60,7 +60,8 @@ def test_nothing_is_lost_or_doubled_when_a_worker_is_killed(messages, tiny_revie
     assert sorted(path.name for path in tmp_path.iterdir()) == ["messages.csv", "scored.csv"]
 
     tokenizer, model = load_tokenizer_and_model(tiny_review_adapter)
-    score_file(messages, tmp_path / "alone.csv", tokenizer, model, "Text", "")
+    table, task, _ = Task(messages).open()
+    score_file(table, task, tmp_path / "alone.csv", tokenizer, model, "")
     options = {"dtype": str, "keep_default_na": False}
     alone, together = (pd.read_csv(file, **options) for file in (tmp_path / "alone.csv", target))
     assert together["id"].tolist() == alone["id"].tolist(), "no row is lost, doubled or out of its order"

@@ -103,7 +103,7 @@ def test_another_file_is_not_mixed_into_an_unfinished_one(reviews, tiny_review_a
     given = reviews.read_text()
     reviews.write_text(given.replace("dull", "long"))
     assert main(command(reviews, tiny_review_adapter)) == 1
-    assert "belongs to another file or adapter" in capsys.readouterr().err
+    assert "belongs to another file, adapter or option" in capsys.readouterr().err
     reviews.write_text(given)
     assert main(command(reviews, tiny_review_adapter)) == 0
     assert len(pd.read_csv(reviews.with_name("scored.csv"))) == 100
@@ -125,11 +125,13 @@ def test_without_its_unfinished_rows_a_run_begins_anew(reviews, tiny_review_adap
     ("content", "more", "message"),
     [
         (None, [], "No such file"),
-        (b"", [], "Cannot read"),
-        (b"text\n", [], "has no rows"),
+        (b"", [], "no messages"),
+        (b"text\n", [], "no messages"),
         (b"body\nhello\n", [], "no column 'text', only 'body'.*--text_column"),
-        ("text\ncafé\n".encode("latin-1"), [], "not UTF-8.*iconv"),
-        (b"id,text\n" + b"1,fine\n" * 5000 + b"2,one, two\n", [], "Cannot read"),
+        (b"text,id\n" + b"fine,1\n" * 5000 + b"one, two,2\n", [], "Line 5,002 has 3 cells, but the table has 2"),
+        (b"text\nhello\n", ["--encoding", "klingon"], "no encoding 'klingon'.*--encoding"),
+        (b"text,kind\nhello,good\nbye,bad\nso,so\n", ["--label_column", "kind"], "two labels; the data has 3"),
+        (b"text,kind\nhello,good\n", ["--label_column", "sort"], "no column 'sort'"),
         (b"text\nhello\n", ["--adapter_dir", "nowhere"], "nowhere"),
         (b"text\nhello\n", ["--output", "reviews.csv"], "is the file itself"),
         (b"text\nhello\n", ["--output", "."], "is a folder"),
@@ -148,6 +150,47 @@ def test_mistakes_end_in_one_clear_error_and_leave_nothing(
     *_, error = capsys.readouterr().err.splitlines()
     assert error.startswith("Error: ") and re.search(message, error)
     assert os.listdir(tmp_path) == (["reviews.csv"] if content is not None else [])
+
+
+def test_labels_of_a_file_measure_the_answers_and_the_threshold_moves_them(reviews, tiny_review_adapter, capsys):
+    given = pd.read_csv(reviews, dtype=str, keep_default_na=False)
+    given["right"] = ["Positive", " negative"] * 50
+    given.to_csv(reviews, index=False)
+    assert main(command(reviews, tiny_review_adapter, "--label_column", "right", "--threshold", "0.000001")) == 0
+    printed = capsys.readouterr().out
+    scored = pd.read_csv(reviews.with_name("scored.csv"), dtype=str, keep_default_na=False)
+    told = scored[scored["predicted_label"].ne("")]
+    assert set(told["predicted_label"]) == {"positive"}
+    right = told["right"].str.strip().str.lower().eq("positive")
+    (row,) = [line for line in printed.splitlines() if "reviews.csv" in line and line.startswith("|")]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[1:3] == ["reviews.csv", str(len(told))]
+    assert cells[4] == f"{100 * right.mean():.2f}" and cells[-1] == f"0/{(~right).sum()}/0/{right.sum()}"
+
+
+@pytest.mark.parametrize("form", ["xlsx", "jsonl", "semicolons", "no header", "subject and body"])
+def test_files_of_every_form_give_the_same_answers(reviews, tiny_review_adapter, form):
+    assert main(command(reviews, tiny_review_adapter)) == 0
+    scored = reviews.with_name("scored.csv")
+    expected = pd.read_csv(scored)["positive_probability"].tolist()
+    table, other, more = pd.read_csv(reviews, dtype=str, keep_default_na=False), reviews.with_name("other.csv"), []
+    if form == "xlsx":
+        table.to_excel(other.with_suffix(".xlsx"), index=False)
+        other = other.with_suffix(".xlsx")
+    elif form == "jsonl":
+        table.to_json(other.with_suffix(".jsonl"), orient="records", lines=True)
+        other = other.with_suffix(".jsonl")
+    elif form == "semicolons":
+        table.to_csv(other, index=False, sep=";", encoding="utf-16")
+    elif form == "no header":
+        table.to_csv(other, index=False, header=False)
+        more = ["--no_header", "--text_column", "column 2"]
+    else:
+        halves = table["text"].str.partition("\n")
+        table.assign(text=halves[0], rest=halves[2]).to_csv(other, index=False)
+        more = ["--text_column", "text", "rest"]
+    assert main([*command(other, tiny_review_adapter), *more]) == 0
+    assert pd.read_csv(scored)["positive_probability"].tolist() == pytest.approx(expected, nan_ok=True, abs=1e-3)
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 40, 10_000])

@@ -1,6 +1,7 @@
 """Classify a file of messages.
 
-python -m text_classifier messages.csv --output scored.csv --text_column body
+python -m text_classifier messages.csv --output scored.csv
+python -m text_classifier messages.csv --output scored.csv --label_column kind    # also how good the answers are
 python -m text_classifier messages.csv --output scored.csv --workers 4    # 4 Ray processes on this machine
 python -m text_classifier messages.csv --output scored.csv --workers 40 --ray_address auto    # a running cluster
 """
@@ -8,14 +9,17 @@ python -m text_classifier messages.csv --output scored.csv --workers 40 --ray_ad
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from text_classifier.errors import ArtifactError
 from text_classifier.files import file_sha256
-from text_classifier.inference import fast_dtype, load_tokenizer_and_model
-from text_classifier.scoring import score_file
+from text_classifier.inference import decision_threshold, fast_dtype, load_config, load_tokenizer_and_model
+from text_classifier.remarks import TableError
+from text_classifier.scoring import Task, class_ids, measure, score_file
+from text_classifier.tables import Table
 
 EXTRAS = {"ray": "--workers", "nncf": "--int8", "openvino": "--int8"}
 
@@ -27,9 +31,17 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
         SystemExit: the options are wrong, or help was asked for; argparse prints the reason or the help.
     """
     parser = argparse.ArgumentParser(prog="python -m text_classifier", description="Classify the messages of a file.")
-    parser.add_argument("file", type=Path, help="a UTF-8 .csv or .tsv with a header")
+    parser.add_argument("file", type=Path, help="a .csv, .tsv, .jsonl, .xlsx, or .txt with one message a line")
     parser.add_argument("--output", type=Path, required=True, help=".csv to write: the file's columns and the answers")
-    parser.add_argument("--text_column", default="Text", help="column with the messages (default: Text)")
+    parser.add_argument(
+        "--text_column", nargs="+", help="column with the messages, or several, such as subject and body"
+    )
+    parser.add_argument("--label_column", help="column with the right labels: also print how good the answers are")
+    parser.add_argument("--positive_label", nargs="+", help="labels in that column that are class 1, the one to detect")
+    parser.add_argument("--threshold", type=float, help="probability from which a message is class 1")
+    parser.add_argument("--encoding", help="of a text file, such as gb18030")
+    parser.add_argument("--no_header", action="store_true", help="the first row is a message")
+    parser.add_argument("--sheet", help="of a workbook")
     parser.add_argument("--adapter_dir", type=Path, default=Path("lora_model"), help="default: lora_model")
     parser.add_argument("--int8", action="store_true", help="faster: weights of 8 bits (requirements/int8.txt)")
     parser.add_argument("--workers", type=int, help="classify in so many processes, with Ray (requirements/ray.txt)")
@@ -43,10 +55,14 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--workers {options.workers}: at least one is needed")
     if options.int8 and options.workers is not None:
         parser.error("--int8 does not go with --workers")
+    if options.threshold is not None and not 0 < options.threshold < 1:
+        parser.error(f"--threshold {options.threshold:g}: it must lie between 0 and 1")
+    if options.positive_label and not options.label_column:
+        parser.error("--positive_label needs --label_column")
     return options
 
 
-def score_here(options: argparse.Namespace) -> int:
+def score_here(table: Table, task: Task, options: argparse.Namespace) -> int:
     """Classify the file in this process and return the number of rows."""
     tokenizer, model = load_tokenizer_and_model(options.adapter_dir, torch.float32 if options.int8 else fast_dtype())
     sha256 = file_sha256(*sorted(options.adapter_dir.glob("*.safetensors")), options.adapter_dir / "config.json")
@@ -55,18 +71,50 @@ def score_here(options: argparse.Namespace) -> int:
         from text_classifier.int8 import Int8Model
 
         model, sha256 = Int8Model(model), f"{sha256} int8"
-    return score_file(options.file, options.output, tokenizer, model, options.text_column, sha256)
+    return score_file(table, task, options.output, tokenizer, model, sha256)
 
 
-def score_on_cluster(options: argparse.Namespace) -> int:
+def score_on_cluster(table: Table, task: Task, options: argparse.Namespace) -> int:
     """Classify the file on a Ray cluster and return the number of rows."""
     # Imported only when needed: it has its own requirements and is slow to import.
     from text_classifier.ray_scoring import connected, score_file_with_ray
 
     with connected(options.ray_address, options.workers):
-        return score_file_with_ray(
-            options.file, options.output, options.adapter_dir, options.text_column, options.workers
-        )
+        return score_file_with_ray(table, task, options.output, options.adapter_dir, options.workers)
+
+
+def score(options: argparse.Namespace) -> int:
+    """Classify the file, measure the answers if it has labels, and return the number of rows.
+
+    Raises:
+        ValueError: the file or an option cannot be used; the message says why.
+    """
+    if options.output.resolve() == options.file.resolve():
+        raise ValueError("--output is the file itself.")
+    if options.output.is_dir():
+        raise ValueError(f"--output {options.output} is a folder; name the .csv to write.")
+    task = Task(
+        options.file,
+        options.text_column,
+        options.label_column,
+        options.positive_label,
+        encoding=options.encoding,
+        header=False if options.no_header else None,
+        sheet=options.sheet,
+    )
+    try:
+        table, task, remarks = task.open()
+    except TableError as error:
+        raise ValueError(f"{options.file}: {error}") from error
+    for remark in remarks:
+        print(f"{options.file}: {remark}", file=sys.stderr)
+    config = load_config(options.adapter_dir)
+    task = replace(task, threshold=decision_threshold(config) if options.threshold is None else options.threshold)
+    ids = class_ids(table, task, [config.id2label[0], config.id2label[1]]) if task.label_column else None
+    rows = (score_here if options.workers is None else score_on_cluster)(table, task, options)
+    if ids is not None:
+        print(measure(options.output, task, ids, str(options.adapter_dir)))
+    return rows
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,11 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = parse_options(argv)
     try:
-        if options.output.resolve() == options.file.resolve():
-            raise ValueError("--output is the file itself.")
-        if options.output.is_dir():
-            raise ValueError(f"--output {options.output} is a folder; name the .csv to write.")
-        rows = score_here(options) if options.workers is None else score_on_cluster(options)
+        rows = score(options)
     except ModuleNotFoundError as error:
         option = EXTRAS.get(error.name)
         if option is None:

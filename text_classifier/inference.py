@@ -17,6 +17,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BatchEncoding,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -90,6 +91,18 @@ def fast_dtype() -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+def load_config(adapter_dir: Path) -> PreTrainedConfig:
+    """Return the config of an adapter folder: names of the labels, decision threshold, and more.
+
+    Raises:
+        FileNotFoundError: the folder does not exist, or it holds neither an adapter nor a model.
+        ValueError, OSError: its config is damaged.
+    """
+    if not (adapter_dir / CONFIG_NAME).is_file() and not list(adapter_dir.glob("model*.safetensors")):
+        raise FileNotFoundError(f"{adapter_dir} holds neither an adapter nor a model")
+    return AutoConfig.from_pretrained(adapter_dir)
+
+
 def load_tokenizer_and_model(
     adapter_dir: str | Path, dtype: torch.dtype = torch.float32
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
@@ -107,13 +120,9 @@ def load_tokenizer_and_model(
         ArtifactError: the base model cannot be obtained.
         ValueError, OSError: the folder's files are damaged, or its model has no classification head.
     """
-    adapter_dir = Path(adapter_dir)
-    is_adapter = (adapter_dir / CONFIG_NAME).is_file()
-    if not is_adapter and not list(adapter_dir.glob("model*.safetensors")):
-        raise FileNotFoundError(f"{adapter_dir} holds neither an adapter nor a model")
-    config = AutoConfig.from_pretrained(adapter_dir)
-    weights_dir = adapter_dir
-    if is_adapter:
+    adapter_dir = weights_dir = Path(adapter_dir)
+    config = load_config(adapter_dir)
+    if is_adapter := (adapter_dir / CONFIG_NAME).is_file():
         base_name = PeftConfig.from_pretrained(adapter_dir).base_model_name_or_path
         weights_dir = resolve_base_model(base_name, trained_on=getattr(config, "base_model_source", None)).path
     tokenizer = AutoTokenizer.from_pretrained(adapter_dir)
@@ -129,9 +138,9 @@ def load_tokenizer_and_model(
     return tokenizer, model.to(dtype).eval().requires_grad_(False)
 
 
-def decision_threshold(model: PreTrainedModel) -> float:
+def decision_threshold(config: PreTrainedConfig) -> float:
     """Return the adapter's decision threshold, the lowest probability that makes a message class 1; 0.5 by default."""
-    return getattr(model.config, "decision_threshold", 0.5)
+    return getattr(config, "decision_threshold", 0.5)
 
 
 def decide(positive_probability: float, threshold: float, id2label: dict[int, str]) -> tuple[str, float]:
@@ -177,7 +186,7 @@ def classify_parts(
 
 
 def _classify(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> list[Classification]:
-    threshold = decision_threshold(model)
+    threshold = decision_threshold(model.config)
     encoded = encode(texts, tokenizer, tokenizer.model_max_length)
     packed = isinstance(model, PreTrainedModel) and model.config.model_type in _PACKABLE
     batch_tokens = getattr(model, "batch_tokens", _BATCH_TOKENS)

@@ -1,6 +1,6 @@
 """Classify a file on a Ray cluster: on several machines, or in several processes on this machine.
 
-Ray reads the file piece by piece. It restarts workers that die and repeats their unfinished work. The file and the
+Workers get the rows piece by piece. Ray restarts workers that die and repeats their unfinished work. The file and the
 result must be on storage that all machines share.
 """
 
@@ -10,29 +10,35 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
-import pyarrow
 import ray
-from pyarrow import csv
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import ActorPoolStrategy
 
 from text_classifier.files import atomic_path
 from text_classifier.inference import fast_dtype, load_tokenizer_and_model
-from text_classifier.scoring import ROWS_PER_CHUNK, as_csv, score_table
-from text_classifier.tables import check_columns, is_tab_separated, read_table
+from text_classifier.scoring import ROWS_PER_CHUNK, Task, as_csv, score_table
+from text_classifier.tables import Table
+
+# The name of the first part, which has the header; the names sort in the order of the rows.
+_FIRST = "00000000"
 
 # The part of this repository that Ray copies to every machine.
 PACKAGE = Path(__file__).parent
 
 
 class Scorer:
-    """A Ray worker. It loads the adapter once and then classifies tables."""
+    """A Ray worker. It loads the adapter once and then classifies parts of the file."""
 
-    def __init__(self, adapter_dir: str, text_column: str):
-        self.text_column = text_column
+    def __init__(self, adapter_dir: str, task: Task):
+        self.task = task
         self.tokenizer, self.model = load_tokenizer_and_model(adapter_dir, fast_dtype())
 
-    def __call__(self, table: pd.DataFrame) -> pd.DataFrame:
-        return score_table(table, self.text_column, self.tokenizer, self.model)
+    def __call__(self, part: dict[str, str]) -> dict[str, int]:
+        """Write the answers of a part beside it, and return how many there are."""
+        rows = Path(part["item"])
+        scored = score_table(pd.read_parquet(rows), self.task, self.tokenizer, self.model)
+        with atomic_path(rows.with_suffix(".csv")) as scratch:
+            scratch.write_bytes(as_csv(scored, header=rows.stem == _FIRST))
+        return {"rows": len(scored)}
 
 
 @contextlib.contextmanager
@@ -54,61 +60,36 @@ def connected(address: str | None, workers: int) -> Iterator[None]:
         ray.shutdown()
 
 
-def score_file_with_ray(source: Path, target: Path, adapter_dir: Path, text_column: str, workers: int) -> int:
-    """Classify the messages of a .csv or .tsv on the connected cluster, and return how many rows were written.
+def score_file_with_ray(table: Table, task: Task, target: Path, adapter_dir: Path, workers: int) -> int:
+    """Classify the messages of a file on the connected cluster, and return how many rows were written.
 
     Args:
+        table, task: see `Task.open`.
         target: the .csv to write; it appears when all rows are done, and has them in the order of the source.
         workers: number of processes; each one holds a model and uses one CPU core.
 
     Raises:
-        ValueError: the source cannot be read, lacks the column or has no rows.
+        TableError: the source cannot be read.
     """
-    first = next(read_table(source, ROWS_PER_CHUNK))
-    check_columns(source, first.columns, text_column=text_column)
-    if not len(first):
-        raise ValueError(f"{source} has no rows.")
     # Load the adapter here once, so that an error in it is reported before any worker starts.
     load_tokenizer_and_model(adapter_dir)
-    parts = target.with_name(f".{target.name}.parts")
-    shutil.rmtree(parts, ignore_errors=True)
+    folder = target.with_name(f".{target.name}.parts").absolute()
+    shutil.rmtree(folder, ignore_errors=True)
     try:
-        _classify_in_parts(source, parts, list(first.columns), adapter_dir, text_column, workers)
-        return _join(parts, target)
+        folder.mkdir()
+        # The one reader reads the file, whatever its format; workers get its rows in parts.
+        for number, chunk in enumerate(table.chunks(ROWS_PER_CHUNK)):
+            chunk.to_parquet(folder / f"{number:0{len(_FIRST)}}.parquet", index=False)
+        parts = [str(part) for part in sorted(folder.glob("*.parquet"))]
+        ray.data.from_items(parts, override_num_blocks=len(parts)).map(
+            Scorer,
+            fn_constructor_args=(str(adapter_dir.resolve()), task),
+            compute=ActorPoolStrategy(size=workers),
+            num_cpus=1,
+        ).materialize()
+        with atomic_path(target) as scratch, scratch.open("wb") as output:
+            for part in parts:
+                output.write(Path(part).with_suffix(".csv").read_bytes())
+        return table.rows
     finally:
-        shutil.rmtree(parts, ignore_errors=True)
-
-
-def _classify_in_parts(
-    source: Path, parts: Path, columns: list[str], adapter_dir: Path, text_column: str, workers: int
-) -> None:
-    context = DataContext.get_current()
-    context.execution_options.preserve_order = True
-    # Read the file as `read_table` does: every cell is text, an empty cell is "", and a .tsv has no quoting.
-    layout = {"delimiter": "\t", "quote_char": False} if is_tab_separated(source) else {"newlines_in_values": True}
-    rows = ray.data.read_csv(
-        str(source),
-        parse_options=csv.ParseOptions(**layout),
-        convert_options=csv.ConvertOptions(
-            column_types=dict.fromkeys(columns, pyarrow.string()), strings_can_be_null=False
-        ),
-    )
-    rows.map_batches(
-        Scorer,
-        fn_constructor_args=(str(adapter_dir.resolve()), text_column),
-        batch_format="pandas",
-        batch_size=ROWS_PER_CHUNK,
-        compute=ActorPoolStrategy(size=workers),
-        num_cpus=1,
-    ).write_csv(str(parts))
-
-
-def _join(parts: Path, target: Path) -> int:
-    """Join the parts into one file and return the number of rows; the parts' names sort in the order of the rows."""
-    written = 0
-    with atomic_path(target) as scratch, scratch.open("wb") as output:
-        for part in sorted(parts.glob("*.csv")):
-            for table in read_table(part, ROWS_PER_CHUNK):
-                output.write(as_csv(table, header=not written))
-                written += len(table)
-    return written
+        shutil.rmtree(folder, ignore_errors=True)

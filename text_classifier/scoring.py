@@ -3,22 +3,69 @@
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from text_classifier.columns import choose_label_column, choose_text_columns, texts_of
 from text_classifier.files import file_sha256
-from text_classifier.inference import Classification, classify
-from text_classifier.tables import check_columns, read_table
+from text_classifier.inference import Classification, classify, decide
+from text_classifier.labels import find_classes, without_case
+from text_classifier.metrics import classification_metrics, results_table
+from text_classifier.remarks import Remark
+from text_classifier.tables import Table, open_table
 
 # Large enough to sort messages by length, small enough that a stopped run loses little work.
 ROWS_PER_CHUNK = 1024
 
+# Digits of probabilities that figures are computed from.
+_EXACT_DIGITS = 9
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is classified, and how."""
+
+    source: Path
+    text_columns: list[str] | None = None
+    """Columns with the messages; found if None."""
+    label_column: str | None = None
+    """Column with the right labels, to measure the answers."""
+    positive_label: list[str] | None = None
+    """Labels of the file that are class 1; see `labels.find_classes`."""
+    threshold: float = 0.5
+    """Decision threshold."""
+    encoding: str | None = None
+    header: bool | None = None
+    sheet: str | None = None
+    """These three: see `tables.open_table`."""
+
+    def open(self) -> tuple[Table, "Task", list[Remark]]:
+        """Read the file once; return it, the task with the columns that were found, and how the file was read.
+
+        Raises:
+            TableError: the file cannot be used; the message says why.
+        """
+        wanted = [*(self.text_columns or ["Text"]), *([self.label_column] if self.label_column else [])]
+        table = open_table(self.source, encoding=self.encoding, header=self.header, sheet=self.sheet, wanted=wanted)
+        sample = next(table.chunks(ROWS_PER_CHUNK))
+        columns, remarks = choose_text_columns(sample, self.text_columns)
+        if self.label_column:
+            choose_label_column(sample, self.label_column, columns)
+        table.check_surplus(columns)
+        return table, replace(self, text_columns=columns), [*table.remarks, *remarks]
+
 
 def add_answers(
-    table: pd.DataFrame, answers: Sequence[Classification | None], labels: Sequence[str | None], positive_label: str
+    table: pd.DataFrame,
+    answers: Sequence[Classification | None],
+    labels: Sequence[str | None],
+    positive_label: str,
+    digits: int = 4,
 ) -> pd.DataFrame:
     """Return the table with three more columns: label, probability of `positive_label`, and truncation.
 
@@ -26,12 +73,15 @@ def add_answers(
         table: n messages.
         answers: n answers, None for a message that was not classified.
         labels: n labels, None for a message that was not classified. They can differ from the labels in `answers`,
-            because a chat user can set another decision threshold.
+            because another decision threshold can be asked for.
         positive_label: name of class 1.
+        digits: digits of the probability after the decimal point.
     """
     added = {
         "predicted_label": [label or "" for label in labels],
-        f"{positive_label}_probability": [f"{answer.positive_probability:.4f}" if answer else "" for answer in answers],
+        f"{positive_label}_probability": [
+            f"{answer.positive_probability:.{digits}f}" if answer else "" for answer in answers
+        ],
         "truncated": [str(answer.truncated).lower() if answer else "" for answer in answers],
     }
     result = table.copy()
@@ -43,12 +93,15 @@ def add_answers(
 
 
 def score_table(
-    table: pd.DataFrame, text_column: str, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
+    table: pd.DataFrame, task: Task, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
 ) -> pd.DataFrame:
-    """Return the table with an answer to each message at the adapter's decision threshold; empty messages get none."""
-    answers = classify(table[text_column].tolist(), tokenizer, model)
-    labels = [answer.label if answer else None for answer in answers]
-    return add_answers(table, answers, labels, model.config.id2label[1])
+    """Return the table with an answer to each message; empty messages get none."""
+    answers = classify(texts_of(table, task.text_columns).tolist(), tokenizer, model)
+    id2label = model.config.id2label
+    labels = [
+        decide(answer.positive_probability, task.threshold, id2label)[0] if answer else None for answer in answers
+    ]
+    return add_answers(table, answers, labels, id2label[1], _EXACT_DIGITS if task.label_column else 4)
 
 
 def as_csv(table: pd.DataFrame, header: bool) -> bytes:
@@ -57,43 +110,43 @@ def as_csv(table: pd.DataFrame, header: bool) -> bytes:
 
 
 def score_file(
-    source: Path,
+    table: Table,
+    task: Task,
     target: Path,
     tokenizer: PreTrainedTokenizerBase,
     model: PreTrainedModel,
-    text_column: str,
     model_sha256: str,
 ) -> int:
-    """Classify the messages of a .csv or .tsv of any length, and return how many rows were written.
+    """Classify the messages of a file of any length, and return how many rows were written.
 
     Only some rows are in memory at a time. Until all rows are done, the finished rows stand beside `target` in a file
     that ends in .part. If a run is stopped, the next one continues from there.
 
     Args:
+        table, task: see `Task.open`.
         target: the .csv to write.
         model_sha256: checksum of the adapter; a run with another adapter is not continued.
 
     Raises:
-        ValueError: the source cannot be read, lacks the column or has no rows, or the unfinished file belongs to
-            another source, column or adapter.
+        TableError: the source cannot be read.
+        ValueError: the unfinished file belongs to another source, column or adapter.
     """
     part, state_file = (target.with_name(f"{target.name}{suffix}") for suffix in (".part", ".part.json"))
-    task = {"source": file_sha256(source), "model": model_sha256, "text_column": text_column}
-    state = _unfinished(part, state_file, task)
-    total = _count_rows(source, text_column)
+    same = {"source": file_sha256(task.source), "model": model_sha256}
+    same |= {name: value for name, value in task.__dict__.items() if name != "source"}
+    state = _unfinished(part, state_file, same)
     with (
         part.open("ab") as output,
-        tqdm(total=total, initial=state["rows"], unit=" messages", disable=None) as progress,
+        tqdm(total=table.rows, initial=state["rows"], unit=" messages", disable=None) as progress,
     ):
         # Cut off rows that a stopped run wrote after it last saved its state.
         output.truncate(state["bytes"])
         rows = 0
-        for table in read_table(source, ROWS_PER_CHUNK):
-            rows += len(table)
+        for chunk in table.chunks(ROWS_PER_CHUNK):
+            rows += len(chunk)
             if rows <= state["rows"]:
                 continue
-            scored = score_table(table, text_column, tokenizer, model)
-            output.write(as_csv(scored, header=not state["rows"]))
+            output.write(as_csv(score_table(chunk, task, tokenizer, model), header=not state["rows"]))
             output.flush()
             os.fsync(output.fileno())
             state |= {"rows": rows, "bytes": output.tell()}
@@ -101,10 +154,10 @@ def score_file(
             scratch = state_file.with_suffix(".new")
             scratch.write_text(json.dumps(state), encoding="utf-8")
             os.replace(scratch, state_file)
-            progress.update(len(table))
+            progress.update(len(chunk))
     os.replace(part, target)
     state_file.unlink()
-    return total
+    return table.rows
 
 
 def _unfinished(part: Path, state_file: Path, task: dict) -> dict:
@@ -119,7 +172,7 @@ def _unfinished(part: Path, state_file: Path, task: dict) -> dict:
     state = json.loads(state_file.read_text(encoding="utf-8"))
     if state["task"] != task:
         raise ValueError(
-            f"{part} belongs to another file or adapter. Finish that run with its own command, "
+            f"{part} belongs to another file, adapter or option. Finish that run with its own command, "
             f"or remove {part.name} and {state_file.name}."
         )
     # A run was killed right after it had renamed the part, or somebody removed the part.
@@ -128,16 +181,39 @@ def _unfinished(part: Path, state_file: Path, task: dict) -> dict:
     return state
 
 
-def _count_rows(source: Path, text_column: str) -> int:
-    """Read a whole file, so that an error in row 90,000 shows at once and not after an hour; return its rows.
+# ---------------------------------------------------------------------------- measuring
+
+
+def class_ids(table: Table, task: Task, names: Sequence[str]) -> dict[str, int]:
+    """Return which class each label of the file is: the one of that name, or else the one that it must mean.
+
+    Args:
+        names: names of the adapter's class 0 and class 1.
 
     Raises:
-        ValueError: it cannot be read, lacks the column or has no rows.
+        ValueError: the labels are neither the adapter's nor two of their own.
     """
-    total = 0
-    for table in read_table(source, ROWS_PER_CHUNK):
-        check_columns(source, table.columns, text_column=text_column)
-        total += len(table)
-    if not total:
-        raise ValueError(f"{source} has no rows.")
-    return total
+    labels = pd.concat([chunk[task.label_column] for chunk in table.chunks(ROWS_PER_CHUNK)], ignore_index=True)
+    labels = labels[labels.str.strip().ne("")]
+    own = {name.casefold(): number for number, name in enumerate(names)}
+    if task.positive_label is None and set(without_case(labels)) <= set(own):
+        return own
+    return find_classes(labels, task.positive_label).ids
+
+
+def measure(target: Path, task: Task, ids: dict[str, int], adapter: str) -> str:
+    """Compare the answers in a finished file with its labels, and return the figures as a table.
+
+    Args:
+        ids: see `class_ids`.
+        adapter: name of the adapter in the table.
+    """
+    scored = pd.read_csv(target, dtype=str, keep_default_na=False)
+    probability = scored.columns[-2]
+    told = scored[scored[probability].ne("")]
+    truth = without_case(told[task.label_column]).map(ids)
+    told, truth = told[truth.notna()], truth.dropna().astype(int)
+    # A probability of 1 with a wrong label would be an infinite loss.
+    probabilities = np.clip(told[probability].astype(float), 10**-_EXACT_DIGITS, 1 - 10**-_EXACT_DIGITS)
+    metrics = classification_metrics(truth.to_numpy(), probabilities.to_numpy(), task.threshold)
+    return results_table({adapter: {task.source.name: metrics}})

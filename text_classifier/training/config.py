@@ -51,13 +51,23 @@ class DataArguments:
     """Data: what is learned from."""
 
     data_file: str | None = field(
-        default=None, metadata={"help": "Your own .csv or .tsv, instead of one of the data sets."}
+        default=None, metadata={"help": "Your own .csv, .tsv, .jsonl or .xlsx, instead of one of the data sets."}
     )
-    text_column: str = field(default="Text", metadata={"help": "Column with the message."})
-    label_column: str = field(default="Label", metadata={"help": "Column with its label."})
-    positive_label: str | None = field(
-        default=None, metadata={"help": "Label to detect (class 1); the later one in the alphabet if not set."}
+    test_file: str | None = field(
+        default=None, metadata={"help": "Test on this file of yours, instead of on a part of the data."}
     )
+    text_column: list[str] | None = field(
+        default=None,
+        metadata={"help": "Column with the message, or several, such as subject and body; found if not set."},
+    )
+    label_column: str | None = field(default=None, metadata={"help": "Column with its label; found if not set."})
+    positive_label: list[str] | None = field(
+        default=None,
+        metadata={"help": "Label to detect (class 1), or several; if not set a known name such as spam."},
+    )
+    encoding: str | None = field(default=None, metadata={"help": "Of your own files; found if not set."})
+    no_header: bool = field(default=False, metadata={"help": "The first row of your own files is a message."})
+    sheet: str | None = field(default=None, metadata={"help": "Of your own workbook (.xlsx); found if not set."})
     dataset: Literal["sms_spam", "imdb"] = field(
         default="sms_spam", metadata={"help": "The SMS Spam Collection, or 50,000 film reviews."}
     )
@@ -102,6 +112,12 @@ class DataArguments:
     )
     split_seed: int = field(default=123, metadata={"help": "Seed of balancing and splitting."})
     max_length: int = field(default=120, metadata={"help": "Tokens of a message that the language model reads."})
+
+    def __post_init__(self):
+        # A recipe may name one without writing a list.
+        for name in ("text_column", "positive_label"):
+            if isinstance(value := getattr(self, name), str):
+                setattr(self, name, [value])
 
 
 @dataclass

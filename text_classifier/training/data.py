@@ -12,11 +12,14 @@ import numpy as np
 import pandas as pd
 
 from text_classifier.characters import is_empty
+from text_classifier.columns import choose_label_column, choose_text_columns, texts_of
 from text_classifier.errors import ConfigurationError
 from text_classifier.feedback import read_feedback
 from text_classifier.files import file_sha256
+from text_classifier.labels import Classes, find_classes, without_case
+from text_classifier.remarks import TableError
 from text_classifier.sources.datasets import read_sms_spam, resolve_imdb, resolve_sms_spam
-from text_classifier.tables import check_columns, read_table
+from text_classifier.tables import open_table
 from text_classifier.training.config import DataArguments
 
 logger = logging.getLogger(__name__)
@@ -31,41 +34,57 @@ Predictions = dict[str, tuple[np.ndarray, np.ndarray]]
 """Split name -> labels (0 or 1) and probabilities of class 1, each of shape (n,)."""
 
 
-def read_messages(data_file: Path, text_column: str, label_column: str) -> pd.DataFrame:
-    """Read a user's .csv or .tsv into columns `Label` and `Text` (strings).
+def read_messages(
+    data_file: Path,
+    text_columns: Sequence[str] | None = None,
+    label_column: str | None = None,
+    *,
+    encoding: str | None = None,
+    header: bool | None = None,
+    sheet: str | None = None,
+) -> pd.DataFrame:
+    """Read a file of people's messages into columns `Label` and `Text` (strings).
 
-    Rows without a label or a text are dropped, and a warning says how many.
+    Rows without a label or a text are dropped, and a warning says how many. What was found out about the file is told.
+
+    Args:
+        text_columns, label_column: the columns; found if not given.
+        encoding, header, sheet: see `tables.open_table`.
 
     Raises:
-        ConfigurationError: the file is missing, is not UTF-8, is not a table, or lacks a column.
+        ConfigurationError: the file cannot be used; the message says why.
     """
+    wanted = [*(text_columns or ["Text"]), label_column or "Label"]
     try:
-        (table,) = read_table(data_file)
-        check_columns(data_file, table.columns, text_column=text_column, label_column=label_column)
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from error
-    table = pd.DataFrame({"Label": table[label_column].str.strip(), "Text": table[text_column]})
+        file = open_table(data_file, encoding=encoding, header=header, sheet=sheet, wanted=wanted)
+        table = file.frame()
+        text_columns, of_texts = choose_text_columns(table, text_columns)
+        label_column, of_labels = choose_label_column(table, label_column, text_columns)
+        file.check_surplus(text_columns)
+    except TableError as error:
+        raise ConfigurationError(f"{data_file}: {error}") from error
+    for remark in (*file.remarks, *of_texts, *of_labels):
+        logger.info("%s: %s", data_file, remark)
+    table = pd.DataFrame({"Label": table[label_column].str.strip(), "Text": texts_of(table, text_columns)})
     complete = table["Label"].ne("") & ~table["Text"].map(is_empty).astype(bool)
     if dropped := int((~complete).sum()):
         logger.warning("%s: %d rows without text or label are left out.", data_file, dropped)
     return table[complete].reset_index(drop=True)
 
 
-def label_names_of(labels: pd.Series, positive_label: str | None = None) -> tuple[str, str]:
-    """Return the names of class 0 and class 1, in alphabetical order unless `positive_label` names class 1.
+def read_classes(labels: pd.Series, positive_label: Sequence[str] | None = None) -> Classes:
+    """Return the two classes of the data; see `labels.find_classes`.
 
     Raises:
-        ConfigurationError: there are not exactly two labels, or `positive_label` is not one of them.
+        ConfigurationError: there are not two.
     """
-    names = sorted(labels.unique())
-    if len(names) != 2:
-        shown = ", ".join(map(repr, names[:5])) + (", …" if len(names) > 5 else "")
-        raise ConfigurationError(f"The classifier needs exactly two labels; the data has {len(names)}: {shown}.")
-    if positive_label is not None and positive_label not in names:
-        raise ConfigurationError(
-            f"--positive_label {positive_label!r} is none of the labels {', '.join(map(repr, names))}."
-        )
-    return tuple(reversed(names)) if positive_label == names[0] else tuple(names)
+    try:
+        classes = find_classes(labels, positive_label)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+    if labels.nunique() > len(classes.ids):
+        logger.info("Labels that differ only in case are one: %s.", ", ".join(map(repr, sorted(labels.unique())[:8])))
+    return classes
 
 
 def text_key(texts: pd.Series) -> pd.Series:
@@ -85,13 +104,23 @@ def drop_duplicates(df: pd.DataFrame, keep: Literal["first", "last"] = "first") 
     return df[~text_key(df["Text"]).duplicated(keep=keep)]
 
 
+def drop_conflicts(df: pd.DataFrame) -> pd.DataFrame:
+    """Leave out messages that have both labels, because nobody knows which is right; a warning says how many."""
+    keys = text_key(df["Text"])
+    both = df.groupby(keys)["Label"].transform("nunique") > 1
+    if both.any():
+        count, first = keys[both].nunique(), df["Text"][both].iloc[0]
+        logger.warning("%d messages have both labels and are left out. The first: %.60r", count, first)
+    return df[~both]
+
+
 def read_present_day_messages() -> pd.DataFrame:
     """Return the present-day messages that were written for this project, columns `Label` and `Text`.
 
     In the file, the made-up links of spam end in `.example`, because nobody can own such an address. Here they get the
     endings of real links. Otherwise a model would learn that `example` means spam.
     """
-    messages = read_messages(PRESENT_DAY_MESSAGES, "Text", "Label")
+    messages = read_messages(PRESENT_DAY_MESSAGES)
     endings = itertools.cycle((".com", ".info", ".co", ".net", ".top", ".org", ".co.uk", ".online", ".io", ".xyz"))
     return messages.assign(Text=messages["Text"].str.replace(r"\.example\b", lambda _: next(endings), regex=True))
 
@@ -113,18 +142,18 @@ def add_training_messages(
     Raises:
         ConfigurationError: the new messages have labels that the data does not have.
     """
-    if unknown := sorted(set(messages["Label"]) - set(label_names)):
+    ids = {label.casefold(): number for number, label in enumerate(label_names)}
+    if unknown := sorted(set(without_case(messages["Label"])) - set(ids)):
         raise ConfigurationError(
             f"The messages of {name} have labels that the data does not have: {', '.join(map(repr, unknown))}."
         )
     held_out = text_key(pd.concat([splits[split]["Text"] for split in HELD_OUT]))
     messages = messages[~text_key(messages["Text"]).isin(held_out)]
     keys = text_key(messages["Text"])
-    ids = {label: number for number, label in enumerate(label_names)}
     replaced = {
         split: part if split in HELD_OUT else part[~text_key(part["Text"]).isin(keys)] for split, part in splits.items()
     }
-    return replaced | {name: messages.assign(Label=messages["Label"].map(ids).astype(int))}
+    return replaced | {name: messages.assign(Label=without_case(messages["Label"]).map(ids).astype(int))}
 
 
 # ---------------------------------------------------------------------------- finding the messages
@@ -135,11 +164,14 @@ class FoundMessages:
     """The messages of a run before the split, and where they came from."""
 
     messages: pd.DataFrame
-    """Columns `Label` (names) and `Text`."""
+    """Columns `Label` (one of the names of the classes) and `Text`."""
+    classes: Classes
     name: str
     source: str
     sha256: str
     """Checksum of the file."""
+    test: pd.DataFrame | None
+    """Messages of a test file of its own, with the same columns; None if a part of the messages is held out."""
     extra: dict[str, pd.DataFrame]
     """Extra messages, which are only trained on: split name -> messages, with the same columns."""
 
@@ -150,13 +182,12 @@ def find_messages(data_args: DataArguments) -> FoundMessages:
     Raises:
         ArtifactError, ConfigurationError, OSError: the data cannot be obtained, or it cannot be used.
     """
+    files = [Path(file) for file in (data_args.data_file, data_args.test_file) if file]
     if data_args.data_file:
-        path = Path(data_args.data_file)
-        messages = read_messages(path, data_args.text_column, data_args.label_column)
-        name, source, sha256 = path.name, "local file", file_sha256(path)
+        messages, name, source, sha256 = read_own(files[0], data_args), files[0].name, "local file", ""
     elif data_args.dataset == "imdb":
         file = resolve_imdb(Path(data_args.dataset_dir))
-        messages = read_messages(file.path, "text", "label")
+        messages = read_messages(file.path, ["text"], "label")
         name, source, sha256 = "IMDB reviews", file.source, file.sha256
     else:
         file = resolve_sms_spam(Path(data_args.dataset_dir), data_args.data_source)
@@ -164,7 +195,49 @@ def find_messages(data_args: DataArguments) -> FoundMessages:
         quoting = csv.QUOTE_MINIMAL if data_args.protocol == "original" else csv.QUOTE_NONE
         messages = read_sms_spam(file.path, quoting)
         name, source, sha256 = "SMS Spam Collection", file.source, file.sha256
-    return FoundMessages(messages, name, source, sha256, find_extra_messages(data_args))
+    if files:
+        # A run that resumes this one must have the same test file too.
+        sha256 += file_sha256(*files)
+    classes = read_classes(messages["Label"], data_args.positive_label)
+    test = None
+    if data_args.test_file:
+        test = _name_labels(read_own(files[-1], data_args), classes, files[-1])
+        test = drop_duplicates(drop_conflicts(test)).reset_index(drop=True)
+        messages = _without_those_of(messages, test)
+    messages = _name_labels(messages, classes, files[0] if files else Path(name))
+    return FoundMessages(messages, classes, name, source, sha256, test, find_extra_messages(data_args))
+
+
+def read_own(path: Path, data_args: DataArguments) -> pd.DataFrame:
+    """Read a user's file with the options of the command line; see `read_messages`."""
+    return read_messages(
+        path,
+        data_args.text_column,
+        data_args.label_column,
+        encoding=data_args.encoding,
+        header=False if data_args.no_header else None,
+        sheet=data_args.sheet,
+    )
+
+
+def _name_labels(messages: pd.DataFrame, classes: Classes, path: Path) -> pd.DataFrame:
+    """Give every message the name of its class.
+
+    Raises:
+        ConfigurationError: a label is in neither class.
+    """
+    ids = classes.ids_of(messages["Label"])
+    if ids.isna().any():
+        raise ConfigurationError(f"{path}: the label {messages['Label'][ids.isna()].iloc[0]!r} is in neither class.")
+    return messages.assign(Label=ids.map(dict(enumerate(classes.names))))
+
+
+def _without_those_of(messages: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
+    """Leave out messages that the test file has too: what was trained on tests nothing."""
+    tested = text_key(messages["Text"]).isin(text_key(test["Text"]))
+    if tested.any():
+        logger.warning("%d messages to train on stand in the test file too and are left out.", tested.sum())
+    return messages[~tested].reset_index(drop=True)
 
 
 def find_extra_messages(data_args: DataArguments) -> dict[str, pd.DataFrame]:

@@ -15,7 +15,6 @@ from text_classifier.errors import ConfigurationError
 from text_classifier.files import atomic_path, exchange_folder
 from text_classifier.sources.weights import BaseModel
 from text_classifier.tfidf import TfidfModel, save_tfidf
-from text_classifier.training.config import DataArguments
 from text_classifier.training.data import HELD_OUT
 
 
@@ -128,10 +127,9 @@ def save_predictions(
         pd.concat(tables).to_csv(scratch, index=False, float_format="%.6f", quoting=csv.QUOTE_NONNUMERIC)
 
 
-def save_splits(splits: dict[str, pd.DataFrame], data_args: DataArguments) -> None:
-    """Save each split as a CSV in the data folder, with the column names of the data."""
-    columns = {"Text": data_args.text_column, "Label": data_args.label_column}
+def save_splits(splits: dict[str, pd.DataFrame], folder: Path) -> None:
+    """Save each split as a CSV with the columns `Label` (0 or 1) and `Text`."""
     for name, messages in splits.items():
-        with atomic_path(Path(data_args.dataset_dir, f"{name}.csv")) as scratch:
+        with atomic_path(folder / f"{name}.csv") as scratch:
             # Every text is quoted, because a lone carriage return would end the row otherwise.
-            messages.rename(columns=columns).to_csv(scratch, index=False, quoting=csv.QUOTE_NONNUMERIC)
+            messages.to_csv(scratch, index=False, quoting=csv.QUOTE_NONNUMERIC)

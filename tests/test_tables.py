@@ -1,0 +1,471 @@
+"""Files of people are read as they were meant, or refused with the reason: by training, file scoring and the chat."""
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+import zipfile
+
+import openpyxl
+import pandas as pd
+import pytest
+
+from chat.downloads import neutralise_formula, to_csv
+from chat.dropped_files import LIMITS
+from chat.limits import MAX_FILE_ROWS
+from chat.texts import TEXTS
+from text_classifier.columns import choose_label_column, choose_text_columns, find_label_column, find_text_column
+from text_classifier.inference import Classification
+from text_classifier.remarks import ENGLISH, OPTIONS, TableError
+from text_classifier.scoring import add_answers
+from text_classifier.tables import Table, open_table
+
+ROWS = [["1", "Free entry, call £100 now"], ["2", 'He said "hi"\nand left'], ["3", ""], ["4", "晚饭吃了吗？"]]
+
+
+def read(tmp_path, name, content, **options) -> pd.DataFrame:
+    return opened(tmp_path, name, content, **options).frame()
+
+
+def opened(tmp_path, name, content, **options) -> Table:
+    path = tmp_path / "upload"
+    path.write_bytes(content)
+    return open_table(path, name, **{"limits": LIMITS} | options)
+
+
+def said(table: Table) -> list[str]:
+    return [remark.key for remark in table.remarks]
+
+
+def as_csv(delimiter=",") -> str:
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter).writerows([["id", "text"], *ROWS])
+    return text.getvalue()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_csv_keeps_order_columns_and_text(tmp_path, encoding, delimiter):
+    table = read(tmp_path, "m.CSV", as_csv(delimiter).encode(encoding))
+    assert table.columns.tolist() == ["id", "text"] and table.to_numpy().tolist() == ROWS
+
+
+def test_older_encodings_are_recognised(tmp_path):
+    chinese = "编号,内容\n" + "1,恭喜您获得大奖，请点击链接领取\n2,晚上一起吃饭吗？我在公司门口等你\n" * 20
+    assert read(tmp_path, "m.csv", chinese.encode("gb18030"))["内容"][0] == "恭喜您获得大奖，请点击链接领取"
+    western = "id,text\n" + "1,Win £1000 – don’t miss it\n2,See you at the café\n" * 20
+    assert read(tmp_path, "m.csv", western.encode("cp1252"))["text"][0] == "Win £1000 – don’t miss it"
+
+
+def test_tsv_and_txt_are_one_message_a_line(tmp_path):
+    table = read(tmp_path, "m.tsv", b'id\ttext\n1\tsay "hi\n2\tit\'s 5" long\n')
+    assert table["text"].tolist() == ['say "hi', "it's 5\" long"]
+    table = read(tmp_path, "m.txt", b"first, with comma\n\n  second\r\n")
+    assert table["text"].tolist() == ["first, with comma", "  second"]
+
+
+def test_a_file_without_header_loses_no_message(tmp_path):
+    first = "Go until jurong point, crazy.. Available only in bugis n great world la e buffet"
+    table = read(tmp_path, "sms.tsv", f"ham\t{first}\nspam\tFree entry in 2 a wkly comp\n".encode())
+    assert table.iloc[:, 1].tolist() == [first, "Free entry in 2 a wkly comp"]
+    assert find_text_column(table) == "column 2"
+    assert len(read(tmp_path, "short.csv", b"ham,Ok lar\nspam,win a prize\nham,see you\n")) == 3
+    assert len(read(tmp_path, "zh.csv", "恭喜您获得本公司周年庆典一等奖，请速点击链接领取\n晚上吃饭吗\n".encode())) == 2
+
+
+def test_a_line_that_names_the_delimiter_is_no_row(tmp_path):
+    assert read(tmp_path, "m.csv", b"sep=;\r\nid;text\r\n1;a,b\r\n").to_numpy().tolist() == [["1", "a,b"]]
+
+
+def test_short_rows_and_repeated_names_are_kept(tmp_path):
+    table = read(tmp_path, "m.csv", b"text,text,,date\na,b\nc,d,e,f\n")
+    assert table.columns.tolist() == ["text", "text (2)", "column 3", "date"]
+    assert table.to_numpy().tolist() == [["a", "b", "", ""], ["c", "d", "e", "f"]]
+
+
+def test_workbook_is_read_with_values_not_formulas(tmp_path):
+    workbook = openpyxl.Workbook()
+    for row in (["id", "text"], [1, "hello"], [None, None], [2.5, "=1+1 is text"], [3, None]):
+        workbook.active.append(row)
+    workbook.active["B4"].data_type = "s"
+    workbook.save(tmp_path / "upload")
+    table = open_table(tmp_path / "upload", "book.xlsx").frame()
+    assert table.to_numpy().tolist() == [["1", "hello"], ["2.5", "=1+1 is text"], ["3", ""]]
+
+
+def workbook_saying(replacements: dict[str, str]) -> bytes:
+    """Return a small workbook; replacements in the XML of its sheet make it state false sizes or positions."""
+    workbook = openpyxl.Workbook()
+    workbook.active.append(["text"])
+    workbook.active.append(["hello"])
+    honest, lying = io.BytesIO(), io.BytesIO()
+    workbook.save(honest)
+    with zipfile.ZipFile(honest) as source, zipfile.ZipFile(lying, "w", zipfile.ZIP_DEFLATED) as target:
+        for entry in source.namelist():
+            content = source.read(entry).decode()
+            if entry.endswith("sheet1.xml"):
+                for old, new in replacements.items():
+                    assert old in content
+                    content = content.replace(old, new)
+            target.writestr(entry, content)
+    return lying.getvalue()
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("replacements", "rows"),
+    [
+        ({'<row r="2"': '<row r="1000000000000"', 'r="A2"': 'r="A1000000000000"'}, None),
+        ({'ref="A1:A2"': 'ref="A1:XFD1048576"'}, [["hello"]]),
+        ({'r="A2"': 'r="XFD2"'}, None),
+    ],
+    ids=["far row", "huge size", "far column"],
+)
+def test_traps_in_workbooks_cost_nothing(tmp_path, replacements, rows):
+    content = workbook_saying(replacements)
+    if rows:
+        assert read(tmp_path, "trap.xlsx", content).to_numpy().tolist() == rows
+    else:
+        with pytest.raises(TableError):
+            read(tmp_path, "trap.xlsx", content)
+
+
+def zipped(size: int) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("xl/worksheets/sheet1.xml", b"0" * size)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("m.csv", b"", "file_empty"),
+        ("m.csv", b"text\n\n", "file_empty"),
+        ("m.txt", b" \n\n", "file_empty"),
+        ("m.csv", b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(range(256)), "file_not_text"),
+        ("m.csv", zipped(1000), "file_not_text"),
+        ("m.csv", b'id,text\n1,hello\n2,"' + b"x" * 200_000 + b"\n3\n", "file_not_table"),
+        ("m.csv", b'id,text\n1,hello\n2,"Great deal\n3,more\n4,"and more"\n', "file_not_table"),
+        ("m.csv", b"text\n" + b"," * 500_000 + b"x\n", "file_too_many_columns"),
+        ("m.tsv", b"a\t" * 101 + b"b\n1\n", "file_too_many_columns"),
+        ("m.csv", "id\ttext".encode("utf-16-le"), "file_empty"),
+        ("m.csv", bytes(range(256)) * 4, "file_not_text"),
+        ("m.csv.zip", b"text\nhello\n", "file_damaged"),
+        ("m.csv.xz", b"text\nhello\n", "file_damaged"),
+        ("m.csv.gz", b"\x1f\x8b\x08\x00\x00", "file_damaged"),
+        ("m.csv.zst", b"text\nhello\n", "file_type"),
+        ("m.xls", b"\xd0\xcf\x11\xe0", "file_type"),
+        ("m.jsonl", b'{"text": "hello"}\n["text", "bye"]\n', "file_not_json"),
+        ("m.jsonl", b'{"text": "hello"}\n{"text": \n', "file_not_json"),
+        ("m.json", b"[" * 100_000, "file_not_json"),
+        ("m.json", b"[1, 2]", "file_not_json"),
+        ("m.jsonl", b"\n", "file_empty"),
+        # A text with tabs or bars that are not in quotation marks could belong to either column.
+        ("m.tsv", b"id\ttext\n1\thello\n2\tgood\tbye\n", "file_uneven"),
+        ("m.csv", b"text\nham\thello\nham\tbye\n", "file_uneven"),
+        ("m.xlsx", b"text\nhello\n", "file_not_workbook"),
+        ("m.xlsx", zipped(1000), "file_not_workbook"),
+        ("m.xlsx", zipped(60 * 2**20), "file_unpacks_too_large"),
+        ("m.txt", b"hello\n" * (MAX_FILE_ROWS + 1), "file_too_many_rows"),
+        ("m.csv", b"text\n" + b"hello\n" * (MAX_FILE_ROWS + 1), "file_too_many_rows"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_the_reason(tmp_path, name, content, reason):
+    with pytest.raises(TableError) as refused:
+        read(tmp_path, name, content)
+    assert refused.value.key == reason
+    assert all(TEXTS[language][reason].format(**refused.value.values) for language in TEXTS)
+    assert str(refused.value).startswith(ENGLISH[reason].format(**refused.value.values))
+
+
+def test_text_column_is_found_or_asked_for():
+    long = ["a message of some length, as people write them"] * 3
+    assert find_text_column(pd.DataFrame({"id": ["1"] * 3, "Message": ["hi"] * 3, "note": long})) == "Message"
+    assert find_text_column(pd.DataFrame({"label": ["ham"] * 3, "v2": long})) == "v2"
+    assert find_text_column(pd.DataFrame({"anything": ["x"]})) == "anything"
+    assert find_text_column(pd.DataFrame({"a": long, "b": long})) is None
+    assert find_text_column(pd.DataFrame({"text": long, "message": long})) is None
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1+1"])
+def test_formulas_are_neutralised(cell):
+    assert neutralise_formula(cell) == f"'{cell}"
+
+
+@pytest.mark.parametrize("cell", ["-5", "+44 20 7946 0958", "-1,234.5", "hello = world", "a@b.c", "", "5%"])
+def test_numbers_and_text_stay_as_they_are(cell):
+    assert neutralise_formula(cell) == cell
+
+
+def test_result_has_every_row_and_column_in_order_and_opens_in_a_spreadsheet():
+    table = pd.DataFrame({"predicted_label": ["x", "y", "z"], "=text": ["=1+1", "晚饭", ""]})
+    answers = [Classification("spam", 0.98765, True), Classification("ham", 0.1, False), None]
+    content = to_csv(add_answers(table, answers, ["spam", "ham", None], "spam"))
+    assert content.startswith(b"\xef\xbb\xbf"), "Excel takes the file for another encoding otherwise"
+    rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+    assert rows == [
+        ["predicted_label", "'=text", "predicted_label_2", "spam_probability", "truncated"],
+        ["x", "'=1+1", "spam", "0.9877", "true"],
+        ["y", "晚饭", "ham", "0.1000", "false"],
+        ["z", "", "", "", ""],
+    ]
+
+
+# ---------------------------------------------------------------------------- the same rows in every form
+
+MESSAGES = [
+    ["ham", "well, yes, if you like"],
+    ["spam", "prize of £900 waiting, text CLAIM to 60999"],
+    ["ham", 'she said "hi", then left; ok'],
+    ["ham", "晚上一起吃饭吗？"],
+    ["spam", "line\nbreak"],
+]
+
+
+def as_separated(delimiter: str, header: bool = True, rows=MESSAGES) -> str:
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows([["kind", "message"]] * header + rows)
+    return text.getvalue()
+
+
+def packed(content: bytes, name: str) -> bytes:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as target:
+        target.writestr(name, content)
+        target.writestr("__MACOSX/._m.csv", b"\x00")
+    return archive.getvalue()
+
+
+CONTENT = as_separated(",").encode()
+LINES = "\n".join(json.dumps(dict(zip(("kind", "message"), row, strict=True))) for row in MESSAGES).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "remarks"),
+    [
+        ("m.csv", CONTENT, []),
+        ("m.csv", as_separated(";").encode(), ["note_delimiter"]),
+        ("m.csv", as_separated("|").encode(), ["note_delimiter"]),
+        ("m.csv", as_separated("\t").encode(), ["note_delimiter", "note_quoted"]),
+        ("m.tsv", as_separated("\t").encode(), ["note_quoted"]),
+        ("m.dat", as_separated("\t").encode(), ["note_delimiter", "note_quoted"]),
+        ("M.CSV", as_separated(",").encode("utf-16"), ["note_encoding"]),
+        ("m.csv", as_separated(",").encode("utf-8-sig"), []),
+        ("m.csv", as_separated(",").encode("utf-32"), ["note_encoding"]),
+        ("m.csv", as_separated(",").encode("gb18030"), ["note_guessed"]),
+        ("m.csv", CONTENT.replace(b"\nspam", b",,,\nspam").replace(b"message\n", b"message,,,\n"), []),
+        ("m.csv", b"sep=;\n" + as_separated(";").encode(), ["note_delimiter"]),
+        ("m.jsonl", LINES, []),
+        ("m.json", b"[" + LINES.replace(b"\n", b", ") + b"]", []),
+        ("m.csv.gz", gzip.compress(CONTENT), []),
+        ("m.csv.xz", lzma.compress(CONTENT), []),
+        ("m.csv.bz2", bz2.compress(CONTENT), []),
+        ("m.zip", packed(CONTENT, "m.csv"), []),
+        ("m.csv", as_separated(",", header=False).encode(), ["note_no_header"]),
+        ("m.csv", as_separated(";", header=False).encode(), ["note_delimiter", "note_no_header"]),
+    ],
+)
+def test_messages_are_the_same_in_every_form(tmp_path, name, content, remarks):
+    table = opened(tmp_path, name, content)
+    assert table.frame().to_numpy().tolist() == MESSAGES and said(table) == remarks
+    assert table.columns == (["column 1", "column 2"] if "note_no_header" in remarks else ["kind", "message"])
+    chunks = list(table.chunks(2))
+    assert [len(chunk) for chunk in chunks] == [2, 2, 1] and table.rows == 5
+    assert pd.concat(chunks, ignore_index=True).equals(table.frame())
+
+
+def test_the_collections_own_form_is_read_whatever_its_ending(tmp_path):
+    lines = 'ham\tGo until "jurong\nspam\tFree entry, call 0800\nham\t"Yes"\n'
+    for name in ("SMSSpamCollection", "m.txt", "m.tsv", "m.csv"):
+        table = opened(tmp_path, name, lines.encode())
+        assert table.frame()["column 2"].tolist() == ['Go until "jurong', "Free entry, call 0800", '"Yes"']
+        assert "note_no_header" in said(table)
+
+
+def test_header_is_what_the_user_says(tmp_path):
+    assert read(tmp_path, "m.csv", b"text,kind\nhello,ham\n", header=False).to_numpy().tolist() == [
+        ["text", "kind"],
+        ["hello", "ham"],
+    ]
+    # A label comes back below, but the user asks for a column of this name.
+    content = b"ham,words\nham,hello\nspam,WIN\n"
+    assert opened(tmp_path, "m.csv", content).rows == 3
+    assert opened(tmp_path, "m.csv", content, wanted=["words"]).rows == 2
+
+
+# ---------------------------------------------------------------------------- surplus cells
+
+
+def test_unquoted_commas_are_put_together_where_the_message_comes_last(tmp_path):
+    table = opened(tmp_path, "m.csv", b"label,message\nspam,Hello, your prize, claim\nham,Sorry, late\nham,fine\n")
+    assert table.frame()["message"].tolist() == ["Hello, your prize, claim", "Sorry, late", "fine"]
+    assert said(table) == ["note_joined"] and table.remarks[0].values["count"] == "2"
+    table.check_surplus(["message"])
+    with pytest.raises(TableError, match="Line 2 has 4 cells, but the table has 2 columns"):
+        table.check_surplus(["label"])
+    assert read(tmp_path, "m.csv", b"text\nHello, you, there\nHi, Tom\nfine\n")["text"].tolist() == [
+        "Hello, you, there",
+        "Hi, Tom",
+        "fine",
+    ]
+
+
+def test_unquoted_commas_without_header_are_put_together_behind_labels(tmp_path):
+    table = opened(tmp_path, "m.csv", b"ham,well, yes, if\nspam,WIN, now\nham,ok\nham,a, b, c, d\n")
+    assert table.frame()["column 2"].tolist() == ["well, yes, if", "WIN, now", "ok", "a, b, c, d"]
+
+
+# ---------------------------------------------------------------------------- separators
+
+
+@pytest.mark.parametrize(
+    ("content", "columns", "first"),
+    [
+        (
+            b'"message (text; note; mail)","kind"\n"a prize, text CLAIM","spam"\n"see you","ham"\n',
+            2,
+            "a prize, text CLAIM",
+        ),
+        (b"message,kind;;;\na prize of 900,spam;;;\nok,ham;;;\n", 2, "a prize of 900"),
+        ("kind¤message\nham¤well, yes, if you like\nspam¤a prize, text CLAIM\n".encode(), 2, "ham"),
+        (b"text;note\na, b;1\nc, d;2\n", 2, "a, b"),
+        (b"date,text;note\n1;2\n3;4\n", 2, "1"),
+        (b"message\none line\nanother: with | bars; and more\n", 1, "one line"),
+    ],
+)
+def test_separator_is_the_one_that_makes_all_rows_even(tmp_path, content, columns, first):
+    table = read(tmp_path, "m.csv", content)
+    assert len(table.columns) == columns and table.iloc[0, 0] == first
+    assert not table.columns.str.contains("[;¤]$").any() and not table.iloc[:, -1].str.endswith(";").any()
+
+
+def test_quotation_marks_of_a_tsv_are_decided_by_the_whole_file(tmp_path):
+    plain = "id\ttext\n" + '1\t"hello\n2\t"yes"\n' * 300
+    assert read(tmp_path, "m.tsv", plain.encode())["text"].tolist() == ['"hello', '"yes"'] * 300
+    late = "id\ttext\n" + "1\thello\n" * 9000 + '2\t"a ""quote"", and\ttab"\n'
+    assert read(tmp_path, "m.tsv", late.encode(), limits=None)["text"].iloc[-1] == 'a "quote", and\ttab'
+
+
+def test_stray_quotes_of_a_csv_are_text_where_the_rows_stay_even(tmp_path):
+    table = opened(tmp_path, "m.csv", b'id,text\n1,"hello\n2,"bye\n3,5" nails\n')
+    assert table.frame()["text"].tolist() == ['"hello', '"bye', '5" nails'] and said(table) == ["note_unquoted"]
+
+
+# ---------------------------------------------------------------------------- encodings
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("gb18030", "恭喜您获得大奖，请点击链接领取"),
+        ("big5", "恭喜您獲得大獎，請點擊連結領取"),
+        ("cp932", "明日の朝、駅で会いましょう"),
+        ("cp949", "내일 저녁에 같이 밥 먹을까요"),
+        ("cp1251", "встретимся завтра у вокзала"),
+        ("cp1252", "Win £1000 – don’t miss it at the café"),
+        ("cp1254", "akşam yağmur yağıyor şemsiyeni al"),
+        ("utf-16-le", "see you at the café"),
+        ("utf-16-be", "see you at the café"),
+        ("utf-16-le", "恭喜您获得大奖，请点击链接领取"),
+    ],
+)
+def test_guessed_encodings_are_named(tmp_path, encoding, text):
+    content = f"id,text\n{f'1,{text}{chr(10)}' * 20}".encode(encoding)
+    table = opened(tmp_path, "m.csv", content)
+    assert table.frame()["text"][0] == text
+    (remark,) = table.remarks
+    assert remark.key == "note_guessed" and encoding in str(remark) and "--encoding" in str(remark)
+
+
+def test_nearly_valid_utf_8_stays_utf_8(tmp_path):
+    whole = "text\n" + "see you at the café – it’s “fine”\n" * 30
+    table = opened(tmp_path, "m.csv", whole.encode() + b"now \xa35 off\n")
+    assert table.frame()["text"].iloc[[0, -1]].tolist() == ["see you at the café – it’s “fine”", "now �5 off"]
+    assert table.remarks[0].values == {"count": "1", "line": "32"} and said(table) == ["note_repaired"]
+    assert said(opened(tmp_path, "m.csv", f"{whole}bye é".encode()[:-1])) == ["note_repaired"]
+    assert said(opened(tmp_path, "m.csv", b"text\nall ASCII but one \x81 byte\n")) == ["note_repaired"]
+    assert said(opened(tmp_path, "m.csv", "text\nall ASCII but £".encode()[:-1])) == ["note_repaired"]
+
+
+def test_named_encoding_is_used_or_refused(tmp_path):
+    content = "text\nźdźbło trawy jest żółte\n".encode("cp1250")
+    assert read(tmp_path, "m.csv", content, encoding="CP1250")["text"][0] == "źdźbło trawy jest żółte"
+    assert read(tmp_path, "m.csv", "\ufefftext\nhi\n".encode(), encoding="utf-8").columns.tolist() == ["text"]
+    for name in ("klingon", "hex", "idna\x00", "rot13"):
+        with pytest.raises(TableError, match="no encoding") as refused:
+            read(tmp_path, "m.csv", content, encoding=name)
+        assert refused.value.key == "file_encoding_unknown"
+
+
+# ---------------------------------------------------------------------------- workbooks
+
+
+def workbook(**sheets: list[list]) -> bytes:
+    """Return a workbook; the name of a hidden sheet begins with `hidden`."""
+    book, content = openpyxl.Workbook(), io.BytesIO()
+    book.remove(book.active)
+    for title, rows in sheets.items():
+        sheet = book.create_sheet(title)
+        sheet.sheet_state = "hidden" if title.startswith("hidden") else "visible"
+        for row in rows:
+            sheet.append(row)
+    book.save(content)
+    return content.getvalue()
+
+
+TALKS = [["id", "message"], [1, "a prize, text CLAIM"], [2, "see you"]]
+
+
+@pytest.mark.parametrize(
+    "others",
+    [{"Cover": [["Report"], ["made by the shop system"]]}, {"Empty": []}, {"hidden": [["text", "b"], ["a", "open"]]}],
+)
+def test_the_sheet_with_messages_is_read_and_said(tmp_path, others):
+    table = opened(tmp_path, "m.xlsx", workbook(**others, Messages=TALKS))
+    assert table.frame()["message"].tolist() == ["a prize, text CLAIM", "see you"]
+    assert table.remarks[0].values == {"sheet": "Messages", "others": next(iter(others))}
+
+
+def test_of_several_sheets_with_messages_one_must_be_named(tmp_path):
+    content = workbook(May=TALKS, June=[["id", "message"], [1, "hello"]])
+    with pytest.raises(TableError, match=r"May, June.*--sheet") as refused:
+        read(tmp_path, "m.xlsx", content)
+    assert refused.value.values["titles"] == ["May", "June"]
+    assert read(tmp_path, "m.xlsx", content, sheet="june")["message"].tolist() == ["hello"]
+    with pytest.raises(TableError, match="no sheet 'July'"):
+        read(tmp_path, "m.xlsx", content, sheet="July")
+
+
+def test_escapes_of_a_workbook_are_undone_and_wide_rows_kept(tmp_path):
+    content = workbook(Sheet=[["id", "message"], [1, "prize_x000D_\ntext CLAIM"], [2, "ok", "a note"]])
+    table = read(tmp_path, "m.xlsx", content)
+    assert table["message"][0] == "prize\r\ntext CLAIM" and table.columns.tolist() == ["id", "message", "column 3"]
+
+
+# ---------------------------------------------------------------------------- columns
+
+
+def test_columns_are_named_found_or_asked_for():
+    rows = [["ham" if number % 3 else "spam", f"see you at {number}"] for number in range(12)]
+    table = pd.DataFrame(rows, columns=["v1", "v2"])
+    columns, remarks = choose_text_columns(table, None)
+    assert columns == ["v2"] and "'v2'" in str(remarks[0])
+    assert choose_label_column(table, None, columns)[0] == "v1"
+    both = table.assign(Text="hello", Label="a")
+    assert choose_text_columns(both, None) == (["Text"], []) and choose_label_column(both, None, ["Text"]) == (
+        "Label",
+        [],
+    )
+    for named in (["body"], ["v2", "body"]):
+        with pytest.raises(TableError, match=r"no column 'body', only 'v1', 'v2'\. .*--text_column"):
+            choose_text_columns(table, named)
+    with pytest.raises(TableError, match="Which column has the labels"):
+        choose_label_column(table.assign(other=["a", "b"] * 6), None, ["v2"])
+    assert find_label_column(table.assign(number=list(map(str, range(12)))), ["v2"]) == "v1"
+
+
+def test_every_remark_has_its_words_in_both_languages():
+    assert set(OPTIONS) <= set(ENGLISH) <= set(TEXTS["zh"]) and set(TEXTS["zh"]) == set(TEXTS["en"])

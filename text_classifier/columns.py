@@ -1,0 +1,126 @@
+"""Find out what the columns of people's tables hold: names, messages or labels."""
+
+from collections.abc import Collection, Sequence
+
+import pandas as pd
+
+from text_classifier.remarks import Remark, TableError
+
+TEXT_COLUMN_NAMES = {
+    *("text", "texts", "message", "messages", "msg", "sms", "body", "content", "review", "comment", "sentence"),
+    *("文本", "短信", "消息", "信息", "内容", "正文", "评论", "短信内容", "消息内容"),
+}
+
+LABEL_COLUMN_NAMES = {
+    *("label", "labels", "class", "category", "target", "type", "kind", "tag", "is_spam", "spam", "sentiment"),
+    *("标签", "类别", "分类", "类型", "是否垃圾", "是否垃圾短信"),
+}
+
+# A column of labels has at most so many different ones.
+_MOST_LABELS = 10
+
+
+def is_header(first: Sequence[str], body: Sequence[Sequence[str]], names: Collection[str]) -> bool:
+    """Return whether the first row has the names of columns; in a file without a header it is a message.
+
+    Args:
+        body: rows below it.
+        names: names of columns that tell a header.
+    """
+    if {cell.strip().casefold() for cell in first} & {name.casefold() for name in names}:
+        return True
+    for column, cell in enumerate(first):
+        chinese = sum("\u3400" <= character <= "\u9fff" for character in cell)
+        if len(cell) > 80 or len(cell.split()) > 10 or chinese > 20:
+            return False
+        # A cell that comes back below is a label: the name of a column does not come back.
+        if cell and any(row[column] == cell for row in body if len(row) > column):
+            return False
+    return True
+
+
+def name_columns(header: Sequence[str]) -> list[str]:
+    """Return the names of columns, each different: those without a name are numbered."""
+    columns: list[str] = []
+    for number, name in enumerate(header, 1):
+        name = name.strip() or f"column {number}"
+        columns.append(name if name not in columns else f"{name} ({number})")
+    return columns
+
+
+def mean_lengths(table: pd.DataFrame) -> pd.Series:
+    """Return the mean number of characters in each column, the longest first."""
+    return table.map(len).mean().sort_values(ascending=False)
+
+
+def find_text_column(table: pd.DataFrame) -> str | None:
+    """Return the name of the column with the messages, or None if it is not clear."""
+    named = [column for column in table.columns if column.strip().casefold() in TEXT_COLUMN_NAMES]
+    if len(named) == 1:
+        return named[0]
+    lengths = mean_lengths(table)
+    # Messages are several times longer than labels, dates and names.
+    if len(lengths) == 1 or lengths.iloc[0] >= max(20, 3 * lengths.iloc[1]):
+        return lengths.index[0]
+    # Short messages are what is left beside labels.
+    others = [column for column in table.columns if not _may_be_labels(table[column])]
+    return others[0] if len(others) == 1 else None
+
+
+def _may_be_labels(column: pd.Series) -> bool:
+    """Return whether the cells come back like labels; dates, names and numbers differ from row to row."""
+    kinds = column.str.strip().str.casefold().nunique()
+    return 2 <= kinds <= min(_MOST_LABELS, len(column) // 2)
+
+
+def find_label_column(table: pd.DataFrame, text_columns: Sequence[str]) -> str | None:
+    """Return the name of the column with the labels, or None if it is not clear."""
+    others = [column for column in table.columns if column not in text_columns]
+    named = [column for column in others if column.strip().casefold() in LABEL_COLUMN_NAMES]
+    likely = named if len(named) == 1 else [column for column in others if _may_be_labels(table[column])]
+    return likely[0] if len(likely) == 1 else None
+
+
+def choose_text_columns(sample: pd.DataFrame, named: Sequence[str] | None) -> tuple[list[str], list[Remark]]:
+    """Return the columns with the messages, and what is to be said of them.
+
+    Args:
+        sample: the first rows of a table.
+        named: the columns, if the user has named them. By default it is `Text`, or else the only one it can be.
+
+    Raises:
+        TableError: there is no such column, or it is not clear which one it is.
+    """
+    shown = ", ".join(map(repr, sample.columns))
+    if named is not None:
+        if missing := [column for column in named if column not in sample.columns]:
+            raise TableError("file_no_text_column", column=missing[0], columns=shown)
+        return list(named), []
+    if "Text" in sample.columns:
+        return ["Text"], []
+    if (found := find_text_column(sample)) is None:
+        raise TableError("file_which_text_column", columns=shown)
+    return [found], [Remark("note_text_column", {"column": repr(found)})]
+
+
+def choose_label_column(
+    sample: pd.DataFrame, named: str | None, text_columns: Sequence[str]
+) -> tuple[str, list[Remark]]:
+    """Return the column with the labels, and what is to be said of it; see `choose_text_columns`."""
+    shown = ", ".join(repr(column) for column in sample.columns if column not in text_columns)
+    if named is not None:
+        if named not in sample.columns:
+            raise TableError("file_no_label_column", column=named, columns=", ".join(map(repr, sample.columns)))
+        return named, []
+    if "Label" in sample.columns:
+        return "Label", []
+    if (found := find_label_column(sample, text_columns)) is None:
+        raise TableError("file_which_label_column", columns=shown or "none")
+    return found, [Remark("note_label_column", {"column": repr(found)})]
+
+
+def texts_of(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
+    """Return the messages of a table; the parts of several columns, such as subject and body, stand in lines."""
+    if len(columns) == 1:
+        return table[columns[0]]
+    return table[list(columns)].apply(lambda row: "\n".join(filter(None, row)), axis=1).astype(str)
