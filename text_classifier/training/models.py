@@ -84,8 +84,12 @@ def make_config(
         label2id={name: number for number, name in enumerate(label_names)},
         pad_token_id=tokenizer.pad_token_id,
     )
-    if layers is not None:
-        config.num_hidden_layers = min(layers, config.num_hidden_layers)
+    if layers is not None and layers < config.num_hidden_layers:
+        config.num_hidden_layers = layers
+        # Some architectures list the kind of every layer.
+        for kinds in ("layer_types", "mlp_layer_types"):
+            if of_all_layers := getattr(config, kinds, None):
+                setattr(config, kinds, of_all_layers[:layers])
     if (activation := getattr(config, "activation_function", None)) in FUSED_ACTIVATIONS:
         config.activation_function = FUSED_ACTIVATIONS[activation]
     if tokenizer.model_max_length > (limit := getattr(config, "max_position_embeddings", float("inf"))):
