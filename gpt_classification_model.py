@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel
+from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch.utils.data import Dataset
 from transformers import (
     DataCollatorWithPadding,
@@ -31,7 +32,7 @@ from transformers import (
 
 from text_classifier.errors import ConfigurationError
 from text_classifier.files import write_json
-from text_classifier.inference import encode, quiet_loading
+from text_classifier.inference import encode
 from text_classifier.metrics import classification_metrics
 from text_classifier.sources.weights import BaseModel, resolve_base_model_or_fallback
 from text_classifier.tfidf import TfidfModel
@@ -48,13 +49,13 @@ from text_classifier.training.evaluation import (
     predict,
 )
 from text_classifier.training.models import (
-    choose_targets,
     count_parameters,
     freeze_all_but,
     load_tokenizer,
     load_with_new_head,
     make_config,
     store_frozen_in_bfloat16,
+    wrap_in_lora,
 )
 from text_classifier.training.report import describe_base, describe_data, describe_results, describe_training
 from text_classifier.training.resuming import begin_run, check_same_run, checkpoint_to_resume, facts_of_run
@@ -72,16 +73,14 @@ logger = logging.getLogger(__name__)
 
 # ---------------------------------------------------------------------------- what is adapted
 
-# For each architecture (`model_type` in the config): the layers that LoRA adapts, and the new layers trained in full.
-# GPT-2 has a `c_proj` in attention and one in the MLP; its layers are Conv1D, which store weights transposed.
-LORA_TARGETS = {
-    "gpt2": {"target_modules": ["c_attn", "c_proj"], "modules_to_save": ["score"], "fan_in_fan_out": True},
-    "llama": {
-        "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-        "modules_to_save": ["score"],
-    },
-    "distilbert": {"target_modules": ["q_lin", "v_lin"], "modules_to_save": ["pre_classifier", "classifier"]},
-    "bert": {"target_modules": ["query", "key", "value"], "modules_to_save": ["classifier"]},
+# The layers that LoRA adapts, for each architecture (`model_type` in the config): PEFT's own table, except for these
+# four, whose recipes adapt others. GPT-2 has a `c_proj` in attention and one in the MLP. An architecture that is not
+# in the table gets all its linear layers.
+LORA_TARGETS = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING | {
+    "gpt2": ["c_attn", "c_proj"],
+    "llama": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+    "distilbert": ["q_lin", "v_lin"],
+    "bert": ["query", "key", "value"],
 }
 
 # ---------------------------------------------------------------------------- data
@@ -210,24 +209,20 @@ def build_model(
         ConfigurationError: the base model cannot be tuned in this way; the message says why.
     """
     config = make_config(base, tokenizer, label_names, model_args.num_hidden_layers)
-    targets = choose_targets(LORA_TARGETS, config.model_type, model_args)
-    model = load_with_new_head(base, config, targets["modules_to_save"])
+    model, head = load_with_new_head(base, config, tokenizer)
     if model_args.tuning == "lora":
-        try:
-            lora = LoraConfig(
-                task_type="SEQ_CLS",
-                r=model_args.lora_r,
-                lora_alpha=model_args.lora_alpha,
-                lora_dropout=model_args.lora_dropout,
-                bias="none",
-                **targets,
-            )
-            with quiet_loading():
-                return get_peft_model(model, lora)
-        except (ValueError, RuntimeError) as error:
-            raise ConfigurationError(f"{base.name} cannot be tuned: {error}") from error
+        lora = LoraConfig(
+            task_type="SEQ_CLS",
+            r=model_args.lora_r,
+            lora_alpha=model_args.lora_alpha,
+            lora_dropout=model_args.lora_dropout,
+            bias="none",
+            target_modules=model_args.target_modules or LORA_TARGETS.get(config.model_type, "all-linear"),
+            modules_to_save=head,
+        )
+        return wrap_in_lora(model, lora, base)
     if model_args.tuning != "full":
-        freeze_all_but(model, model_args.tuning, targets["modules_to_save"])
+        freeze_all_but(model, model_args.tuning, head, tokenizer)
     return model
 
 

@@ -88,7 +88,8 @@ def make_model(tokenizer: PreTrainedTokenizerFast, lora_dropout: float, attentio
     """Return GPT-2 small with random weights, wrapped in LoRA."""
     torch.manual_seed(0)
     config = GPT2Config(num_labels=2, pad_token_id=tokenizer.pad_token_id, activation_function=activation)
-    lora = LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=32, lora_dropout=lora_dropout, **LORA_TARGETS["gpt2"])
+    targets = {"target_modules": LORA_TARGETS["gpt2"], "fan_in_fan_out": True}
+    lora = LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=32, lora_dropout=lora_dropout, **targets)
     with quiet_loading():
         model = AutoModelForSequenceClassification.from_config(config, attn_implementation=attention)
         return get_peft_model(model, lora)

@@ -219,6 +219,6 @@ def test_gpt2_small_has_the_documented_number_of_trainable_parameters():
 
     with torch.device("meta"):
         model = AutoModelForSequenceClassification.from_config(GPT2Config(num_labels=2, pad_token_id=50256))
-        targets = gpt_classification_model.LORA_TARGETS["gpt2"]
+        targets = {"target_modules": gpt_classification_model.LORA_TARGETS["gpt2"], "fan_in_fan_out": True}
         wrapped = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=32, **targets))
     assert wrapped.get_nb_trainable_parameters() == (812_544, 125_253_888)

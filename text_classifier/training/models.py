@@ -1,10 +1,10 @@
 """Load base models and tokenizers, and prepare them for training."""
 
-import copy
+import itertools
 from collections.abc import Sequence
 
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from tokenizers import normalizers
 from torch import nn
@@ -23,18 +23,9 @@ from text_classifier.characters import make_normalizer
 from text_classifier.errors import ConfigurationError
 from text_classifier.inference import quiet_loading
 from text_classifier.sources.weights import BaseModel
-from text_classifier.training.config import ModelArguments
 
 # Activation functions that transformers computes in eight steps, each through memory -> the same in one step.
 FUSED_ACTIVATIONS = {"gelu_new": "gelu_pytorch_tanh"}
-
-# Where each architecture keeps its blocks, and the layers between the last block and the new layers.
-BLOCKS = {
-    "gpt2": ("transformer.h", ["transformer.ln_f"]),
-    "llama": ("model.layers", ["model.norm"]),
-    "distilbert": ("distilbert.transformer.layer", []),
-    "bert": ("bert.encoder.layer", ["bert.pooler"]),
-}
 
 
 def load_tokenizer(base: BaseModel, max_length: int, normalize_text: bool = False) -> PreTrainedTokenizerBase:
@@ -84,8 +75,12 @@ def make_config(
         label2id={name: number for number, name in enumerate(label_names)},
         pad_token_id=tokenizer.pad_token_id,
     )
-    if layers is not None:
-        config.num_hidden_layers = min(layers, config.num_hidden_layers)
+    if layers is not None and layers < config.num_hidden_layers:
+        config.num_hidden_layers = layers
+        # Some architectures list the kind of every layer.
+        for kinds in ("layer_types", "mlp_layer_types"):
+            if of_all_layers := getattr(config, kinds, None):
+                setattr(config, kinds, of_all_layers[:layers])
     if (activation := getattr(config, "activation_function", None)) in FUSED_ACTIVATIONS:
         config.activation_function = FUSED_ACTIVATIONS[activation]
     if tokenizer.model_max_length > (limit := getattr(config, "max_position_embeddings", float("inf"))):
@@ -93,14 +88,19 @@ def make_config(
     return config
 
 
-def load_with_new_head(base: BaseModel, config: PreTrainedConfig, head: Sequence[str]) -> PreTrainedModel:
-    """Load the base model's weights in float32 and give it a new head with random weights.
+def load_with_new_head(
+    base: BaseModel, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase
+) -> tuple[PreTrainedModel, list[str]]:
+    """Load the base model's weights in float32 as a classifier, whose head is what it has beside the base's body.
 
-    Args:
-        head: names of the new layers.
+    Many checkpoints come without their pooler too, because predicting words needs none. What the checkpoint lacks of
+    head and pooler gets random weights.
+
+    Returns:
+        The model, in eval mode, and the names of the modules to train in full: the head, and the pooler if it is new.
 
     Raises:
-        ConfigurationError: the weights do not fit the architecture, or weights outside the head are missing.
+        ConfigurationError: the weights do not fit the architecture, or other weights are missing.
     """
     # On a CPU, fused attention has the slower backward pass for batches of short messages.
     attention = None if torch.accelerator.is_available() else "eager"
@@ -115,33 +115,54 @@ def load_with_new_head(base: BaseModel, config: PreTrainedConfig, head: Sequence
             )
     except (ValueError, RuntimeError) as error:
         raise ConfigurationError(f"{base.name} cannot be tuned: {error}") from error
-    if missing := [name for name in loading["missing_keys"] if name.split(".")[0] not in head]:
-        raise ConfigurationError(f"{base.name} lacks weights of its architecture: {', '.join(sorted(missing)[:5])} …")
-    return model
+    body = model.base_model_prefix
+    head = [name for name, child in model.named_children() if name != body and list(child.parameters())]
+    # Weights outside the head that the checkpoint lacks, and the part of the body that each belongs to.
+    missing = {key: ".".join(key.split(".")[:2]) for key in loading["missing_keys"] if key.split(".")[0] not in head}
+    poolers = find_poolers(model, tokenizer) if missing else []
+    if lacking := sorted(key for key, part in missing.items() if part not in poolers):
+        raise ConfigurationError(f"{base.name} lacks weights of its architecture: {', '.join(lacking[:5])} …")
+    return model, head + [name for name in poolers if name in missing.values()]
 
 
-def choose_targets(usual: dict[str, dict], model_type: str, model_args: ModelArguments) -> dict:
-    """Return what LoRA adapts in an architecture, as arguments of `LoraConfig`.
+def find_poolers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return the names of the parts of the body that run only after its blocks and are no norms."""
+    return [
+        name
+        for name in modules_after_blocks(model, tokenizer)
+        if name.rpartition(".")[0] == model.base_model_prefix
+        and "norm" not in type(model.get_submodule(name)).__name__.lower()
+    ]
 
-    Tunings without LoRA also read the names of the new layers from its `modules_to_save`.
 
-    Args:
-        usual: architecture -> its usual arguments of `LoraConfig`.
-        model_type: the architecture, from the base model's config.
+def find_blocks(model: PreTrainedModel) -> str:
+    """Return the name of the list of transformer blocks: the longest `ModuleList` that is not inside another one."""
+    lengths: dict[str, int] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and not name.startswith(tuple(f"{outer}." for outer in lengths)):
+            lengths[name] = len(module)
+    return max(lengths, key=lengths.get)
 
-    Raises:
-        ConfigurationError: the architecture is not listed and no `--target_modules` are given.
+
+def modules_after_blocks(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return the names of the modules that run only after the last block, such as final norm, pooler and head.
+
+    The model, which must be in eval mode, reads one letter, and hooks note the order in which its modules run. The
+    order in which they are defined is another one: OPT defines its final norm before its blocks.
     """
-    # Make a deep copy, because PEFT adds its own names to the list `modules_to_save`.
-    targets = copy.deepcopy(usual.get(model_type, {"modules_to_save": ["score", "classifier"]}))
-    if model_args.target_modules:
-        targets["target_modules"] = model_args.target_modules
-    if model_args.tuning == "lora" and "target_modules" not in targets:
-        raise ConfigurationError(
-            f"No LoRA layers are listed for the architecture {model_type!r} "
-            f"(only for {', '.join(usual)}). Name them with --target_modules."
-        )
-    return targets
+    blocks = find_blocks(model)
+    last_block = f"{blocks}.{len(model.get_submodule(blocks)) - 1}."
+    order: dict[str, None] = {}
+    hooks = [
+        module.register_forward_pre_hook(lambda *_, name=name: order.setdefault(name))
+        for name, module in model.named_modules()
+    ]
+    with torch.no_grad():
+        model(**tokenizer(["a"], return_tensors="pt"))
+    for hook in hooks:
+        hook.remove()
+    from_last_block = itertools.dropwhile(lambda name: not f"{name}.".startswith(last_block), order)
+    return [name for name in from_last_block if not f"{name}.".startswith(last_block)]
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
@@ -150,26 +171,34 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     return sum(one.numel() for one in weights if one.requires_grad), sum(one.numel() for one in weights)
 
 
-def freeze_all_but(model: PreTrainedModel, tuning: str, head: Sequence[str]) -> None:
-    """Train only the new head, or also the last blocks and the layers after them; freeze all other weights.
+def wrap_in_lora(model: PreTrainedModel, lora: LoraConfig, base: BaseModel) -> PeftModel:
+    """Give a model the adapter that `lora` describes, which from then on also says how the layers store their weights.
+
+    Raises:
+        ConfigurationError: the model does not have the layers to adapt.
+    """
+    # GPT-2's layers are Conv1D, which store their weights transposed.
+    lora.fan_in_fan_out = any(isinstance(layer, Conv1D) for layer in model.modules())
+    try:
+        with quiet_loading():
+            return get_peft_model(model, lora)
+    except (ValueError, RuntimeError) as error:
+        raise ConfigurationError(f"{base.name} cannot be tuned: {error}") from error
+
+
+def freeze_all_but(
+    model: PreTrainedModel, tuning: str, head: Sequence[str], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Train only the head, or also the last blocks and what runs after them; freeze all other weights.
 
     Args:
         tuning: `head`, `last_block` or `last_two_blocks`.
-        head: names of the new layers.
-
-    Raises:
-        ConfigurationError: the architecture is not in `BLOCKS`.
+        head: names of the modules of the head.
     """
-    if model.config.model_type not in BLOCKS:
-        raise ConfigurationError(
-            f"The blocks of the architecture {model.config.model_type!r} are not listed (only those of "
-            f"{', '.join(BLOCKS)}). Use --tuning lora or full."
-        )
     trained = [model.get_submodule(name) for name in head]
     if tuning != "head":
-        blocks, after_blocks = BLOCKS[model.config.model_type]
-        trained += [model.get_submodule(name) for name in after_blocks]
-        trained += model.get_submodule(blocks)[-2 if tuning == "last_two_blocks" else -1 :]
+        trained += [model.get_submodule(name) for name in modules_after_blocks(model, tokenizer)]
+        trained += model.get_submodule(find_blocks(model))[-2 if tuning == "last_two_blocks" else -1 :]
     model.requires_grad_(False)
     for module in trained:
         module.requires_grad_(True)
