@@ -91,7 +91,7 @@ def test_imdb_recipe_on_distilberts_architecture(tmp_path, imdb_csv):
 
     for name in ("train", "validation", "test"):
         table = pd.read_csv(tmp_path / f"dataset/imdb/{name}.csv")
-        assert set(table.columns) == {"text", "label"} and set(table["label"]) == {0, 1}
+        assert set(table.columns) == {"Text", "Label"} and set(table["Label"]) == {0, 1}
     weights = load_file(tmp_path / MODEL / "adapter_model.safetensors")
     lora = {name.split(".lora_")[0].split(".")[-1] for name in weights if ".lora_" in name}
     full = {name.split(".")[2] for name in weights if ".lora_" not in name}
@@ -103,9 +103,9 @@ def test_imdb_recipe_on_distilberts_architecture(tmp_path, imdb_csv):
     tokenizer, model = load_tokenizer_and_model(tmp_path / MODEL)
     assert (tokenizer.pad_token, tokenizer.model_max_length) == ("[PAD]", 512)
     test = pd.read_csv(tmp_path / "dataset/imdb/test.csv")
-    answers = classify(test["text"].tolist(), tokenizer, model)
+    answers = classify(test["Text"].tolist(), tokenizer, model)
     positive = [answer.positive_probability for answer in answers]
-    assert log_loss(test["label"], positive) == pytest.approx(report["results"]["after"]["test"]["loss"], abs=1e-5)
+    assert log_loss(test["Label"], positive) == pytest.approx(report["results"]["after"]["test"]["loss"], abs=1e-5)
     assert not list((tmp_path / MODEL).glob("tfidf*")), "by this recipe the language model answers alone"
     card = (tmp_path / MODEL / "README.md").read_text()
     assert "IMDB" in card and "reviews are in English" in card and "SMS" not in card

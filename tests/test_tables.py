@@ -8,35 +8,16 @@ import json
 import lzma
 import zipfile
 
-import openpyxl
 import pandas as pd
 import pytest
+from reading import opened, read, said
 
-from chat.downloads import neutralise_formula, to_csv
-from chat.dropped_files import LIMITS
 from chat.limits import MAX_FILE_ROWS
 from chat.texts import TEXTS
-from text_classifier.columns import choose_label_column, choose_text_columns, find_label_column, find_text_column
-from text_classifier.inference import Classification
+from text_classifier.columns import find_text_column
 from text_classifier.remarks import ENGLISH, OPTIONS, TableError
-from text_classifier.scoring import add_answers
-from text_classifier.tables import Table, open_table
 
 ROWS = [["1", "Free entry, call £100 now"], ["2", 'He said "hi"\nand left'], ["3", ""], ["4", "晚饭吃了吗？"]]
-
-
-def read(tmp_path, name, content, **options) -> pd.DataFrame:
-    return opened(tmp_path, name, content, **options).frame()
-
-
-def opened(tmp_path, name, content, **options) -> Table:
-    path = tmp_path / "upload"
-    path.write_bytes(content)
-    return open_table(path, name, **{"limits": LIMITS} | options)
-
-
-def said(table: Table) -> list[str]:
-    return [remark.key for remark in table.remarks]
 
 
 def as_csv(delimiter=",") -> str:
@@ -50,13 +31,6 @@ def as_csv(delimiter=",") -> str:
 def test_csv_keeps_order_columns_and_text(tmp_path, encoding, delimiter):
     table = read(tmp_path, "m.CSV", as_csv(delimiter).encode(encoding))
     assert table.columns.tolist() == ["id", "text"] and table.to_numpy().tolist() == ROWS
-
-
-def test_older_encodings_are_recognised(tmp_path):
-    chinese = "编号,内容\n" + "1,恭喜您获得大奖，请点击链接领取\n2,晚上一起吃饭吗？我在公司门口等你\n" * 20
-    assert read(tmp_path, "m.csv", chinese.encode("gb18030"))["内容"][0] == "恭喜您获得大奖，请点击链接领取"
-    western = "id,text\n" + "1,Win £1000 – don’t miss it\n2,See you at the café\n" * 20
-    assert read(tmp_path, "m.csv", western.encode("cp1252"))["text"][0] == "Win £1000 – don’t miss it"
 
 
 def test_tsv_and_txt_are_one_message_a_line(tmp_path):
@@ -83,53 +57,6 @@ def test_short_rows_and_repeated_names_are_kept(tmp_path):
     table = read(tmp_path, "m.csv", b"text,text,,date\na,b\nc,d,e,f\n")
     assert table.columns.tolist() == ["text", "text (2)", "column 3", "date"]
     assert table.to_numpy().tolist() == [["a", "b", "", ""], ["c", "d", "e", "f"]]
-
-
-def test_workbook_is_read_with_values_not_formulas(tmp_path):
-    workbook = openpyxl.Workbook()
-    for row in (["id", "text"], [1, "hello"], [None, None], [2.5, "=1+1 is text"], [3, None]):
-        workbook.active.append(row)
-    workbook.active["B4"].data_type = "s"
-    workbook.save(tmp_path / "upload")
-    table = open_table(tmp_path / "upload", "book.xlsx").frame()
-    assert table.to_numpy().tolist() == [["1", "hello"], ["2.5", "=1+1 is text"], ["3", ""]]
-
-
-def workbook_saying(replacements: dict[str, str]) -> bytes:
-    """Return a small workbook; replacements in the XML of its sheet make it state false sizes or positions."""
-    workbook = openpyxl.Workbook()
-    workbook.active.append(["text"])
-    workbook.active.append(["hello"])
-    honest, lying = io.BytesIO(), io.BytesIO()
-    workbook.save(honest)
-    with zipfile.ZipFile(honest) as source, zipfile.ZipFile(lying, "w", zipfile.ZIP_DEFLATED) as target:
-        for entry in source.namelist():
-            content = source.read(entry).decode()
-            if entry.endswith("sheet1.xml"):
-                for old, new in replacements.items():
-                    assert old in content
-                    content = content.replace(old, new)
-            target.writestr(entry, content)
-    return lying.getvalue()
-
-
-@pytest.mark.timeout(20)
-@pytest.mark.parametrize(
-    ("replacements", "rows"),
-    [
-        ({'<row r="2"': '<row r="1000000000000"', 'r="A2"': 'r="A1000000000000"'}, None),
-        ({'ref="A1:A2"': 'ref="A1:XFD1048576"'}, [["hello"]]),
-        ({'r="A2"': 'r="XFD2"'}, None),
-    ],
-    ids=["far row", "huge size", "far column"],
-)
-def test_traps_in_workbooks_cost_nothing(tmp_path, replacements, rows):
-    content = workbook_saying(replacements)
-    if rows:
-        assert read(tmp_path, "trap.xlsx", content).to_numpy().tolist() == rows
-    else:
-        with pytest.raises(TableError):
-            read(tmp_path, "trap.xlsx", content)
 
 
 def zipped(size: int) -> bytes:
@@ -179,39 +106,6 @@ def test_what_cannot_be_used_is_refused_with_the_reason(tmp_path, name, content,
     assert refused.value.key == reason
     assert all(TEXTS[language][reason].format(**refused.value.values) for language in TEXTS)
     assert str(refused.value).startswith(ENGLISH[reason].format(**refused.value.values))
-
-
-def test_text_column_is_found_or_asked_for():
-    long = ["a message of some length, as people write them"] * 3
-    assert find_text_column(pd.DataFrame({"id": ["1"] * 3, "Message": ["hi"] * 3, "note": long})) == "Message"
-    assert find_text_column(pd.DataFrame({"label": ["ham"] * 3, "v2": long})) == "v2"
-    assert find_text_column(pd.DataFrame({"anything": ["x"]})) == "anything"
-    assert find_text_column(pd.DataFrame({"a": long, "b": long})) is None
-    assert find_text_column(pd.DataFrame({"text": long, "message": long})) is None
-
-
-@pytest.mark.parametrize("cell", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1+1"])
-def test_formulas_are_neutralised(cell):
-    assert neutralise_formula(cell) == f"'{cell}"
-
-
-@pytest.mark.parametrize("cell", ["-5", "+44 20 7946 0958", "-1,234.5", "hello = world", "a@b.c", "", "5%"])
-def test_numbers_and_text_stay_as_they_are(cell):
-    assert neutralise_formula(cell) == cell
-
-
-def test_result_has_every_row_and_column_in_order_and_opens_in_a_spreadsheet():
-    table = pd.DataFrame({"predicted_label": ["x", "y", "z"], "=text": ["=1+1", "晚饭", ""]})
-    answers = [Classification("spam", 0.98765, True), Classification("ham", 0.1, False), None]
-    content = to_csv(add_answers(table, answers, ["spam", "ham", None], "spam"))
-    assert content.startswith(b"\xef\xbb\xbf"), "Excel takes the file for another encoding otherwise"
-    rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
-    assert rows == [
-        ["predicted_label", "'=text", "predicted_label_2", "spam_probability", "truncated"],
-        ["x", "'=1+1", "spam", "0.9877", "true"],
-        ["y", "晚饭", "ham", "0.1000", "false"],
-        ["z", "", "", "", ""],
-    ]
 
 
 # ---------------------------------------------------------------------------- the same rows in every form
@@ -352,119 +246,6 @@ def test_quotation_marks_of_a_tsv_are_decided_by_the_whole_file(tmp_path):
 def test_stray_quotes_of_a_csv_are_text_where_the_rows_stay_even(tmp_path):
     table = opened(tmp_path, "m.csv", b'id,text\n1,"hello\n2,"bye\n3,5" nails\n')
     assert table.frame()["text"].tolist() == ['"hello', '"bye', '5" nails'] and said(table) == ["note_unquoted"]
-
-
-# ---------------------------------------------------------------------------- encodings
-
-
-@pytest.mark.parametrize(
-    ("encoding", "text"),
-    [
-        ("gb18030", "恭喜您获得大奖，请点击链接领取"),
-        ("big5", "恭喜您獲得大獎，請點擊連結領取"),
-        ("cp932", "明日の朝、駅で会いましょう"),
-        ("cp949", "내일 저녁에 같이 밥 먹을까요"),
-        ("cp1251", "встретимся завтра у вокзала"),
-        ("cp1252", "Win £1000 – don’t miss it at the café"),
-        ("cp1254", "akşam yağmur yağıyor şemsiyeni al"),
-        ("utf-16-le", "see you at the café"),
-        ("utf-16-be", "see you at the café"),
-        ("utf-16-le", "恭喜您获得大奖，请点击链接领取"),
-    ],
-)
-def test_guessed_encodings_are_named(tmp_path, encoding, text):
-    content = f"id,text\n{f'1,{text}{chr(10)}' * 20}".encode(encoding)
-    table = opened(tmp_path, "m.csv", content)
-    assert table.frame()["text"][0] == text
-    (remark,) = table.remarks
-    assert remark.key == "note_guessed" and encoding in str(remark) and "--encoding" in str(remark)
-
-
-def test_nearly_valid_utf_8_stays_utf_8(tmp_path):
-    whole = "text\n" + "see you at the café – it’s “fine”\n" * 30
-    table = opened(tmp_path, "m.csv", whole.encode() + b"now \xa35 off\n")
-    assert table.frame()["text"].iloc[[0, -1]].tolist() == ["see you at the café – it’s “fine”", "now �5 off"]
-    assert table.remarks[0].values == {"count": "1", "line": "32"} and said(table) == ["note_repaired"]
-    assert said(opened(tmp_path, "m.csv", f"{whole}bye é".encode()[:-1])) == ["note_repaired"]
-    assert said(opened(tmp_path, "m.csv", b"text\nall ASCII but one \x81 byte\n")) == ["note_repaired"]
-    assert said(opened(tmp_path, "m.csv", "text\nall ASCII but £".encode()[:-1])) == ["note_repaired"]
-
-
-def test_named_encoding_is_used_or_refused(tmp_path):
-    content = "text\nźdźbło trawy jest żółte\n".encode("cp1250")
-    assert read(tmp_path, "m.csv", content, encoding="CP1250")["text"][0] == "źdźbło trawy jest żółte"
-    assert read(tmp_path, "m.csv", "\ufefftext\nhi\n".encode(), encoding="utf-8").columns.tolist() == ["text"]
-    for name in ("klingon", "hex", "idna\x00", "rot13"):
-        with pytest.raises(TableError, match="no encoding") as refused:
-            read(tmp_path, "m.csv", content, encoding=name)
-        assert refused.value.key == "file_encoding_unknown"
-
-
-# ---------------------------------------------------------------------------- workbooks
-
-
-def workbook(**sheets: list[list]) -> bytes:
-    """Return a workbook; the name of a hidden sheet begins with `hidden`."""
-    book, content = openpyxl.Workbook(), io.BytesIO()
-    book.remove(book.active)
-    for title, rows in sheets.items():
-        sheet = book.create_sheet(title)
-        sheet.sheet_state = "hidden" if title.startswith("hidden") else "visible"
-        for row in rows:
-            sheet.append(row)
-    book.save(content)
-    return content.getvalue()
-
-
-TALKS = [["id", "message"], [1, "a prize, text CLAIM"], [2, "see you"]]
-
-
-@pytest.mark.parametrize(
-    "others",
-    [{"Cover": [["Report"], ["made by the shop system"]]}, {"Empty": []}, {"hidden": [["text", "b"], ["a", "open"]]}],
-)
-def test_the_sheet_with_messages_is_read_and_said(tmp_path, others):
-    table = opened(tmp_path, "m.xlsx", workbook(**others, Messages=TALKS))
-    assert table.frame()["message"].tolist() == ["a prize, text CLAIM", "see you"]
-    assert table.remarks[0].values == {"sheet": "Messages", "others": next(iter(others))}
-
-
-def test_of_several_sheets_with_messages_one_must_be_named(tmp_path):
-    content = workbook(May=TALKS, June=[["id", "message"], [1, "hello"]])
-    with pytest.raises(TableError, match=r"May, June.*--sheet") as refused:
-        read(tmp_path, "m.xlsx", content)
-    assert refused.value.values["titles"] == ["May", "June"]
-    assert read(tmp_path, "m.xlsx", content, sheet="june")["message"].tolist() == ["hello"]
-    with pytest.raises(TableError, match="no sheet 'July'"):
-        read(tmp_path, "m.xlsx", content, sheet="July")
-
-
-def test_escapes_of_a_workbook_are_undone_and_wide_rows_kept(tmp_path):
-    content = workbook(Sheet=[["id", "message"], [1, "prize_x000D_\ntext CLAIM"], [2, "ok", "a note"]])
-    table = read(tmp_path, "m.xlsx", content)
-    assert table["message"][0] == "prize\r\ntext CLAIM" and table.columns.tolist() == ["id", "message", "column 3"]
-
-
-# ---------------------------------------------------------------------------- columns
-
-
-def test_columns_are_named_found_or_asked_for():
-    rows = [["ham" if number % 3 else "spam", f"see you at {number}"] for number in range(12)]
-    table = pd.DataFrame(rows, columns=["v1", "v2"])
-    columns, remarks = choose_text_columns(table, None)
-    assert columns == ["v2"] and "'v2'" in str(remarks[0])
-    assert choose_label_column(table, None, columns)[0] == "v1"
-    both = table.assign(Text="hello", Label="a")
-    assert choose_text_columns(both, None) == (["Text"], []) and choose_label_column(both, None, ["Text"]) == (
-        "Label",
-        [],
-    )
-    for named in (["body"], ["v2", "body"]):
-        with pytest.raises(TableError, match=r"no column 'body', only 'v1', 'v2'\. .*--text_column"):
-            choose_text_columns(table, named)
-    with pytest.raises(TableError, match="Which column has the labels"):
-        choose_label_column(table.assign(other=["a", "b"] * 6), None, ["v2"])
-    assert find_label_column(table.assign(number=list(map(str, range(12)))), ["v2"]) == "v1"
 
 
 def test_every_remark_has_its_words_in_both_languages():

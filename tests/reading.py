@@ -1,0 +1,20 @@
+"""Read a file of given content, as the chat does."""
+
+import pandas as pd
+
+from chat.dropped_files import LIMITS
+from text_classifier.tables import Table, open_table
+
+
+def read(tmp_path, name, content, **options) -> pd.DataFrame:
+    return opened(tmp_path, name, content, **options).frame()
+
+
+def opened(tmp_path, name, content, **options) -> Table:
+    path = tmp_path / "upload"
+    path.write_bytes(content)
+    return open_table(path, name, **{"limits": LIMITS} | options)
+
+
+def said(table: Table) -> list[str]:
+    return [remark.key for remark in table.remarks]

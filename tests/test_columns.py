@@ -1,0 +1,35 @@
+"""Columns of messages and labels are found, or asked for."""
+
+import pandas as pd
+import pytest
+
+from text_classifier.columns import choose_label_column, choose_text_columns, find_label_column, find_text_column
+from text_classifier.remarks import TableError
+
+
+def test_columns_are_named_found_or_asked_for():
+    rows = [["ham" if number % 3 else "spam", f"see you at {number}"] for number in range(12)]
+    table = pd.DataFrame(rows, columns=["v1", "v2"])
+    columns, remarks = choose_text_columns(table, None)
+    assert columns == ["v2"] and "'v2'" in str(remarks[0])
+    assert choose_label_column(table, None, columns)[0] == "v1"
+    both = table.assign(Text="hello", Label="a")
+    assert choose_text_columns(both, None) == (["Text"], []) and choose_label_column(both, None, ["Text"]) == (
+        "Label",
+        [],
+    )
+    for named in (["body"], ["v2", "body"]):
+        with pytest.raises(TableError, match=r"no column 'body', only 'v1', 'v2'\. .*--text_column"):
+            choose_text_columns(table, named)
+    with pytest.raises(TableError, match="Which column has the labels"):
+        choose_label_column(table.assign(other=["a", "b"] * 6), None, ["v2"])
+    assert find_label_column(table.assign(number=list(map(str, range(12)))), ["v2"]) == "v1"
+
+
+def test_text_column_is_found_or_asked_for():
+    long = ["a message of some length, as people write them"] * 3
+    assert find_text_column(pd.DataFrame({"id": ["1"] * 3, "Message": ["hi"] * 3, "note": long})) == "Message"
+    assert find_text_column(pd.DataFrame({"label": ["ham"] * 3, "v2": long})) == "v2"
+    assert find_text_column(pd.DataFrame({"anything": ["x"]})) == "anything"
+    assert find_text_column(pd.DataFrame({"a": long, "b": long})) is None
+    assert find_text_column(pd.DataFrame({"text": long, "message": long})) is None

@@ -1,0 +1,56 @@
+"""The encoding of a text file is found, named or asked for."""
+
+import pytest
+from reading import opened, read, said
+
+from text_classifier.remarks import TableError
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("gb18030", "恭喜您获得大奖，请点击链接领取"),
+        ("big5", "恭喜您獲得大獎，請點擊連結領取"),
+        ("cp932", "明日の朝、駅で会いましょう"),
+        ("cp949", "내일 저녁에 같이 밥 먹을까요"),
+        ("cp1251", "встретимся завтра у вокзала"),
+        ("cp1252", "Win £1000 – don’t miss it at the café"),
+        ("cp1254", "akşam yağmur yağıyor şemsiyeni al"),
+        ("utf-16-le", "see you at the café"),
+        ("utf-16-be", "see you at the café"),
+        ("utf-16-le", "恭喜您获得大奖，请点击链接领取"),
+    ],
+)
+def test_guessed_encodings_are_named(tmp_path, encoding, text):
+    content = f"id,text\n{f'1,{text}{chr(10)}' * 20}".encode(encoding)
+    table = opened(tmp_path, "m.csv", content)
+    assert table.frame()["text"][0] == text
+    (remark,) = table.remarks
+    assert remark.key == "note_guessed" and encoding in str(remark) and "--encoding" in str(remark)
+
+
+def test_nearly_valid_utf_8_stays_utf_8(tmp_path):
+    whole = "text\n" + "see you at the café – it’s “fine”\n" * 30
+    table = opened(tmp_path, "m.csv", whole.encode() + b"now \xa35 off\n")
+    assert table.frame()["text"].iloc[[0, -1]].tolist() == ["see you at the café – it’s “fine”", "now �5 off"]
+    assert table.remarks[0].values == {"count": "1", "line": "32"} and said(table) == ["note_repaired"]
+    assert said(opened(tmp_path, "m.csv", f"{whole}bye é".encode()[:-1])) == ["note_repaired"]
+    assert said(opened(tmp_path, "m.csv", b"text\nall ASCII but one \x81 byte\n")) == ["note_repaired"]
+    assert said(opened(tmp_path, "m.csv", "text\nall ASCII but £".encode()[:-1])) == ["note_repaired"]
+
+
+def test_named_encoding_is_used_or_refused(tmp_path):
+    content = "text\nźdźbło trawy jest żółte\n".encode("cp1250")
+    assert read(tmp_path, "m.csv", content, encoding="CP1250")["text"][0] == "źdźbło trawy jest żółte"
+    assert read(tmp_path, "m.csv", "\ufefftext\nhi\n".encode(), encoding="utf-8").columns.tolist() == ["text"]
+    for name in ("klingon", "hex", "idna\x00", "rot13"):
+        with pytest.raises(TableError, match="no encoding") as refused:
+            read(tmp_path, "m.csv", content, encoding=name)
+        assert refused.value.key == "file_encoding_unknown"
+
+
+def test_older_encodings_are_recognised(tmp_path):
+    chinese = "编号,内容\n" + "1,恭喜您获得大奖，请点击链接领取\n2,晚上一起吃饭吗？我在公司门口等你\n" * 20
+    assert read(tmp_path, "m.csv", chinese.encode("gb18030"))["内容"][0] == "恭喜您获得大奖，请点击链接领取"
+    western = "id,text\n" + "1,Win £1000 – don’t miss it\n2,See you at the café\n" * 20
+    assert read(tmp_path, "m.csv", western.encode("cp1252"))["text"][0] == "Win £1000 – don’t miss it"
