@@ -122,7 +122,7 @@ def results_table(results: dict[str, dict[str, dict]]) -> str:
             metrics = metrics_of[split]
             if not metrics["n"]:
                 continue
-            row = [model, split.replace("_", " "), str(metrics["n"]), f"{metrics['loss']:.3f}"]
+            row = [model, split.replace("left_out", "left out"), str(metrics["n"]), f"{metrics['loss']:.3f}"]
             row += [percent(metrics[name]) for name in ("accuracy", "precision", "recall", "f1")]
             row += ["–" if metrics["roc_auc"] is None else f"{metrics['roc_auc']:.4f}"]
             row += [percent(metrics[name]) for name in ("false_positive_rate", "calibration_error")]

@@ -104,13 +104,18 @@ def drop_duplicates(df: pd.DataFrame, keep: Literal["first", "last"] = "first") 
     return df[~text_key(df["Text"]).duplicated(keep=keep)]
 
 
+def in_conflict(df: pd.DataFrame) -> pd.Series:
+    """Return for each row whether its message stands in the data with both labels."""
+    return df.groupby(text_key(df["Text"]))["Label"].transform("nunique") > 1
+
+
 def drop_conflicts(df: pd.DataFrame) -> pd.DataFrame:
     """Leave out messages that have both labels, because nobody knows which is right; a warning says how many."""
-    keys = text_key(df["Text"])
-    both = df.groupby(keys)["Label"].transform("nunique") > 1
+    both = in_conflict(df)
     if both.any():
-        count, first = keys[both].nunique(), df["Text"][both].iloc[0]
-        logger.warning("%d messages have both labels and are left out. The first: %.60r", count, first)
+        texts = df["Text"][both]
+        count = text_key(texts).nunique()
+        logger.warning("%d messages have both labels and are left out. The first: %.60r", count, texts.iloc[0])
     return df[~both]
 
 

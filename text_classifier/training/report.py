@@ -10,7 +10,7 @@ from text_classifier.metrics import results_table
 from text_classifier.sources.weights import BaseModel
 from text_classifier.training.batches import EXTRA_SPLITS
 from text_classifier.training.config import DataArguments
-from text_classifier.training.data import SPLITS, FoundMessages, drop_conflicts
+from text_classifier.training.data import SPLITS, FoundMessages, in_conflict
 from text_classifier.training.evaluation import Comparison
 from text_classifier.training.models import count_parameters
 from text_classifier.training.runs import kept_step
@@ -68,7 +68,7 @@ def describe_data(
     counts = used["Label"].value_counts()
     classes = " and ".join(f"{counts[label]:,} {label}" for label in label_names)
     sizes = " / ".join(f"{len(splits[split]):,}" for split in SPLITS)
-    conflicts = 0 if data_args.protocol == "original" else len(found.messages) - len(drop_conflicts(found.messages))
+    conflicts = 0 if data_args.protocol == "original" else int(in_conflict(found.messages).sum())
     duplicates = len(found.messages) - conflicts - len(used)
     parts = [
         f"{len(found.messages):,} messages, {duplicates:,} duplicates dropped before splitting",
