@@ -250,6 +250,8 @@ async def use_other_encoding(action: cl.Action) -> None:
     """Read the last file again in an encoding that the visitor chooses."""
     async with apologies():
         await answer_file_again(classifier, language(), threshold)
+    # Chainlit takes an answered question for the beginning of a task, and only ends the tasks of messages itself.
+    await cl.context.emitter.task_end()
 
 
 # ---------------------------------------------------------------------------- one message

@@ -94,6 +94,7 @@ def test_a_guessed_encoding_is_named_and_another_can_be_chosen(page):
     page.get_by_role("button", name=either(page, "文字乱码", "Wrong characters")).click()
     page.get_by_role("button", name="cp1250").click()
     expect(page.get_by_text(text).last).to_be_visible()
+    expect(ask(page, HAM)).to_contain_text("正常信息")
 
 
 @pytest.mark.registry
