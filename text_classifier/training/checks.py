@@ -2,10 +2,10 @@
 
 import logging
 
-from huggingface_hub import HfApi
 from transformers import GPT2Config, GPT2ForSequenceClassification, Trainer, TrainingArguments
 
 from text_classifier.errors import ConfigurationError
+from text_classifier.hub import check_login
 from text_classifier.training.config import DataArguments, FineTuningArguments, ModelArguments
 
 # What checkpoints can be compared by; see `gpt_classification_model.compute_metrics`.
@@ -91,19 +91,3 @@ def check_training_arguments(args: TrainingArguments) -> None:
         reason = " ".join(str(error).split()) or type(error).__name__
         logging.getLogger(__name__).debug("An option cannot work", exc_info=True)
         raise ConfigurationError(f"These options cannot work here: {reason}") from error
-
-
-def check_login() -> None:
-    """Check that the Hub can be reached and knows who is asking.
-
-    Raises:
-        ConfigurationError: it cannot be reached, or nobody is logged in.
-    """
-    try:
-        HfApi().whoami()
-    # Without a connection, huggingface_hub passes on what its HTTP client raises.
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigurationError(
-            f"--push_to_hub needs a connection to the Hub and a login (hf auth login): {reason}"
-        ) from error
