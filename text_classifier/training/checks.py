@@ -3,6 +3,7 @@
 import logging
 
 from transformers import GPT2Config, GPT2ForSequenceClassification, Trainer, TrainingArguments
+from transformers.integrations import is_tensorboard_available
 
 from text_classifier.errors import ConfigurationError
 from text_classifier.hub import check_login
@@ -82,6 +83,8 @@ def check_training_arguments(args: TrainingArguments) -> None:
         raise ConfigurationError(f"--num_train_epochs {args.num_train_epochs:g}: it must be above 0.")
     if args.push_to_hub:
         check_login()
+    if "tensorboard" in args.report_to and not is_tensorboard_available():
+        raise ConfigurationError("--report_to tensorboard needs it: pip install -r requirements/tensorboard.txt")
     try:
         tiny = GPT2Config(vocab_size=2, n_positions=2, n_embd=2, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0)
         trainer = Trainer(GPT2ForSequenceClassification(tiny), args, train_dataset=[0], eval_dataset=[0])
