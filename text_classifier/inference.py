@@ -123,6 +123,18 @@ def fast_dtype(device: torch.device | None = None) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+def holds_adapter(folder: Path) -> bool:
+    """Return whether a folder that the training script saved holds an adapter; if not, it holds a whole model.
+
+    Raises:
+        FileNotFoundError: the folder does not exist, or it holds neither.
+    """
+    is_adapter = (folder / CONFIG_NAME).is_file()
+    if not is_adapter and not list(folder.glob("model*.safetensors")):
+        raise FileNotFoundError(f"{folder} holds neither an adapter nor a model")
+    return is_adapter
+
+
 def load_tokenizer_and_model(
     adapter_dir: str | Path, dtype: torch.dtype = torch.float32, device: torch.device | None = None
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
@@ -143,9 +155,7 @@ def load_tokenizer_and_model(
             variable DEVICE names a device that is not there.
     """
     adapter_dir, device = Path(adapter_dir), device or choose_device()
-    is_adapter = (adapter_dir / CONFIG_NAME).is_file()
-    if not is_adapter and not list(adapter_dir.glob("model*.safetensors")):
-        raise FileNotFoundError(f"{adapter_dir} holds neither an adapter nor a model")
+    is_adapter = holds_adapter(adapter_dir)
     config = AutoConfig.from_pretrained(adapter_dir)
     weights_dir = adapter_dir
     if is_adapter:
