@@ -6,6 +6,7 @@ Environment variables:
     CHAT_USERNAME, CHAT_PASSWORD: name and password that visitors must give; everyone may come in if not set.
     CHAT_HOSTS: host names that the server answers to, separated by commas. If not set, the server answers to
         this machine's own names, or to every name when it is started with `--host`.
+    DEVICE: `cpu` forbids the GPU, `cuda:1` names one of several; the accelerator is used where there is one if not set.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ from huggingface_hub import ModelCard
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from chat.api import create_api, log_failure, same_credentials
-from chat.batching import BatchingClassifier, BusyError
+from chat.batching import BatchingClassifier, BusyError, usual_batch_size
 from chat.display import show_probability, visible
 from chat.dropped_files import answer_file, answer_file_again
 from chat.environment import ADAPTER_DIR, FEEDBACK_FILE, check_address, get_credentials, get_hosts, give_up
@@ -86,7 +87,7 @@ sys.setswitchinterval(0.0005)
 check_address()
 use_own_folder()
 tokenizer, model = get_model_and_tokenizer()
-classifier = BatchingClassifier(tokenizer, model)
+classifier = BatchingClassifier(tokenizer, model, usual_batch_size(model.device))
 label_names = [model.config.id2label[number] for number in range(2)]
 base_name = (getattr(model.config, "base_model_source", None) or {}).get("name") or model.config.model_type
 credentials = get_credentials()

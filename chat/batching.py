@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from chat.explanation import word_contributions
@@ -16,6 +17,11 @@ from text_classifier.inference import Classification, classify, classify_parts
 
 class BusyError(RuntimeError):
     """More requests are waiting than the model can answer soon; try again later."""
+
+
+def usual_batch_size(device: torch.device) -> int:
+    """Return how many messages to classify together on a device; a CPU's cores are busy with fewer of them."""
+    return 16 if device.type == "cpu" else 256
 
 
 @dataclass(order=True)
@@ -114,9 +120,10 @@ class BatchingClassifier:
     def _classify_when_idle(self, texts: Sequence[str]) -> list[Classification]:
         answers = []
         # Go in small steps, so that a label requested meanwhile waits for one step at most.
-        for start in range(0, len(texts), 4):
+        step = max(1, self.batch_size // 4)
+        for start in range(0, len(texts), step):
             self._no_label_waits.wait()
-            answers += classify_parts(texts[start : start + 4], self.tokenizer, self.model)
+            answers += classify_parts(texts[start : start + step], self.tokenizer, self.model)
         return answers
 
     async def _work(self) -> None:

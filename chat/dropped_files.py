@@ -24,7 +24,8 @@ from text_classifier.remarks import Remark, TableError
 from text_classifier.scoring import add_answers
 from text_classifier.tables import Limits, Table, open_table
 
-# Rows given to the model at a time. Between these steps, the app checks whether the visitor has stopped it.
+# Rows given to the model at a time, or a batch where that is more. Between these steps, the app checks whether the
+# visitor has stopped it.
 ROWS_PER_STEP = 64
 # Buttons of a question.
 MOST_CHOICES = 12
@@ -170,10 +171,11 @@ async def classify_with_progress(
     # Sort by length, because some models pad a batch to its longest text. Sort within blocks, so that the progress bar
     # moves evenly.
     order = sorted(range(len(texts)), key=lambda row: (row // 1024, len(texts[row])))
+    step = max(ROWS_PER_STEP, classifier.batch_size)
     shown_at = time.monotonic()
     try:
-        for start in range(0, len(order), ROWS_PER_STEP):
-            rows = order[start : start + ROWS_PER_STEP]
+        for start in range(0, len(order), step):
+            rows = order[start : start + step]
             said = await classify_patiently([texts[row] for row in rows], classifier)
             for row, answer in zip(rows, said, strict=True):
                 answers[row] = answer
@@ -181,7 +183,7 @@ async def classify_with_progress(
                 break
             if time.monotonic() - shown_at > 0.4:
                 shown_at = time.monotonic()
-                element.props = progress(start + ROWS_PER_STEP)
+                element.props = progress(start + step)
                 await element.update()
     # The page's own stop button cancels this task. The finished part is sent all the same.
     except asyncio.CancelledError:

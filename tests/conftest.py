@@ -35,6 +35,9 @@ from text_classifier.tfidf import TfidfModel, save_tfidf
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+# Tests compare figures of CPUs, on a machine with a GPU too.
+os.environ["DEVICE"] = "cpu"
+
 SPAM_TEMPLATES = ["WIN a FREE prize now, call {}", "URGENT! claim your £{} cash award", "free entry txt WIN to {}"]
 HAM_TEMPLATES = ["see you at {} tonight", "did you eat yet? I am home by {}", "ok, meeting moved to {} tomorrow"]
 

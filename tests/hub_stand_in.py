@@ -1,5 +1,6 @@
-"""A small stand-in for the Hugging Face Hub: serves model folders at the Hub's addresses."""
+"""A small stand-in for the Hugging Face Hub: serves model folders at the Hub's addresses, and takes new ones."""
 
+import base64
 import hashlib
 import http.server
 import json
@@ -7,13 +8,22 @@ from pathlib import Path
 from typing import ClassVar
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+# The name of the account that every token belongs to.
+ACCOUNT = "me"
 
 
-def hub_handler(repositories: dict[str, Path]) -> type[http.server.BaseHTTPRequestHandler]:
-    """Return a handler that serves `{repo_id: folder}` and lists the requests in `handler.requests`."""
+def hub_handler(repositories: dict[str, Path], uploads: Path | None = None) -> type[http.server.BaseHTTPRequestHandler]:
+    """Return a handler that serves `{repo_id: folder}` and lists the requests in `handler.requests`.
+
+    Args:
+        repositories: the models of the Hub; a repository that is created is added.
+        uploads: folder for the repositories that are created; without one, none can be.
+    """
 
     class Handler(http.server.BaseHTTPRequestHandler):
         requests: ClassVar[list[str]] = []
+        private: ClassVar[set[str]] = set()
+        large_files: ClassVar[dict[str, bytes]] = {}
 
         def do_HEAD(self):
             self.answer(body=False)
@@ -24,16 +34,24 @@ def hub_handler(repositories: dict[str, Path]) -> type[http.server.BaseHTTPReque
         def answer(self, body: bool):
             path = self.path.split("?")[0]
             self.requests.append(f"{self.command} {path}")
+            if path == "/api/whoami-v2":
+                known = self.headers.get("Authorization")
+                return self.send_json({"name": ACCOUNT, "type": "user"} if known else {}, 200 if known else 401)
             for repo_id, folder in repositories.items():
+                files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+                names = [str(file.relative_to(folder)) for file in files]
                 if path.startswith(f"/api/models/{repo_id}/tree"):
                     listing = [
-                        {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": "0" * 40}
-                        for file in sorted(folder.iterdir())
+                        {"type": "file", "path": name, "size": file.stat().st_size, "oid": "0" * 40}
+                        for name, file in zip(names, files, strict=True)
                     ]
                     return self.send(json.dumps(listing).encode(), {"Content-Type": "application/json"}, body)
-                if path in (f"/api/models/{repo_id}", f"/api/models/{repo_id}/revision/main"):
-                    siblings = [{"rfilename": file.name} for file in sorted(folder.iterdir())]
-                    info = {"_id": repo_id, "id": repo_id, "sha": COMMIT, "siblings": siblings}
+                if path in (
+                    f"/api/models/{repo_id}",
+                    *(f"/api/models/{repo_id}/revision/{r}" for r in ("main", COMMIT)),
+                ):
+                    info = {"_id": repo_id, "id": repo_id, "sha": COMMIT, "private": repo_id in self.private}
+                    info["siblings"] = [{"rfilename": name} for name in names]
                     return self.send(json.dumps(info).encode(), {"Content-Type": "application/json"}, body)
                 prefix = f"/{repo_id}/resolve/"
                 file = folder / path.removeprefix(prefix).partition("/")[2]
@@ -47,8 +65,64 @@ def hub_handler(repositories: dict[str, Path]) -> type[http.server.BaseHTTPReque
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def send(self, content: bytes, headers: dict[str, str], body: bool):
-            self.send_response(200)
+        def do_POST(self):
+            path = self.path.split("?")[0]
+            self.requests.append(f"POST {path}")
+            content = self.rfile.read(int(self.headers["Content-Length"]))
+            if path.endswith("/commit/main"):
+                return self.commit(path.removeprefix("/api/models/").removesuffix("/commit/main"), content)
+            request = json.loads(content)
+            if path == "/api/validate-yaml":
+                return self.send_json({})
+            if path == "/api/repos/create":
+                return self.create(f"{request['organization'] or ACCOUNT}/{request['name']}", request.get("visibility"))
+            if path.endswith("/preupload/main"):
+                modes = {file["path"]: "lfs" if file["size"] > 10_000 else "regular" for file in request["files"]}
+                answer = [{"path": name, "uploadMode": mode, "shouldIgnore": False} for name, mode in modes.items()]
+                return self.send_json({"files": answer})
+            if path.endswith(".git/info/lfs/objects/batch"):
+                host = f"http://{self.headers['Host']}"
+                for one in request["objects"]:
+                    one["actions"] = {"upload": {"href": f"{host}/large/{one['oid']}"}}
+                return self.send_json({"transfer": "basic", "objects": request["objects"]})
+            self.send_json({}, 404)
+
+        def do_PUT(self):
+            self.requests.append(f"PUT {self.path}")
+            content = self.rfile.read(int(self.headers["Content-Length"]))
+            self.large_files[hashlib.sha256(content).hexdigest()] = content
+            self.send_json({})
+
+        def create(self, repo_id: str, visibility: str | None):
+            if uploads is None or not repo_id.startswith(f"{ACCOUNT}/"):
+                reason = {"X-Error-Message": "You don't have the rights to create a model under this namespace"}
+                return self.send(b"{}", reason, True, 403)
+            address = {"url": f"http://{self.headers['Host']}/{repo_id}"}
+            if repo_id in repositories:
+                return self.send_json(address, 409)
+            if visibility == "private":
+                self.private.add(repo_id)
+            repositories[repo_id] = uploads / repo_id
+            self.send_json(address)
+
+        def commit(self, repo_id: str, content: bytes):
+            for line in map(json.loads, content.splitlines()):
+                if line["key"] == "header":
+                    continue
+                file = repositories[repo_id] / line["value"]["path"]
+                file.parent.mkdir(parents=True, exist_ok=True)
+                if line["key"] == "lfsFile":
+                    file.write_bytes(self.large_files[line["value"]["oid"]])
+                else:
+                    file.write_bytes(base64.b64decode(line["value"]["content"]))
+            address = f"http://{self.headers['Host']}/{repo_id}/commit/{COMMIT}"
+            self.send_json({"success": True, "commitOid": COMMIT, "commitUrl": address})
+
+        def send_json(self, answer: dict, status: int = 200):
+            self.send(json.dumps(answer).encode(), {"Content-Type": "application/json"}, True, status)
+
+        def send(self, content: bytes, headers: dict[str, str], body: bool, status: int = 200):
+            self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(content)))

@@ -10,6 +10,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 import gpt_pretraining
 from gpt_classification_model import compute_metrics, main
+from text_classifier.training import checks
 
 # The data is not there, so an error about it would show that it was looked for first.
 NO_DATA = ("--data_file", "not-there.csv")
@@ -22,7 +23,6 @@ NO_DATA = ("--data_file", "not-there.csv")
         ("--early_stopping_patience 2 --eval_strategy no", "needs evaluations"),
         ("--early_stopping_patience 0", "early_stopping_patience 0: at least 1"),
         ("--report_to wandb", "wandb"),
-        ("--report_to tensorboard", "(?i)tensorboard"),
         ("--optim adamw_bnb_8bit", "bitsandbytes"),
         ("--optim galore_adamw", "galore"),
         ("--per_device_train_batch_size 0", "per_device_train_batch_size 0: at least 1"),
@@ -86,3 +86,10 @@ def test_what_checkpoints_can_be_compared_by_is_measured():
     logits = np.array([[2.0, 1.0], [0.0, 1.0], [0.0, 3.0], [1.0, 0.0]])
     metrics = compute_metrics(EvalPrediction(logits, np.array([0, 1, 0, 1])))
     assert metrics == {"accuracy": 0.5, "precision": 0.5, "recall": 0.5, "f1": 0.5}
+
+
+def test_a_tracker_that_is_not_installed_is_named_with_its_requirements(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(checks, "is_tensorboard_available", lambda: False)
+    assert run_here(tmp_path, [*NO_DATA, "--report_to", "tensorboard"]) == 1
+    *_, error = capsys.readouterr().err.splitlines()
+    assert error == "Error: --report_to tensorboard needs it: pip install -r requirements/tensorboard.txt"

@@ -1,5 +1,6 @@
 """Base models of several architectures, tuned in several ways, train the right weights and load again."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import REPOSITORY, save_wordpiece_tokenizer
-from peft import AutoPeftModelForSequenceClassification
+from pasted import python_blocks
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import log_loss
 from training_runs import arguments, run_here
@@ -137,13 +138,17 @@ def test_only_the_first_layers_of_a_base_are_used_when_asked_for(tmp_path, tiny_
     answers = classify(test["Text"].tolist(), tokenizer, model)
     spam = [answer.positive_probability for answer in answers]
     assert log_loss(test["Label"], spam) == pytest.approx(report["results"][report["saved"]]["test"]["loss"], abs=1e-5)
-    # The model card tells users of plain PEFT to pass num_hidden_layers.
-    plain = AutoPeftModelForSequenceClassification.from_pretrained(adapter, num_hidden_layers=1, pad_token_id=0)
+    # The model card shows how plain PEFT loads it.
+    (code,) = python_blocks(adapter / "README.md")
+    with contextlib.chdir(tmp_path):
+        exec(code, shown := {})
+    plain = shown["model"]
     batch = tokenizer.pad(encode(["WIN a FREE prize now"], tokenizer, 120), return_tensors="pt")
     with torch.inference_mode():
-        torch.testing.assert_close(plain.eval()(**batch).logits, model(**batch).logits, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(plain(**batch).logits, model(**batch).logits, atol=1e-5, rtol=1e-4)
+    assert list(plain.config.id2label.values()) == ["ham", "spam"]
     card = (adapter / "README.md").read_text()
-    assert "its first 1 layers" in card and "Plain PEFT has to be told so" in card
+    assert "its first 1 layers" in card and "Loaded in another way than above" in card
     assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, "--num_hidden_layers", "0")) == 1
     assert "--num_hidden_layers 0: at least 1 is needed" in capsys.readouterr().err
 

@@ -16,6 +16,7 @@ from peft import AutoPeftModelForSequenceClassification
 from safetensors.torch import load_file
 from scipy.special import logit
 from sklearn.metrics import log_loss
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_data import uci_stand_in
 from training_runs import arguments, run_here
 from transformers import (
@@ -308,3 +309,14 @@ def test_an_epoch_takes_a_third_of_the_present_day_messages(tmp_path, tiny_gpt2)
         steps[today] = json.loads((tmp_path / "results/metrics.json").read_text())["training"]["steps"]
     # A batch has 16 messages.
     assert steps == {"true": math.ceil((1045 + 2 * 176) / 16), "false": math.ceil(1045 / 16)}
+
+
+def test_tensorboard_gets_the_curves_in_the_output_folder(tmp_path, tiny_gpt2, messages_csv, monkeypatch):
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+    flags = ["--report_to", "tensorboard", "--num_train_epochs", "1", "--output_dir", "results/seen"]
+    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags)) == 0
+    (events,) = tmp_path.rglob("events.out.tfevents.*")
+    assert events.parts[-5:-2] == ("results", "seen", "runs")
+    curves = EventAccumulator(str(events.parent)).Reload()
+    assert len(curves.Scalars("eval/accuracy")) >= 2
+    assert {"train/loss", "train/train_accuracy", "eval/loss"} <= set(curves.Tags()["scalars"])

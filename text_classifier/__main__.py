@@ -64,7 +64,9 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def score_here(table: Table, task: Task, options: argparse.Namespace) -> int:
     """Classify the file in this process and return the number of rows."""
-    tokenizer, model = load_tokenizer_and_model(options.adapter_dir, torch.float32 if options.int8 else fast_dtype())
+    # OpenVINO converts a model in float32 and runs it on the CPU.
+    placing = (torch.float32, torch.device("cpu")) if options.int8 else (fast_dtype(),)
+    tokenizer, model = load_tokenizer_and_model(options.adapter_dir, *placing)
     sha256 = file_sha256(*sorted(options.adapter_dir.glob("*.safetensors")), options.adapter_dir / "config.json")
     if options.int8:
         # Imported only when needed: it has its own requirements and is slow to import.

@@ -10,4 +10,4 @@ class UnreachableError(ArtifactError):
 
 
 class ConfigurationError(ValueError):
-    """Training cannot start with these data or arguments; the message says what to change."""
+    """Training or sending cannot start with these data or arguments; the message says what to change."""

@@ -1,6 +1,7 @@
 """Load a trained adapter, merge it into its base model, and classify messages."""
 
 import contextlib
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,9 +27,12 @@ from text_classifier.characters import is_empty, replace_half_surrogates
 from text_classifier.sources.weights import resolve_base_model
 from text_classifier.tfidf import load_tfidf
 
-# Tokens of one batch. Smaller batches leave the CPU cores idle. Larger batches are slower too, because attention
+# Tokens of one batch on a CPU. Smaller batches leave its cores idle. Larger batches are slower too, because attention
 # between different messages is computed and then thrown away.
 _BATCH_TOKENS = 256
+# Tokens of one batch on an accelerator, whose units need more to be busy. In one row of so many tokens, attention
+# already takes as many operations as the rest of GPT-2 small: that is so at six times the hidden size.
+_ACCELERATOR_BATCH_TOKENS = 4096
 
 # Decoders, and the attribute that holds each one's body. Their classification head reads the last token of a message,
 # so messages can stand end to end in one row, without padding.
@@ -80,15 +84,56 @@ def quiet_loading() -> Iterator[None]:
         transformers.logging.set_verbosity(verbosity)
 
 
-def fast_dtype() -> torch.dtype:
-    """Return the number format in which this machine's CPU multiplies fastest; the labels stay the same.
+def choose_device() -> torch.device:
+    """Return the device that classifies: the accelerator where there is one, else the CPU.
 
-    It is bfloat16 if the CPU has instructions for it (AVX-512 BF16 or AMX). Otherwise it is float32, because emulated
-    bfloat16 is slower. `python -m benchmarks.chat_load` measures the speed and how many labels agree.
+    The environment variable DEVICE overrides this. `cpu` forbids the accelerator, `cuda:1` names one of several.
+
+    Raises:
+        ValueError: this machine has no device of that name.
     """
-    instructions = torch.cpu.get_capabilities()
-    native = instructions.get("avx512_bf16") or instructions.get("amx_bf16")
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    devices = ["cpu"]
+    if accelerator is not None:
+        devices = [accelerator.type, "cpu"]
+        devices += [f"{accelerator.type}:{index}" for index in range(torch.accelerator.device_count())]
+    name = os.environ.get("DEVICE") or devices[0]
+    if name not in devices:
+        raise ValueError(f"DEVICE={name}: this machine has {', '.join(sorted(devices))}.")
+    return torch.device(name)
+
+
+def fast_dtype(device: torch.device | None = None) -> torch.dtype:
+    """Return the number format in which a device multiplies fastest; the labels stay the same.
+
+    It is bfloat16 if the device has instructions for it: AVX-512 BF16 or AMX on a CPU, compute capability 8 on an
+    NVIDIA GPU. Otherwise it is float32, because emulated bfloat16 is slower. `python -m benchmarks.chat_load` measures
+    the speed on CPUs and how many labels agree.
+
+    Args:
+        device: by default the one that `choose_device` chooses.
+    """
+    device = device or choose_device()
+    if device.type == "cpu":
+        instructions = torch.cpu.get_capabilities()
+        native = instructions.get("avx512_bf16") or instructions.get("amx_bf16")
+    else:
+        # CUDA, ROCm and XPU tell. An accelerator that does not computes in float32.
+        tells = getattr(torch.get_device_module(device), "is_bf16_supported", None)
+        native = tells is not None and tells(including_emulation=False)
     return torch.bfloat16 if native else torch.float32
+
+
+def holds_adapter(folder: Path) -> bool:
+    """Return whether a folder that the training script saved holds an adapter; if not, it holds a whole model.
+
+    Raises:
+        FileNotFoundError: the folder does not exist, or it holds neither.
+    """
+    is_adapter = (folder / CONFIG_NAME).is_file()
+    if not is_adapter and not list(folder.glob("model*.safetensors")):
+        raise FileNotFoundError(f"{folder} holds neither an adapter nor a model")
+    return is_adapter
 
 
 def load_config(adapter_dir: Path) -> PreTrainedConfig:
@@ -98,13 +143,12 @@ def load_config(adapter_dir: Path) -> PreTrainedConfig:
         FileNotFoundError: the folder does not exist, or it holds neither an adapter nor a model.
         ValueError, OSError: its config is damaged.
     """
-    if not (adapter_dir / CONFIG_NAME).is_file() and not list(adapter_dir.glob("model*.safetensors")):
-        raise FileNotFoundError(f"{adapter_dir} holds neither an adapter nor a model")
+    holds_adapter(adapter_dir)
     return AutoConfig.from_pretrained(adapter_dir)
 
 
 def load_tokenizer_and_model(
-    adapter_dir: str | Path, dtype: torch.dtype = torch.float32
+    adapter_dir: str | Path, dtype: torch.dtype = torch.float32, device: torch.device | None = None
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """Load an adapter folder and merge it into its base model, ready to classify (eval mode).
 
@@ -114,15 +158,18 @@ def load_tokenizer_and_model(
     Args:
         adapter_dir: a folder that the training script saved.
         dtype: number format of the returned weights; merging is done in float32.
+        device: where the model goes; by default the one that `choose_device` chooses.
 
     Raises:
         FileNotFoundError: the folder does not exist, or it holds neither an adapter nor a model.
         ArtifactError: the base model cannot be obtained.
-        ValueError, OSError: the folder's files are damaged, or its model has no classification head.
+        ValueError, OSError: the folder's files are damaged, its model has no classification head, or the environment
+            variable DEVICE names a device that is not there.
     """
-    adapter_dir = weights_dir = Path(adapter_dir)
-    config = load_config(adapter_dir)
-    if is_adapter := (adapter_dir / CONFIG_NAME).is_file():
+    adapter_dir, device = Path(adapter_dir), device or choose_device()
+    is_adapter, config = holds_adapter(adapter_dir), load_config(adapter_dir)
+    weights_dir = adapter_dir
+    if is_adapter:
         base_name = PeftConfig.from_pretrained(adapter_dir).base_model_name_or_path
         weights_dir = resolve_base_model(base_name, trained_on=getattr(config, "base_model_source", None)).path
     tokenizer = AutoTokenizer.from_pretrained(adapter_dir)
@@ -134,8 +181,10 @@ def load_tokenizer_and_model(
             raise ValueError(f"{adapter_dir} is no classifier, but a base to train one on (--model_name_or_path)")
         if is_adapter:
             model = PeftModel.from_pretrained(model, adapter_dir).merge_and_unload()
+    # Each message is read once, so keys and values are not kept for a next token.
+    model.config.use_cache = False
     model.tfidf = load_tfidf(adapter_dir) if getattr(config, "language_model_weight", None) else None
-    return tokenizer, model.to(dtype).eval().requires_grad_(False)
+    return tokenizer, model.to(device, dtype).eval().requires_grad_(False)
 
 
 def decision_threshold(config: PreTrainedConfig) -> float:
@@ -189,7 +238,8 @@ def _classify(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: P
     threshold = decision_threshold(model.config)
     encoded = encode(texts, tokenizer, tokenizer.model_max_length)
     packed = isinstance(model, PreTrainedModel) and model.config.model_type in _PACKABLE
-    batch_tokens = getattr(model, "batch_tokens", _BATCH_TOKENS)
+    usual = _BATCH_TOKENS if model.device.type == "cpu" else _ACCELERATOR_BATCH_TOKENS
+    batch_tokens = getattr(model, "batch_tokens", usual)
     of_tfidf = model.tfidf.log_odds(texts) if model.tfidf else None
     answers: list[Classification | None] = [None] * len(texts)
     for indices in _batches([len(ids) for ids in encoded["input_ids"]], batch_tokens):
@@ -234,9 +284,9 @@ def _packed_logits(input_ids: Sequence[Sequence[int]], model: PreTrainedModel) -
     Positions start at 0 again with each message. This tells transformers where a message begins, so that messages
     do not attend to each other.
     """
-    ids = torch.tensor([[token for message in input_ids for token in message]], device=model.device)
-    positions = torch.tensor([[position for message in input_ids for position in range(len(message))]])
-    last = torch.tensor([len(message) for message in input_ids]).cumsum(0) - 1
+    ids = torch.tensor([[token for message in input_ids for token in message]]).to(model.device)
+    positions = torch.tensor([[position for message in input_ids for position in range(len(message))]]).to(model.device)
+    last = torch.tensor([len(message) for message in input_ids]).cumsum(0).to(model.device) - 1
     decoder = getattr(model, _PACKABLE[model.config.model_type])
-    hidden = decoder(input_ids=ids, position_ids=positions.to(model.device), use_cache=False).last_hidden_state
-    return model.score(hidden[0, last.to(model.device)])
+    hidden = decoder(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
+    return model.score(hidden[0, last])

@@ -23,7 +23,7 @@ class Int8Model:
     model runs.
 
     Args:
-        model: a classifier in float32; it must not be used afterwards.
+        model: a classifier in float32 on the CPU; it must not be used afterwards.
     """
 
     # More than `inference._BATCH_TOKENS`, because here the cores are idle for longer between batches.
@@ -33,7 +33,6 @@ class Int8Model:
     def __init__(self, model: PreTrainedModel):
         self.config = model.config
         self.tfidf = model.tfidf
-        model.config.use_cache = False
         example = torch.ones(2, 3, dtype=torch.long)
         with quiet_loading(), warnings.catch_warnings():
             # OpenVINO uses PyTorch's tracing, which is deprecated. Tracing also warns that other inputs could take
@@ -42,7 +41,7 @@ class Int8Model:
             warnings.filterwarnings("ignore", message=r"`torch\.jit\.trace", category=DeprecationWarning)
             converted = openvino.convert_model(model, example_input={"input_ids": example, "attention_mask": example})
         nncf.set_log_level(logging.ERROR)
-        precision = "bf16" if fast_dtype() is torch.bfloat16 else "f32"
+        precision = "bf16" if fast_dtype(self.device) is torch.bfloat16 else "f32"
         options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
         self.compiled = openvino.compile_model(nncf.compress_weights(converted), "CPU", options)
 

@@ -5,16 +5,18 @@ result must be on storage that all machines share.
 """
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import ray
+import torch
 from ray.data import ActorPoolStrategy
 
 from text_classifier.files import atomic_path
-from text_classifier.inference import fast_dtype, load_tokenizer_and_model
+from text_classifier.inference import choose_device, fast_dtype, load_tokenizer_and_model
 from text_classifier.scoring import ROWS_PER_CHUNK, Task, as_csv, score_table
 from text_classifier.tables import Table
 
@@ -26,11 +28,16 @@ PACKAGE = Path(__file__).parent
 
 
 class Scorer:
-    """A Ray worker. It loads the adapter once and then classifies parts of the file."""
+    """A Ray worker. It loads the adapter once and then classifies parts of the file.
 
-    def __init__(self, adapter_dir: str, task: Task):
+    Args:
+        has_gpu: whether Ray gave this worker a GPU of its own. A worker without one may see those of the others.
+    """
+
+    def __init__(self, adapter_dir: str, task: Task, has_gpu: bool):
         self.task = task
-        self.tokenizer, self.model = load_tokenizer_and_model(adapter_dir, fast_dtype())
+        device = choose_device() if has_gpu else torch.device("cpu")
+        self.tokenizer, self.model = load_tokenizer_and_model(adapter_dir, fast_dtype(device), device)
 
     def __call__(self, part: dict[str, str]) -> dict[str, int]:
         """Write the answers of a part beside it, and return how many there are."""
@@ -66,13 +73,15 @@ def score_file_with_ray(table: Table, task: Task, target: Path, adapter_dir: Pat
     Args:
         table, task: see `Task.open`.
         target: the .csv to write; it appears when all rows are done, and has them in the order of the source.
-        workers: number of processes; each one holds a model and uses one CPU core.
+        workers: number of processes; each one holds a model and uses one CPU core, and a GPU if the cluster has enough
+            for all of them and the environment variable DEVICE is not `cpu`.
 
     Raises:
-        TableError: the source cannot be read.
+        ValueError: the source cannot be read, or DEVICE names one of several devices.
     """
     # Load the adapter here once, so that an error in it is reported before any worker starts.
-    load_tokenizer_and_model(adapter_dir)
+    load_tokenizer_and_model(adapter_dir, device=torch.device("cpu"))
+    has_gpus = _has_gpus(workers)
     folder = target.with_name(f".{target.name}.parts").absolute()
     shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -83,9 +92,10 @@ def score_file_with_ray(table: Table, task: Task, target: Path, adapter_dir: Pat
         parts = [str(part) for part in sorted(folder.glob("*.parquet"))]
         ray.data.from_items(parts, override_num_blocks=len(parts)).map(
             Scorer,
-            fn_constructor_args=(str(adapter_dir.resolve()), task),
+            fn_constructor_args=(str(adapter_dir.resolve()), task, has_gpus),
             compute=ActorPoolStrategy(size=workers),
             num_cpus=1,
+            num_gpus=int(has_gpus),
         ).materialize()
         with atomic_path(target) as scratch, scratch.open("wb") as output:
             for part in parts:
@@ -93,3 +103,17 @@ def score_file_with_ray(table: Table, task: Task, target: Path, adapter_dir: Pat
         return table.rows
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _has_gpus(workers: int) -> bool:
+    """Return whether each of so many workers gets a GPU: the cluster has enough, and DEVICE does not forbid it.
+
+    Raises:
+        ValueError: DEVICE names one of several devices, but Ray decides which one a worker gets.
+    """
+    device = os.environ.get("DEVICE", "")
+    if ":" in device:
+        raise ValueError(
+            f"DEVICE={device} does not go with --workers: Ray gives out the GPUs. DEVICE=cpu forbids them."
+        )
+    return device != "cpu" and ray.cluster_resources().get("GPU", 0) >= workers

@@ -32,6 +32,7 @@ def model_card(report: dict) -> str:
     """Return the text of an adapter folder's README.md, made from the report of the run that saved the folder."""
     sections = {
         "Intended use": _intended_use(report),
+        "Use": _use(report),
         "Figures": f"{report['table']}\n\n{_explain_figures(report)}",
         "Training data": _training_data(report["data"]),
         "Training": _training(report),
@@ -102,6 +103,36 @@ def _intended_use(report: dict) -> str:
     return (
         f"Labelling {kind} as {positive} or {negative}, with a person able to correct it. Not for deciding anything "
         f"about a person{guard}."
+    )
+
+
+# How other programs load what a run saved. From the folder's config, the base model gets the number of layers that the
+# adapter was trained with, the names of the labels, and the pad token.
+ADAPTER_USE = """```python
+from peft import PeftModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+folder = "lora_model"  # the folder of this card, or its name on the Hub
+tokenizer, config = AutoTokenizer.from_pretrained(folder), AutoConfig.from_pretrained(folder)
+base = AutoModelForSequenceClassification.from_pretrained("{base}", config=config)
+model = PeftModel.from_pretrained(base, folder)
+```"""
+MODEL_USE = """```python
+from transformers import pipeline
+
+folder = "model"  # the folder of this card, or its name on the Hub
+classify = pipeline("text-classification", model=folder, truncation=True)
+```"""
+
+
+def _use(report: dict) -> str:
+    code = ADAPTER_USE.format(base=report["base_model"]["name"]) if _is_lora(report) else MODEL_USE
+    program = "Plain PEFT loads" if _is_lora(report) else "transformers alone loads"
+    if not _has_partner(report):
+        return f"{program} it as follows.\n\n{code}"
+    return (
+        "`load_tokenizer_and_model` and `classify` of the package `text_classifier` give the answers of both models. "
+        f"{program} the language model alone:\n\n{code}"
     )
 
 
@@ -194,8 +225,8 @@ def _limits(report: dict) -> list[str]:
         )
     if _is_lora(report) and layers:
         limits.append(
-            f"It uses only the first {layers} layers of its base. Plain PEFT has to be told so "
-            f"(`from_pretrained(..., num_hidden_layers={layers})`), or it answers with all of them."
+            f"It uses only the first {layers} layers of its base. Loaded in another way than above, it may answer with "
+            "all of them, wrongly and without a warning."
         )
     if _has_partner(report):
         limits.append(

@@ -2,10 +2,11 @@
 
 import logging
 
-from huggingface_hub import HfApi
 from transformers import GPT2Config, GPT2ForSequenceClassification, Trainer, TrainingArguments
+from transformers.integrations import is_tensorboard_available
 
 from text_classifier.errors import ConfigurationError
+from text_classifier.hub import check_login
 from text_classifier.training.config import DataArguments, FineTuningArguments, ModelArguments
 
 # What checkpoints can be compared by; see `gpt_classification_model.compute_metrics`.
@@ -82,6 +83,8 @@ def check_training_arguments(args: TrainingArguments) -> None:
         raise ConfigurationError(f"--num_train_epochs {args.num_train_epochs:g}: it must be above 0.")
     if args.push_to_hub:
         check_login()
+    if "tensorboard" in args.report_to and not is_tensorboard_available():
+        raise ConfigurationError("--report_to tensorboard needs it: pip install -r requirements/tensorboard.txt")
     try:
         tiny = GPT2Config(vocab_size=2, n_positions=2, n_embd=2, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0)
         trainer = Trainer(GPT2ForSequenceClassification(tiny), args, train_dataset=[0], eval_dataset=[0])
@@ -91,19 +94,3 @@ def check_training_arguments(args: TrainingArguments) -> None:
         reason = " ".join(str(error).split()) or type(error).__name__
         logging.getLogger(__name__).debug("An option cannot work", exc_info=True)
         raise ConfigurationError(f"These options cannot work here: {reason}") from error
-
-
-def check_login() -> None:
-    """Check that the Hub can be reached and knows who is asking.
-
-    Raises:
-        ConfigurationError: it cannot be reached, or nobody is logged in.
-    """
-    try:
-        HfApi().whoami()
-    # Without a connection, huggingface_hub passes on what its HTTP client raises.
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigurationError(
-            f"--push_to_hub needs a connection to the Hub and a login (hf auth login): {reason}"
-        ) from error

@@ -214,13 +214,10 @@ def machine_defaults() -> dict:
 
     Training uses mixed precision if the GPU has instructions for bfloat16. Without a GPU, the same holds for the CPU.
     """
-    accelerator = torch.accelerator.is_available()
-    if accelerator:
-        bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        bf16 = fast_dtype() is torch.bfloat16
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    bf16 = fast_dtype(accelerator or torch.device("cpu")) is torch.bfloat16
     # On a machine without an accelerator, several processes form a group only if `use_cpu` is set.
-    return {"use_cpu": not accelerator, "dataloader_pin_memory": accelerator, "bf16": bf16}
+    return {"use_cpu": accelerator is None, "dataloader_pin_memory": accelerator is not None, "bf16": bf16}
 
 
 def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Path, purpose: str) -> tuple:

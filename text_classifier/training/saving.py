@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import replicate_layers
 from peft.utils import CONFIG_NAME
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from text_classifier.errors import ConfigurationError
 from text_classifier.files import atomic_path, exchange_folder
@@ -97,9 +99,14 @@ def save_adapter(
         tfidf: TF-IDF model that answers together with the model.
         settings: values for config.json, where the loader finds them.
     """
+    if hasattr(model.config, "exported_from"):
+        # The base was an export, but what was trained on it is none.
+        del model.config.exported_from
     model.config.base_model_source = {"name": base.name, "source": base.source, "sha256": base.sha256}
     for name, value in settings.items():
         setattr(model.config, name, value)
+    # A message that spells out a special token is ordinary text for other programs too, as in `inference.encode`.
+    tokenizer.init_kwargs["split_special_tokens"] = True
     options = {}
     if isinstance(model, PeftModel):
         # Save the Hub's name and not this machine's cache path, so that plain PEFT loads the adapter anywhere.
@@ -107,8 +114,34 @@ def save_adapter(
         adapter_config.base_model_name_or_path = base.name
         # PEFT keeps a set, whose order changes; sorted, equal runs save equal files.
         adapter_config.target_modules = sorted(adapter_config.target_modules)
+        adapter_config.layer_replication = kept_layers(base.path, model.config.num_hidden_layers)
         options["save_embedding_layers"] = False
     save_folder(model, tokenizer, card, adapter_dir, tfidf, **options)
+
+
+def kept_layers(base_dir: Path, layers: int) -> list[tuple[int, int]] | None:
+    """Return the `layer_replication` with which PEFT takes only the first layers of a base model.
+
+    PEFT loads the base with the base's own config, so all its layers would answer otherwise, without a warning.
+
+    Args:
+        base_dir: folder of the base model.
+        layers: number of layers that the adapter was trained with.
+
+    Returns:
+        None if these are all layers, or if PEFT cannot choose layers of this architecture.
+    """
+    config = AutoConfig.from_pretrained(base_dir)
+    if layers == config.num_hidden_layers:
+        return None
+    # PEFT knows what it can do; a model without values is enough to ask.
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(config)
+    try:
+        replicate_layers(model, [(0, layers)])
+    except ValueError:
+        return None
+    return [(0, layers)]
 
 
 def save_predictions(

@@ -1,0 +1,130 @@
+"""What the documents show for other programs runs as pasted, and gives the language model's answers."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import REPOSITORY
+from pasted import put_into_hub_cache, python_blocks, run_pasted
+from transformers import BertConfig, DistilBertConfig, GPT2Config, LlamaConfig
+
+from text_classifier.export import main
+from text_classifier.inference import load_tokenizer_and_model
+from text_classifier.sources.weights import resolve_base_model
+from text_classifier.training.saving import kept_layers
+
+BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+# Letter tricks, a special token spelled out, more tokens than the language model reads.
+TEXTS = ["You won a prize! Call 09061701461", "See you at seven?", "Fr33 pr1ze <|im_end|>", "free " * 300]
+
+# Added to pasted code that makes `tokenizer` and a model: print its logits, its labels and its pad token.
+PRINT_LOGITS = f"""
+import json, torch
+batch = tokenizer({TEXTS!r}, padding=True, truncation=True, return_tensors="pt")
+with torch.inference_mode():
+    logits = MODEL(**batch).logits.tolist()
+print(json.dumps([logits, list(MODEL.config.id2label.values()), MODEL.config.pad_token_id]))
+"""
+
+pytestmark = pytest.mark.registry
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory, shipped_adapter):
+    """A folder with `lora_model` and its export, and a home whose Hub cache has the adapter's own base weights."""
+    folder = tmp_path_factory.mktemp("workplace")
+    (folder / "lora_model").symlink_to(shipped_adapter)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["lora_model", "merged", "--onnx"]) == 0
+    record = json.loads((shipped_adapter / "config.json").read_text())["base_model_source"]
+    put_into_hub_cache(folder / "home", BASE, resolve_base_model(BASE, trained_on=record).path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(shipped_adapter) -> torch.Tensor:
+    """The language model's logits for `TEXTS`."""
+    tokenizer, model = load_tokenizer_and_model(shipped_adapter)
+    batch = tokenizer(TEXTS, padding=True, truncation=True, split_special_tokens=True, return_tensors="pt")
+    with torch.inference_mode():
+        return model(**batch).logits
+
+
+def run_offline(code: str, folder: Path) -> str:
+    return run_pasted(code, folder, HF_HOME=str(folder / "home"), HF_HUB_OFFLINE="1")
+
+
+def check_logits(code: str, name: str, folder: Path, expected: torch.Tensor) -> None:
+    *_, printed = run_offline(code + PRINT_LOGITS.replace("MODEL", name), folder).splitlines()
+    logits, labels, pad_token_id = json.loads(printed)
+    torch.testing.assert_close(torch.tensor(logits), expected, atol=1e-4, rtol=1e-4)
+    assert labels == ["ham", "spam"] and pad_token_id == 2
+
+
+@pytest.mark.parametrize("document", ["README.md", "README.zh-CN.md"])
+def test_the_readme_shows_pipeline_and_adapter(document, workplace, expected):
+    (code,) = [block for block in python_blocks(REPOSITORY / document) if "pipeline" in block]
+    printed = run_offline(code, workplace)
+    assert "'label': 'spam'" in printed and "'label': 'ham'" in printed
+    needed = 'from transformers import AutoTokenizer\ntokenizer = AutoTokenizer.from_pretrained("lora_model")\n'
+    check_logits(code + needed, "adapter", workplace, expected)
+
+
+def test_the_model_card_shows_the_adapter(workplace, expected):
+    (code,) = python_blocks(workplace / "lora_model/README.md")
+    check_logits(code, "model", workplace, expected)
+
+
+def test_scoring_md_shows_every_way(workplace, expected):
+    blocks = python_blocks(REPOSITORY / "docs/scoring.md")
+    for block in blocks:
+        if "Peft" in block:
+            check_logits(block, "model", workplace, expected)
+        elif "onnxruntime" in block:
+            assert run_offline(block, workplace) == "[1 0]\n"
+        elif "pipeline" in block:
+            assert run_offline(block, workplace).count("'label'") == 2
+    assert len(blocks) == 4
+
+
+def test_an_adapter_without_its_config_has_its_layers_all_the_same(workplace, expected):
+    """PEFT reads them from adapter_config.json: no argument is needed, and nothing answers silently with 30 layers."""
+    code = (
+        "from peft import AutoPeftModelForSequenceClassification\nfrom transformers import AutoTokenizer\n"
+        'tokenizer = AutoTokenizer.from_pretrained("lora_model")\n'
+        'model = AutoPeftModelForSequenceClassification.from_pretrained("lora_model")\n'
+        "print(len(model.base_model.model.model.layers))\n"
+    )
+    *_, layers = run_offline(code, workplace).splitlines()
+    assert layers == "12"
+
+
+def test_an_adapter_of_an_earlier_time_is_loaded_as_ever(shipped_adapter, expected, tmp_path):
+    shutil.copytree(shipped_adapter, tmp_path / "adapter")
+    path = tmp_path / "adapter/adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"layer_replication": None}))
+    tokenizer, model = load_tokenizer_and_model(tmp_path / "adapter")
+    batch = tokenizer(TEXTS, padding=True, truncation=True, split_special_tokens=True, return_tensors="pt")
+    with torch.inference_mode():
+        assert torch.equal(model(**batch).logits, expected)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (LlamaConfig(num_hidden_layers=3), [(0, 2)]),
+        (BertConfig(num_hidden_layers=3), [(0, 2)]),
+        # PEFT cannot choose layers of these, and says so in an error; the model card's code is right for them.
+        (GPT2Config(n_layer=3), None),
+        (DistilBertConfig(n_layers=3), None),
+        (LlamaConfig(num_hidden_layers=2), None),
+    ],
+    ids=lambda value: f"{value.model_type}-{value.num_hidden_layers}" if hasattr(value, "model_type") else "",
+)
+def test_layers_that_an_adapter_uses_are_saved_where_peft_can_choose_them(tmp_path, config, expected):
+    config.save_pretrained(tmp_path)
+    assert kept_layers(tmp_path, 2) == expected

@@ -1,0 +1,160 @@
+"""The model goes to the accelerator where there is one, and everything it reads follows it there."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import REPOSITORY
+from device_stand_in import DEVICE, StandInMode, TensorThere
+from transformers import PreTrainedModel
+
+from chat.batching import BatchingClassifier, usual_batch_size
+from chat.explanation import word_contributions
+from text_classifier import inference, ray_scoring
+from text_classifier.__main__ import main
+from text_classifier.inference import choose_device, classify, classify_parts, fast_dtype, load_tokenizer_and_model
+
+TEXTS = [f"message {number}, call {number} " + "very " * (number % 9) + "long" for number in range(40)]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def accelerator(monkeypatch) -> Iterator[torch.device]:
+    """A machine with one accelerator, the stand-in, which multiplies in bfloat16; DEVICE is not set."""
+    monkeypatch.delenv("DEVICE", raising=False)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: DEVICE)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
+    module = SimpleNamespace(is_bf16_supported=lambda including_emulation: True)
+    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
+    # It indexes with a list of numbers, which PyTorch puts on the device without asking the stand-in.
+    monkeypatch.setattr(PreTrainedModel, "warn_if_padding_and_no_attention_mask", lambda *_: None)
+    with StandInMode():
+        yield DEVICE
+
+
+def probabilities(answers) -> list[float]:
+    return [answer.positive_probability for answer in answers]
+
+
+def test_the_stand_in_refuses_tensors_of_two_devices(accelerator):
+    there = torch.ones(2).to(accelerator)
+    assert isinstance(there, TensorThere) and (there + 1).cpu().tolist() == [2, 2]
+    with pytest.raises(RuntimeError, match="two devices"):
+        there + torch.ones(2)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_inputs_follow_the_model(accelerator, tiny_review_adapter, monkeypatch, packed):
+    if not packed:
+        monkeypatch.setattr(inference, "_PACKABLE", {})
+    tokenizer, model = load_tokenizer_and_model(tiny_review_adapter)
+    assert {tensor.device for tensor in (*model.parameters(), *model.buffers())} == {accelerator}
+    on_cpu = load_tokenizer_and_model(tiny_review_adapter, device=CPU)
+    assert on_cpu[1].device == CPU
+    assert probabilities(classify(TEXTS, tokenizer, model)) == pytest.approx(
+        probabilities(classify(TEXTS, *on_cpu)), abs=1e-5
+    )
+
+
+def test_explanations_follow_it_too(accelerator, tiny_review_adapter):
+    loaded = load_tokenizer_and_model(tiny_review_adapter)
+    on_cpu = load_tokenizer_and_model(tiny_review_adapter, device=CPU)
+    text = "WIN a FREE prize now, call 12345"
+    words, expected = (
+        word_contributions(text, lambda texts, loaded=one: classify_parts(texts, *loaded)) for one in (loaded, on_cpu)
+    )
+    assert dict(words) == pytest.approx(dict(expected), abs=1e-3)
+
+
+def test_batches_are_larger_on_an_accelerator(accelerator, tiny_review_adapter, monkeypatch):
+    sizes = []
+    packed_logits = inference._packed_logits
+
+    def recorded(input_ids, model):
+        sizes.append(sum(map(len, input_ids)))
+        return packed_logits(input_ids, model)
+
+    monkeypatch.setattr(inference, "_packed_logits", recorded)
+    for device in (CPU, accelerator):
+        sizes.clear()
+        classify(TEXTS * 4, *load_tokenizer_and_model(tiny_review_adapter, device=device))
+        assert max(sizes) <= 256 if device == CPU else 1000 < max(sizes) <= 4096
+    assert usual_batch_size(CPU) == 16 and usual_batch_size(accelerator) == 256
+    # Explanations of an accelerator take larger steps, too.
+    steps = []
+    monkeypatch.setattr("chat.batching.classify_parts", lambda texts, *_: steps.append(len(texts)) or [])
+    for device in (CPU, accelerator):
+        BatchingClassifier(None, None, usual_batch_size(device))._classify_when_idle(["text"] * 16)
+    assert steps == [4, 4, 4, 4, 16]
+
+
+def test_device_forbids_the_accelerator_or_names_one(accelerator, monkeypatch):
+    for name, expected in (("", "meta"), ("cpu", "cpu"), ("meta", "meta"), ("meta:0", "meta:0")):
+        monkeypatch.setenv("DEVICE", name)
+        assert choose_device() == torch.device(expected)
+    for name in ("meta:1", "gpu", "CPU 0"):
+        monkeypatch.setenv("DEVICE", name)
+        with pytest.raises(ValueError, match=f"DEVICE={name}: this machine has cpu, meta, meta:0"):
+            choose_device()
+
+
+def test_a_device_that_is_not_there_is_told_in_one_line(tiny_review_adapter, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("DEVICE", "cuda:7")
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: None)
+    (tmp_path / "messages.csv").write_text("Text\nhello\n")
+    command = [str(tmp_path / "messages.csv"), "--output", str(tmp_path / "scored.csv")]
+    assert main([*command, "--adapter_dir", str(tiny_review_adapter)]) == 1
+    assert capsys.readouterr().err == "Error: DEVICE=cuda:7: this machine has cpu.\n"
+
+
+def test_the_chat_tells_it_too(tiny_review_adapter, monkeypatch, tmp_path):
+    monkeypatch.setenv("DEVICE", "cuda:7")
+    monkeypatch.setenv("ADAPTER_DIR", str(tiny_review_adapter))
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    command = [sys.executable, "-c", "import chainlit_gpt_classification"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    *_, error = result.stderr.splitlines()
+    assert result.returncode == 1 and "无法加载模型" in error and "DEVICE=cuda:7: this machine has" in error
+
+
+def test_bfloat16_where_the_device_has_it(monkeypatch):
+    asked = []
+
+    def device_module(device: torch.device):
+        if device.type == "mps":
+            return SimpleNamespace()
+        return SimpleNamespace(
+            is_bf16_supported=lambda including_emulation: asked.append(including_emulation) or device.type == "cuda"
+        )
+
+    monkeypatch.setattr(torch, "get_device_module", device_module)
+    formats = {name: fast_dtype(torch.device(name)) for name in ("cuda", "xpu", "mps")}
+    assert formats == {"cuda": torch.bfloat16, "xpu": torch.float32, "mps": torch.float32}
+    assert asked == [False, False], "emulated bfloat16 is slower than float32"
+    for instructions, expected in (({}, torch.float32), ({"amx_bf16": True}, torch.bfloat16)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda instructions=instructions: instructions)
+        assert fast_dtype(CPU) is expected
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "device", "expected"),
+    [(0, 1, "", False), (2, 2, "", True), (2, 3, "", False), (2, 2, "cpu", False), (2, 2, "cuda", True)],
+)
+def test_ray_workers_get_a_gpu_each_or_none(monkeypatch, gpus, workers, device, expected):
+    monkeypatch.setenv("DEVICE", device)
+    monkeypatch.setattr(ray_scoring.ray, "cluster_resources", lambda: {"GPU": gpus} if gpus else {})
+    assert ray_scoring._has_gpus(workers) is expected
+
+
+def test_a_ray_worker_uses_its_gpu(accelerator, tiny_review_adapter):
+    assert ray_scoring.Scorer(str(tiny_review_adapter), "Text", has_gpu=True).model.device == DEVICE
+    assert ray_scoring.Scorer(str(tiny_review_adapter), "Text", has_gpu=False).model.device == CPU
+
+
+def test_ray_gives_out_devices_itself(monkeypatch):
+    monkeypatch.setenv("DEVICE", "cuda:1")
+    with pytest.raises(ValueError, match="DEVICE=cuda:1 does not go with --workers"):
+        ray_scoring._has_gpus(2)

@@ -1,0 +1,323 @@
+"""An export is an ordinary model: other programs load it and give the answers of the language model."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import REPOSITORY, files_in, give_partner, make_messages
+from hub_stand_in import hub_handler
+from huggingface_hub import ModelCard
+from pasted import python_blocks, run_pasted
+from training_runs import arguments, run_here
+from transformers import AutoModelForSequenceClassification, pipeline
+
+from text_classifier import export, onnx_export
+from text_classifier.export import main
+from text_classifier.inference import classify_parts, load_tokenizer_and_model
+from text_classifier.tfidf import fit_tfidf
+
+# Longer than the language model reads, letter tricks, the pad token spelled out, white space, other scripts.
+HARD = [
+    "free " * 300,
+    "Call me. " * 200,
+    "Fr33 pr1ze, c l a i m nοw",
+    "you won <|im_end|>",
+    "<|im_end|>",
+    " ",
+    "🎁",
+    "你好",
+]
+PRESENT_DAY = REPOSITORY / "dataset/present_day_messages.tsv"
+
+
+def probabilities_of_language_model(folder: Path, texts: list[str]) -> list[float]:
+    tokenizer, model = load_tokenizer_and_model(folder)
+    model.tfidf = None
+    return [answer.positive_probability for answer in classify_parts(texts, tokenizer, model)]
+
+
+def probabilities_in(answers: list[dict], positive: str) -> list[float]:
+    return [answer["score"] if answer["label"] == positive else 1 - answer["score"] for answer in answers]
+
+
+def export_here(folder: Path, *arguments: str | Path) -> int:
+    """Run the command in `folder`; return the exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory, shipped_adapter) -> Path:
+    """The export of the shipped adapter."""
+    folder = tmp_path_factory.mktemp("export")
+    (folder / "lora_model").symlink_to(shipped_adapter)
+    assert export_here(folder, "lora_model", "merged") == 0
+    return folder / "merged"
+
+
+@pytest.mark.registry
+def test_the_pipeline_gives_the_language_models_answers_alone_and_in_batches(merged, shipped_adapter):
+    texts = HARD + pd.read_csv(PRESENT_DAY, sep="\t", quoting=3)["Text"].sample(192, random_state=1).tolist()
+    pipe = pipeline("text-classification", model=str(merged), truncation=True)
+    alone = [pipe(text)[0] for text in texts]
+    assert {answer["label"] for answer in alone} == {"ham", "spam"}
+    together = probabilities_in(pipe(texts, batch_size=8), "spam")
+    assert together == pytest.approx(probabilities_in(alone, "spam"), abs=1e-4)
+    assert together == pytest.approx(probabilities_of_language_model(shipped_adapter, texts), abs=1e-4)
+
+
+@pytest.mark.registry
+def test_the_folder_is_a_plain_model_without_the_layers_that_are_not_used(merged, shipped_adapter):
+    assert files_in(merged) == [
+        "README.md",
+        "adapter_card.md",
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    assert merged.parent.stat().st_mode & 0o777 == 0o700 and (merged / "model.safetensors").stat().st_mode & 0o044
+    model = AutoModelForSequenceClassification.from_pretrained(merged)
+    assert len(model.model.layers) == 12 and model.config.pad_token_id == 2
+    # The package loads it as well, and answers with the language model alone.
+    texts = ["You won a prize! Call 09061701461 now to claim", "See you at seven?"]
+    tokenizer, model = load_tokenizer_and_model(merged)
+    assert model.tfidf is None and (tokenizer.padding_side, tokenizer.model_max_length) == ("right", 120)
+    answers = [answer.positive_probability for answer in classify_parts(texts, tokenizer, model)]
+    assert answers == pytest.approx(probabilities_of_language_model(shipped_adapter, texts), abs=1e-6)
+
+
+@pytest.mark.registry
+def test_its_card_tells_what_it_is_and_its_code_runs_as_pasted(merged):
+    card = ModelCard.load(merged / "README.md")
+    assert (card.data.base_model, card.data.license) == ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")
+    assert (card.data.library_name, card.data.pipeline_tag) == ("transformers", "text-classification")
+    assert card.data.eval_results is None, "the adapter's figures are those of both models"
+    for expected in ("the language model alone, without TF-IDF", "above 0.5", "SHA-256", "[adapter_card.md]"):
+        assert expected in card.content
+    assert "| after + TF-IDF " in (merged / "adapter_card.md").read_text()
+    (code,) = python_blocks(merged / "README.md")
+    printed = run_pasted(code, merged.parent)
+    assert "'label': 'spam'" in printed and "'label': 'ham'" in printed
+
+
+def test_what_holds_for_both_models_is_left_out(tiny_review_adapter, tmp_path):
+    adapter = tmp_path / "adapter"
+    shutil.copytree(tiny_review_adapter, adapter)
+    texts = make_messages()["Text"].tolist()
+    give_partner(adapter, fit_tfidf(texts, [number % 2 for number in range(len(texts))]), 0.5)
+    config = json.loads((adapter / "config.json").read_text()) | {"decision_threshold": 0.8}
+    (adapter / "config.json").write_text(json.dumps(config))
+    (adapter / "README.md").unlink()
+    assert export_here(tmp_path, "adapter", "merged") == 0
+    config = json.loads((tmp_path / "merged/config.json").read_text())
+    assert "language_model_weight" not in config and "decision_threshold" not in config
+    card = (tmp_path / "merged/README.md").read_text()
+    assert "0.8, is one for both models together" in card and "has no model card" in card
+    assert not list((tmp_path / "merged").glob("*tfidf*"))
+    # Without a partner, the threshold is the language model's own.
+    config = json.loads((adapter / "config.json").read_text()) | {"language_model_weight": None}
+    (adapter / "config.json").write_text(json.dumps(config))
+    assert export_here(tmp_path, "adapter", "merged") == 0
+    assert json.loads((tmp_path / "merged/config.json").read_text())["decision_threshold"] == 0.8
+    card = (tmp_path / "merged/README.md").read_text()
+    assert "chosen in training is 0.8" in card and "TF-IDF" not in card
+
+
+def test_a_normalizer_of_gpt2_comes_along(trained, tmp_path):
+    """The default recipe normalises text, and GPT-2's own tokenizer class would lose that."""
+    assert export_here(tmp_path, trained / "lora_model", "merged") == 0
+    tricks = ["Fr33 pr1ze, c l a i m nοw", "WIN a FREE prize now, call 10023", "see you at 7 tonight"]
+    pipe = pipeline("text-classification", model=str(tmp_path / "merged"), truncation=True)
+    expected = probabilities_of_language_model(trained / "lora_model", tricks)
+    assert probabilities_in(pipe(tricks, batch_size=8), "spam") == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_whole_model_is_exported_and_runs_as_its_own_card_shows(tmp_path, tiny_gpt2, messages_csv):
+    flags = ["--tuning", "head", "--num_train_epochs", "1", "--adapter_dir", "model"]
+    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags)) == 0
+    (code,) = python_blocks(tmp_path / "model/README.md")
+    texts = ["Fr33 pr1ze, c l a i m nοw", "see you at 7 tonight"]
+    expected = probabilities_of_language_model(tmp_path / "model", texts)
+    shown = {}
+    with contextlib.chdir(tmp_path):
+        exec(code, shown)
+    assert probabilities_in(shown["classify"](texts), "spam") == pytest.approx(expected, abs=1e-5)
+    assert export_here(tmp_path, "model", "merged") == 0
+    assert probabilities_of_language_model(tmp_path / "merged", texts) == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_was_trained_on_an_export_is_no_export(tiny_review_adapter, tmp_path, messages_csv, capsys):
+    assert export_here(tmp_path, tiny_review_adapter, "merged") == 0
+    flags = ["--num_train_epochs", "1", "--adapter_dir", "new"]
+    assert run_here(tmp_path, arguments("./merged", messages_csv, *flags)) == 0
+    assert export_here(tmp_path, tiny_review_adapter, "new") == 1
+    assert "new exists and is no earlier export" in capsys.readouterr().err
+
+
+def test_an_earlier_export_is_replaced_and_nothing_else(tiny_review_adapter, tmp_path, capsys):
+    assert export_here(tmp_path, tiny_review_adapter, "new/merged") == 0, "missing folders are made"
+    (tmp_path / "new/merged/README.md").write_text("old")
+    assert export_here(tmp_path, tiny_review_adapter, "new/merged") == 0
+    assert (tmp_path / "new/merged/README.md").read_text() != "old"
+    (tmp_path / "empty").mkdir()
+    assert export_here(tmp_path, tiny_review_adapter, "empty") == 0
+    shutil.copytree(tiny_review_adapter, tmp_path / "adapter")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/cat.jpg").write_bytes(b"cat")
+    (tmp_path / "file").write_text("text")
+    capsys.readouterr()
+    for occupied in ("adapter", "photos", "file"):
+        before = files_in(tmp_path / occupied)
+        assert export_here(tmp_path, "adapter", occupied) == 1
+        assert f"Error: {occupied} exists and is no earlier export" in capsys.readouterr().err
+        assert files_in(tmp_path / occupied) == before
+
+
+def test_nothing_is_half_written(tiny_review_adapter, tmp_path, monkeypatch, capsys):
+    assert export_here(tmp_path, tiny_review_adapter, "merged") == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "merged").iterdir()}
+
+    def full_disk(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(export, "exchange_folder", full_disk)
+    assert export_here(tmp_path, tiny_review_adapter, "merged") == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "Error: No space left on device"
+    assert {path.name: path.read_bytes() for path in (tmp_path / "merged").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["merged"]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: None, "holds neither an adapter nor a model"),
+        (lambda folder: folder.mkdir(), "holds neither an adapter nor a model"),
+        (lambda folder: (folder.mkdir(), (folder / "adapter_config.json").write_text("{")), "adapter"),
+    ],
+)
+def test_a_folder_that_cannot_be_exported_is_told_in_one_line(tmp_path, capsys, make, message):
+    make(tmp_path / "adapter")
+    assert export_here(tmp_path, "adapter", "merged") == 1
+    *_, error = capsys.readouterr().err.splitlines()
+    assert error.startswith("Error: ") and message in error
+    assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name a folder to write, or --push_to_hub"),
+        (["--onnx", "--push_to_hub", "me/x"], "--onnx needs a folder to write"),
+        (["merged", "--private"], "--private needs --push_to_hub"),
+    ],
+)
+def test_options_that_do_not_go_together(arguments, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["lora_model", *arguments])
+    assert caught.value.code == 2 and message in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------- ONNX
+
+
+def test_onnx_runtime_gives_the_same_logits(tiny_review_adapter, tmp_path, recwarn):
+    assert export_here(tmp_path, tiny_review_adapter, "merged", "--onnx") == 0
+    tokenizer, model = load_tokenizer_and_model(tmp_path / "merged")
+    for batch_size in (1, 7):
+        difference = onnx_export.compare(model, tokenizer, tmp_path / "merged/onnx/model.onnx", batch_size)
+        assert difference < 1e-5
+    assert "onnx/model.onnx" in (tmp_path / "merged/README.md").read_text()
+    assert not [str(warning.message) for warning in recwarn if "onnx" in warning.filename]
+
+
+def test_an_onnx_file_that_answers_otherwise_is_not_kept(tiny_review_adapter, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(onnx_export, "compare", lambda *_: 0.5)
+    assert export_here(tmp_path, tiny_review_adapter, "merged", "--onnx") == 1
+    assert "logits differ by up to 0.5" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_package_is_named_before_any_work(tiny_review_adapter, tmp_path, monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "text_classifier.onnx_export", raising=False)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert export_here(tmp_path, tiny_review_adapter, "merged", "--onnx") == 1
+    assert capsys.readouterr().err == "Error: --onnx needs onnxruntime: pip install -r requirements/onnx.txt\n"
+    assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------------------- the Hub
+
+
+def send(folder: Path, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess:
+    """Run the command in a new process, because huggingface_hub reads its settings when it is imported."""
+    settings = {"HF_TOKEN": "hf_x", "HF_HOME": str(folder / "home"), "PYTHONPATH": str(REPOSITORY)}
+    # The stand-in does not speak the protocol of Xet, the Hub's own storage.
+    settings |= {"HF_HUB_DISABLE_XET": "1", **environment}
+    command = [sys.executable, "-m", "text_classifier.export", *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, env=os.environ | settings, capture_output=True, text=True)
+
+
+def test_an_export_is_sent_and_loaded_by_its_name(tiny_review_adapter, tmp_path, serve):
+    hub = hub_handler(repositories := {}, tmp_path / "hub")
+    address = serve(hub)
+    result = send(tmp_path, tiny_review_adapter, "merged", "--push_to_hub", "reviews", HF_ENDPOINT=address)
+    assert result.returncode == 0, result.stderr
+    assert f"Sent to {address}/me/reviews" in result.stdout and not hub.private
+    assert files_in(repositories["me/reviews"]) == files_in(tmp_path / "merged")
+    code = python_blocks(tmp_path / "merged/README.md")[0]
+    assert 'model="me/reviews"' in code
+    there = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home")}
+    assert run_pasted(code, tmp_path, **there).count("'label'") == 2
+
+
+def test_an_adapter_is_sent_as_it_is(tiny_review_adapter, tmp_path, serve):
+    hub = hub_handler(repositories := {}, tmp_path / "hub")
+    address = serve(hub)
+    arguments = [tiny_review_adapter, "--push_to_hub", "me/adapter", "--private"]
+    assert send(tmp_path, *arguments, HF_ENDPOINT=address).returncode == 0
+    assert files_in(repositories["me/adapter"]) == files_in(tiny_review_adapter) and hub.private == {"me/adapter"}
+    # What is public already does not become private.
+    hub.private.clear()
+    result = send(tmp_path, *arguments, HF_ENDPOINT=address)
+    assert result.returncode == 1 and "it is there already and is public" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "environment", "message"),
+    [
+        ("me/x", {"HF_TOKEN": ""}, "needs a connection to the Hub and a login"),
+        ("me/x", {"HF_ENDPOINT": "http://127.0.0.1:9"}, "needs a connection to the Hub and a login"),
+        ("me/x", {"HF_HUB_OFFLINE": "1"}, "needs a connection to the Hub and a login"),
+        ("a/b/c", {}, "--push_to_hub a/b/c: Repo id must be"),
+    ],
+)
+def test_what_cannot_be_sent_is_told_before_any_work(tiny_review_adapter, tmp_path, serve, name, environment, message):
+    environment = {"HF_ENDPOINT": serve(hub_handler({}))} | environment
+    result = send(tmp_path, tiny_review_adapter, "merged", "--push_to_hub", name, **environment)
+    (error,) = result.stderr.splitlines()
+    assert result.returncode == 1 and error.startswith("Error: ") and message in error
+    assert not (tmp_path / "merged").exists()
+
+
+def test_what_the_hub_refuses_is_told_and_the_export_stays(tiny_review_adapter, tmp_path, serve):
+    address = serve(hub_handler({}, tmp_path / "hub"))
+    result = send(tmp_path, tiny_review_adapter, "merged", "--push_to_hub", "other/x", HF_ENDPOINT=address)
+    *_, error = result.stderr.splitlines()
+    assert result.returncode == 1 and error.startswith("Error: merged was not sent to other/x: 403")
+    assert "don't have the rights" in error and (tmp_path / "merged/model.safetensors").is_file()
+
+
+def test_only_a_trained_folder_is_sent(tmp_path, serve):
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys/id").write_text("secret")
+    hub = hub_handler({}, tmp_path / "hub")
+    result = send(tmp_path, "keys", "--push_to_hub", "me/x", HF_ENDPOINT=serve(hub))
+    assert result.returncode == 1 and "neither an adapter nor a model" in result.stderr and not hub.requests

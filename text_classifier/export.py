@@ -1,0 +1,292 @@
+"""Write a trained classifier as an ordinary model, or send it to the Hugging Face Hub.
+
+python -m text_classifier.export lora_model merged                              # for transformers' pipeline
+python -m text_classifier.export lora_model merged --onnx                       # for ONNX Runtime, too
+python -m text_classifier.export lora_model merged --push_to_hub me/spam        # written, then sent
+python -m text_classifier.export lora_model --push_to_hub me/spam-adapter       # the folder itself, as it is
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import yaml
+from huggingface_hub import ModelCard, ModelCardData
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from text_classifier.errors import ArtifactError
+from text_classifier.files import exchange_folder, file_sha256
+from text_classifier.hub import full_name, send_folder
+from text_classifier.inference import decision_threshold, holds_adapter, load_tokenizer_and_model
+
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+# The model card of the folder that was exported, under the name that it has in the export.
+ADAPTER_CARD = "adapter_card.md"
+
+
+def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line.
+
+    Raises:
+        SystemExit: the options are wrong, or help was asked for; argparse prints the reason or the help.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m text_classifier.export",
+        description="Write a trained classifier as an ordinary model: merged, without TF-IDF, for transformers' "
+        "pipeline. Or send it, or the folder as it is, to the Hugging Face Hub.",
+    )
+    parser.add_argument("folder", type=Path, help="folder that training saved, such as lora_model")
+    parser.add_argument("target", type=Path, nargs="?", help="folder to write; without it --push_to_hub sends FOLDER")
+    parser.add_argument("--onnx", action="store_true", help="write onnx/model.onnx, too (requirements/onnx.txt)")
+    parser.add_argument("--push_to_hub", metavar="NAME", help="model repository to send to, such as me/spam")
+    parser.add_argument("--private", action="store_true", help="create the repository as a private one")
+    options = parser.parse_args(argv)
+    if options.target is None and options.push_to_hub is None:
+        parser.error("name a folder to write, or --push_to_hub")
+    if options.target is None and options.onnx:
+        parser.error("--onnx needs a folder to write")
+    if options.push_to_hub is None and options.private:
+        parser.error("--private needs --push_to_hub")
+    return options
+
+
+def check_target(target: Path) -> None:
+    """Check that a folder can be written: it is not there, is empty, or holds an earlier export.
+
+    Raises:
+        ValueError: it holds something else, which would be replaced.
+    """
+    free = not target.exists() or (target.is_dir() and (not any(target.iterdir()) or is_export(target)))
+    if not free:
+        raise ValueError(f"{target} exists and is no earlier export. Name another folder, or remove it first.")
+
+
+def is_export(folder: Path) -> bool:
+    """Return whether a folder was written by `export_model`."""
+    try:
+        return "exported_from" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+
+
+def export_model(folder: Path, target: Path, name: str, onnx: bool = False) -> None:
+    """Write the language model of a trained folder as an ordinary model, which replaces an earlier export as a whole.
+
+    Args:
+        folder: a folder that the training script saved.
+        target: the folder to write.
+        name: where people will load the model from, for the model card.
+        onnx: also write it for ONNX Runtime, and check that the answers are the same.
+
+    Raises:
+        FileNotFoundError, ArtifactError, ValueError, OSError: see `load_tokenizer_and_model`; or `target` holds
+            something else.
+        ModuleNotFoundError: a package of requirements/onnx.txt is missing.
+    """
+    check_target(target)
+    if onnx:
+        # Imported only when needed: it has its own requirements and is slow to import.
+        from text_classifier.onnx_export import export_onnx
+    _, model = load_tokenizer_and_model(folder, device=torch.device("cpu"))
+    # A message that spells out a special token is ordinary text, as in `inference.encode`.
+    tokenizer = AutoTokenizer.from_pretrained(folder, split_special_tokens=True)
+    card = model_card(folder, name, model, tokenizer, onnx)
+    leave_tfidf_out(model, folder)
+    target = target.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch_dir:
+        scratch = Path(scratch_dir) / target.name
+        model.save_pretrained(scratch)
+        # safetensors lets nobody else read its files.
+        for weights in scratch.glob("*.safetensors"):
+            shutil.copymode(scratch / "config.json", weights)
+        tokenizer.save_pretrained(scratch)
+        (scratch / "README.md").write_text(card, encoding="utf-8")
+        if (folder / "README.md").is_file():
+            text = (folder / "README.md").read_text(encoding="utf-8")
+            (scratch / ADAPTER_CARD).write_text(ModelCard(text, ignore_metadata_errors=True).text, encoding="utf-8")
+        if onnx:
+            (scratch / "onnx").mkdir()
+            export_onnx(model, tokenizer, scratch / "onnx" / "model.onnx")
+        exchange_folder(scratch, target)
+
+
+def leave_tfidf_out(model: PreTrainedModel, folder: Path) -> None:
+    """Remove from a model's config what is true of both models together, and note where the model comes from."""
+    config = model.config
+    if _has_partner(model):
+        for name in ("language_model_weight", "decision_threshold"):
+            if hasattr(config, name):
+                delattr(config, name)
+    config.exported_from = {
+        "folder": folder.resolve().name,
+        "sha256": file_sha256(*sorted(folder.glob("*.safetensors"))),
+    }
+
+
+# ---------------------------------------------------------------------------- the model card
+
+
+def model_card(folder: Path, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, onnx: bool) -> str:
+    """Return the text of an export's README.md.
+
+    Args:
+        folder: the trained folder; its own model card tells the licence.
+        name: where people will load the model from.
+        model: the model as it was loaded from `folder`.
+    """
+    known, base = _metadata(folder), _base(model)
+    sections = {
+        "Use": _use(name, tokenizer, onnx),
+        "Decision threshold": _threshold(model),
+        "Figures": _figures(folder, model),
+        "Base and licence": _base_and_licence(model, known),
+    }
+    body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
+    data = ModelCardData(
+        # The Hub refuses a base model that it does not have.
+        base_model=base["name"] if base.get("source", "local folder") != "local folder" else None,
+        library_name="transformers",
+        pipeline_tag="text-classification",
+        language=known.language,
+        license=known.license,
+        tags=["text-classification"],
+    )
+    return f"---\n{data.to_yaml()}\n---\n{_title(folder, model)}\n\n{body}\n"
+
+
+def _has_partner(model: PreTrainedModel) -> bool:
+    return getattr(model.config, "language_model_weight", None) is not None
+
+
+def _base(model: PreTrainedModel) -> dict:
+    return getattr(model.config, "base_model_source", None) or {"name": model.config.model_type}
+
+
+def _metadata(folder: Path) -> ModelCardData:
+    """Return the metadata of a folder's model card; they are empty if it has no card, or one of another form."""
+    try:
+        return ModelCard.load(folder / "README.md").data
+    except (OSError, ValueError, yaml.YAMLError):
+        return ModelCardData()
+
+
+def _title(folder: Path, model: PreTrainedModel) -> str:
+    negative, positive = (model.config.id2label[number] for number in range(2))
+    adapter = ", with its LoRA adapter merged into it" if holds_adapter(folder) else ""
+    lines = [
+        f"# {_base(model)['name']}, fine-tuned: {negative} or {positive}",
+        f"An ordinary transformers model that tells **{positive}** (1) from **{negative}** (0): "
+        f"`{_base(model)['name']}`{adapter}; {model.config.num_hidden_layers} layers.",
+    ]
+    if _has_partner(model):
+        lines.append(
+            "It is the language model alone, without TF-IDF. The folder that it was made from also has a TF-IDF model. "
+            "In `text_classifier` and the chat both answer together, so their probabilities differ from those of this "
+            "model, and some labels do."
+        )
+    return "\n\n".join(lines)
+
+
+def _use(name: str, tokenizer: PreTrainedTokenizerBase, onnx: bool) -> str:
+    lines = [
+        "```python",
+        "from transformers import pipeline",
+        "",
+        f'classify = pipeline("text-classification", model="{name}", truncation=True)',
+        'print(classify(["You won a prize! Call 09061701461 now to claim", "See you at seven?"], batch_size=8))',
+        "```",
+        "",
+        f"`truncation=True` cuts a message after {tokenizer.model_max_length} tokens, as training did. The pipeline "
+        "cannot read an empty message.",
+    ]
+    if onnx:
+        lines += [
+            "",
+            "`onnx/model.onnx` is the same model for ONNX Runtime: the inputs `input_ids` and `attention_mask`, padded "
+            "on the right, give the output `logits`.",
+        ]
+    return "\n".join(lines)
+
+
+def _threshold(model: PreTrainedModel) -> str:
+    positive, threshold = model.config.id2label[1], decision_threshold(model.config)
+    text = f"The pipeline gives the likelier label: {positive} where its probability is above 0.5."
+    if threshold == 0.5:
+        return text
+    if _has_partner(model):
+        return (
+            f"{text} The threshold of the folder that it was made from, {threshold:g}, is one for both models together."
+        )
+    return (
+        f"{text} The threshold that was chosen in training is {threshold:g} (`decision_threshold` in config.json). "
+        f"`text_classifier` applies it. With the pipeline, ask for both scores (`top_k=None`) and compare that of "
+        f"{positive} with it."
+    )
+
+
+def _figures(folder: Path, model: PreTrainedModel) -> str:
+    if not (folder / "README.md").is_file():
+        return "The folder that it was made from has no model card, so none are known."
+    others = " *after + TF-IDF* is both models together." if _has_partner(model) else ""
+    return (
+        f"[{ADAPTER_CARD}]({ADAPTER_CARD}) is the model card of the folder that it was made from, with the figures, "
+        "the training data and the limits. The rows *after* are this model, or *after, threshold 0.5* where there are "
+        f"any.{others}"
+    )
+
+
+def _base_and_licence(model: PreTrainedModel, known: ModelCardData) -> str:
+    base = _base(model)
+    weights = f"`{base['name']}`"
+    if "source" in base:
+        weights += f" from {base['source']}, SHA-256 `{base['sha256']}`"
+    licence = known.license or "see the base model"
+    return f"Base weights: {weights}. The model follows its base model's licence ({licence})."
+
+
+# ---------------------------------------------------------------------------- the command
+
+
+def run(options: argparse.Namespace) -> None:
+    """Write and send what the command line asks for; nothing is written if it cannot be sent."""
+    holds_adapter(options.folder)
+    name = options.push_to_hub and full_name(options.push_to_hub)
+    if options.target is not None:
+        export_model(options.folder, options.target, name or str(options.target), options.onnx)
+        print(f'{options.target} is a model for pipeline("text-classification", model="{options.target}")')
+    if name:
+        print(f"Sent to {send_folder(options.target or options.folder, name, options.private)}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says.
+
+    Returns:
+        The exit code: 0, 1 after an error, or 130 after an interruption.
+    """
+    options = parse_options(argv)
+    try:
+        run(options)
+    except ModuleNotFoundError as error:
+        if error.name not in ONNX_PACKAGES:
+            raise
+        print(f"Error: --onnx needs {error.name}: pip install -r requirements/onnx.txt", file=sys.stderr)
+        return 1
+    except (ArtifactError, ValueError, OSError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
