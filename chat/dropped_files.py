@@ -241,7 +241,7 @@ async def send_result(file: ClassifiedFile, id2label: dict[int, str], threshold:
 
 def describe_reading(remarks: Sequence[Remark], tongue: str) -> list[str]:
     """Return how a file was read, for the page; names from the file are shown as code, so that they are no markup."""
-    from_file = ("columns", "column", "delimiter", "sheet", "others")
+    from_file = ("name", "columns", "column", "delimiter", "sheet", "others")
     return [
         say(
             remark.key,

@@ -33,3 +33,8 @@ def test_text_column_is_found_or_asked_for():
     assert find_text_column(pd.DataFrame({"anything": ["x"]})) == "anything"
     assert find_text_column(pd.DataFrame({"a": long, "b": long})) is None
     assert find_text_column(pd.DataFrame({"text": long, "message": long})) is None
+
+
+def test_of_two_columns_with_the_same_name_neither_is_taken_without_a_reason():
+    table = pd.DataFrame({"text": ["ham", "spam"] * 6, "text (2)": [f"see you at {number}" for number in range(12)]})
+    assert find_text_column(table) == "text (2)"

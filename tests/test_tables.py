@@ -92,7 +92,7 @@ def zipped(size: int) -> bytes:
         ("m.jsonl", b"\n", "file_empty"),
         # A text with tabs or bars that are not in quotation marks could belong to either column.
         ("m.tsv", b"id\ttext\n1\thello\n2\tgood\tbye\n", "file_uneven"),
-        ("m.csv", b"text\nham\thello\nham\tbye\n", "file_uneven"),
+        ("m.csv", b"text\nham\thello\nham\tbye\n", "file_above"),
         ("m.xlsx", b"text\nhello\n", "file_not_workbook"),
         ("m.xlsx", zipped(1000), "file_not_workbook"),
         ("m.xlsx", zipped(60 * 2**20), "file_unpacks_too_large"),
@@ -205,6 +205,35 @@ def test_unquoted_commas_are_put_together_where_the_message_comes_last(tmp_path)
         "Hi, Tom",
         "fine",
     ]
+
+
+def test_lines_with_commas_and_no_name_above_are_messages(tmp_path):
+    table = opened(tmp_path, "m.csv", b"see you at seven, ok?\ndid you eat yet\nwell, yes, if you like\n")
+    assert table.frame()["text"].tolist() == ["see you at seven, ok?", "did you eat yet", "well, yes, if you like"]
+    assert said(table) == ["note_lines"]
+    assert opened(tmp_path, "m.csv", b"just one, without a name\n").rows == 1
+    with pytest.raises(TableError, match="Line 1 has 3 cells"):
+        opened(tmp_path, "m.csv", b"see you at seven, ok?,ham\ndid you eat yet,ham\nfine by me,ham\n")
+
+
+def test_a_first_line_that_may_be_a_message_is_told(tmp_path):
+    table = opened(tmp_path, "m.csv", b"hello there\nhow are you\n")
+    assert said(table) == ["note_header"] and "--no_header" in str(table.remarks[0])
+    with pytest.raises(TableError, match="Remove lines above the table"):
+        opened(tmp_path, "m.csv", b"Report of May,,\n,,\nlabel,text,\nham,hello,\nspam,WIN,\n")
+
+
+def test_objects_in_json_are_flat_columns(tmp_path):
+    rows = b'{"sms": {"body": "hello"}, "label": 1}\n{"sms": {"body": "bye"}}\n'
+    assert read(tmp_path, "m.jsonl", rows).to_dict("list") == {"sms.body": ["hello", "bye"], "label": ["1", ""]}
+    assert read(tmp_path, "m.json", b'{"count": 1, "data": [{"text": "hi"}]}')["text"].tolist() == ["hi"]
+
+
+def test_stray_zero_bytes_do_not_make_a_file_no_text(tmp_path):
+    assert (
+        read(tmp_path, "m.csv", b"text,id\n" + b"hello there,1\n" * 9 + b"hel\x00lo,2\n")["text"].iloc[-1]
+        == "hel\x00lo"
+    )
 
 
 def test_unquoted_commas_without_header_are_put_together_behind_labels(tmp_path):

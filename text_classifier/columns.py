@@ -1,5 +1,6 @@
 """Find out what the columns of people's tables hold: names, messages or labels."""
 
+import re
 from collections.abc import Collection, Sequence
 
 import pandas as pd
@@ -8,7 +9,9 @@ from text_classifier.remarks import Remark, TableError
 
 TEXT_COLUMN_NAMES = {
     *("text", "texts", "message", "messages", "msg", "sms", "body", "content", "review", "comment", "sentence"),
-    *("文本", "短信", "消息", "信息", "内容", "正文", "评论", "短信内容", "消息内容"),
+    *("文本", "短信", "消息", "信息", "内容", "正文", "评论", "短信内容", "消息内容", "訊息", "內容", "簡訊"),
+    *("nachricht", "texte", "texto", "mensaje", "mensagem", "testo", "messaggio", "wiadomość", "mesaj", "текст"),
+    *("сообщение", "本文", "メッセージ", "메시지", "내용"),
 }
 
 LABEL_COLUMN_NAMES = {
@@ -20,21 +23,24 @@ LABEL_COLUMN_NAMES = {
 _MOST_LABELS = 10
 
 
-def is_header(first: Sequence[str], body: Sequence[Sequence[str]], names: Collection[str]) -> bool:
-    """Return whether the first row has the names of columns; in a file without a header it is a message.
+def has_known_name(first: Sequence[str], names: Collection[str]) -> bool:
+    """Return whether a first row has one of these names, without regard to case."""
+    return bool({cell.strip().casefold() for cell in first} & {name.casefold() for name in names})
+
+
+def may_be_header(first: Sequence[str], body: Sequence[Sequence[str]]) -> bool:
+    """Return whether the first row looks like names of columns; in a file without a header it is a message.
 
     Args:
         body: rows below it.
-        names: names of columns that tell a header.
     """
-    if {cell.strip().casefold() for cell in first} & {name.casefold() for name in names}:
-        return True
-    for column, cell in enumerate(first):
+    below = {cell for row in body for cell in row}
+    for cell in first:
         chinese = sum("\u3400" <= character <= "\u9fff" for character in cell)
         if len(cell) > 80 or len(cell.split()) > 10 or chinese > 20:
             return False
         # A cell that comes back below is a label: the name of a column does not come back.
-        if cell and any(row[column] == cell for row in body if len(row) > column):
+        if cell and cell in below:
             return False
     return True
 
@@ -55,7 +61,9 @@ def mean_lengths(table: pd.DataFrame) -> pd.Series:
 
 def find_text_column(table: pd.DataFrame) -> str | None:
     """Return the name of the column with the messages, or None if it is not clear."""
-    named = [column for column in table.columns if column.strip().casefold() in TEXT_COLUMN_NAMES]
+    # Of two columns with the same name, the second has a number; see `name_columns`.
+    names = {column: re.sub(r" \(\d+\)$", "", column.strip().casefold()) for column in table.columns}
+    named = [column for column, name in names.items() if name in TEXT_COLUMN_NAMES]
     if len(named) == 1:
         return named[0]
     lengths = mean_lengths(table)

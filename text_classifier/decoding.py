@@ -156,8 +156,8 @@ def find_encoding(source: Source, named: str | None = None) -> tuple[str, list[R
     for mark, encoding in _MARKS.items():
         if beginning.startswith(mark):
             return encoding, [] if encoding == "utf-8-sig" else [Remark("note_encoding", {"encoding": encoding})]
-    if b"\x00" in beginning:
-        return _utf_16_without_mark(beginning)
+    if b"\x00" in beginning and (found := _utf_16_without_mark(beginning)):
+        return found
     return _utf_8_or_guess(source)
 
 
@@ -171,18 +171,26 @@ def _check_encoding(name: str) -> str:
     return "utf-8-sig" if encoding == "utf-8" else encoding
 
 
-def _utf_16_without_mark(beginning: bytes) -> tuple[str, list[Remark]]:
+def _utf_16_without_mark(beginning: bytes) -> tuple[str, list[Remark]] | None:
     """Return which UTF-16 it is; commas, line ends and Latin letters have a zero byte, always on the same side.
 
+    None means that it is another encoding, with a few stray zero bytes.
+
     Raises:
-        TableError: it is none, and then not text, because no other encoding of text has zero bytes.
+        TableError: it is no text.
     """
     even, odd = beginning[::2].count(0), beginning[1::2].count(0)
     encoding = "utf-16-le" if odd > even else "utf-16-be"
     controls = re.findall(r"[\x00-\x08\x0e-\x1f\ufffd]", beginning.decode(encoding, "replace"))
-    if min(even, odd) > 0.05 * max(even, odd) or len(controls) > 0.01 * len(beginning):
+    if (
+        min(even, odd) <= 0.05 * max(even, odd)
+        and max(even, odd) > 0.02 * len(beginning)
+        and len(controls) < 0.01 * len(beginning)
+    ):
+        return encoding, [Remark("note_guessed", {"encoding": encoding})]
+    if len(re.findall(rb"[\x00-\x08\x0e-\x1f\x7f]", beginning)) > 0.05 * len(beginning):
         raise TableError("file_not_text")
-    return encoding, [Remark("note_guessed", {"encoding": encoding})]
+    return None
 
 
 def _utf_8_or_guess(source: Source) -> tuple[str, list[Remark]]:

@@ -33,6 +33,11 @@ ENGLISH = {
     "note_delimiter": "Its columns are separated by {delimiter}.",
     "note_quoted": "Quotation marks around its cells are not part of the text.",
     "note_unquoted": "Its quotation marks are part of the text.",
+    "file_above": (
+        "Line 1 has one cell, but the lines below have {cells}. Remove lines above the table, or name every column."
+    ),
+    "note_lines": "Each of its lines was read as one message.",
+    "note_header": "Its first row, {name}, was taken for the name of the column.",
     "note_no_header": "Its first row has a message and no names, so the columns are called {columns}.",
     "note_joined": "Messages with a {delimiter} that were not in quotation marks were put together again: {count}.",
     "note_text_column": "The messages are in the column {column}.",
@@ -42,6 +47,7 @@ ENGLISH = {
 
 # What a user of the command line can do about it.
 OPTIONS = {
+    "note_header": "If it is a message, say so with --no_header.",
     "note_guessed": "If that is wrong, name the right one with --encoding.",
     "file_no_text_column": "Name the right one with --text_column.",
     "file_no_label_column": "Name the right one with --label_column.",

@@ -161,8 +161,9 @@ def find_layout(source: Source, encoding: str) -> Layout | None:
     for trial in trials:
         # Every row has one cell more than the only name above: nobody knows what the name means.
         if trial.misses_names:
-            raise TableError("file_uneven", line=2, cells=trial.widths[1], columns=1)
-    return usual
+            raise TableError("file_above", cells=trial.widths[1])
+    # Without a name above them, messages with commas are lines.
+    return None if any(trial.is_punctuation and trial.widths[0] > 1 for trial in trials) else usual
 
 
 @dataclass(frozen=True)
@@ -207,9 +208,18 @@ class _Trial:
         if not self.rows:
             return False
         first, *body = self.widths
+        if self.is_punctuation:
+            return False
         most_reach = 2 * sum(width >= first for width in body) >= len(body)
         uneven = self.layout.joins and (min(self.widths) > 1 or (first > 1 and most_reach))
         return self.all_even or bool(uneven)
+
+    @property
+    def is_punctuation(self) -> bool:
+        """Whether these are the commas of messages: a space behind each, and more in some rows than in others."""
+        cells = [cell for row in self.rows for cell in row[1:] if cell]
+        spaced = bool(cells) and all(cell.startswith(" ") for cell in cells)
+        return spaced and (len(self.rows) == 1 or len(set(self.widths)) > 1) and self.layout.joins is not None
 
     @property
     def misses_names(self) -> bool:

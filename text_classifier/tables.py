@@ -8,14 +8,14 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
 from text_classifier.characters import replace_half_surrogates
-from text_classifier.columns import TEXT_COLUMN_NAMES, is_header, name_columns
+from text_classifier.columns import TEXT_COLUMN_NAMES, has_known_name, may_be_header, name_columns
 from text_classifier.decoding import Source, find_encoding, open_source
 from text_classifier.remarks import Remark, TableError
 from text_classifier.separators import Layout, find_layout, parse
@@ -109,6 +109,7 @@ def open_table(
         return _json_table(source, encoding, limits, remarks)
     layout = find_layout(source, encoding)
     if layout is None:
+        remarks = remarks if source.suffix == ".txt" else [*remarks, Remark("note_lines")]
         return _make_table(lambda: _lines(source, encoding), None, False, wanted, limits, remarks, ["text"])
     rows, layout = _separated_rows(source, encoding, layout)
     return _make_table(rows, layout, header, wanted, limits, remarks + layout.remarks)
@@ -159,15 +160,17 @@ def _json_table(source: Source, encoding: str, limits: Limits, remarks: list[Rem
     def objects() -> Iterator[dict]:
         with source.open_text(encoding) as text:
             beginning = text.readline()
-            if beginning.lstrip().startswith("["):
-                numbered = ((1, item) for item in _parse_json(beginning + text.read(), 1, list))
+            if source.suffix == ".json" or beginning.lstrip().startswith("["):
+                numbered = _json_items(beginning + text.read())
             else:
-                lines = enumerate(itertools.chain([beginning], text), 1)
-                numbered = ((number, _parse_json(line, number, dict)) for number, line in lines if line.strip())
+                numbered = _json_lines(itertools.chain([beginning], text))
             for number, item in numbered:
                 if not isinstance(item, dict):
                     raise TableError("file_not_json", line=f"{number:,}")
-                yield item
+                try:
+                    yield _flat(item)
+                except RecursionError as error:
+                    raise TableError("file_not_json", line=f"{number:,}") from error
 
     columns, count = {}, 0
     for count, item in enumerate(objects(), 1):
@@ -181,14 +184,33 @@ def _json_table(source: Source, encoding: str, limits: Limits, remarks: list[Rem
     )
 
 
-def _parse_json(text: str, line: int, kind: type) -> dict | list:
+def _json_lines(lines: Iterable[str]) -> Iterator[tuple[int, object]]:
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise TableError("file_not_json", line=f"{number:,}") from error
+
+
+def _json_items(text: str) -> Iterable[tuple[int, object]]:
+    """Return the items of a list, which may be the only one in an object; other text is taken for lines."""
     try:
         value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise TableError("file_not_json", line=f"{line:,}") from error
-    if not isinstance(value, kind):
-        raise TableError("file_not_json", line=f"{line:,}")
-    return value
+    except (ValueError, RecursionError):
+        return _json_lines(text.splitlines())
+    if isinstance(value, dict):
+        lists = [items for items in value.values() if isinstance(items, list)]
+        value = lists[0] if len(lists) == 1 else [value]
+    return ((1, item) for item in (value if isinstance(value, list) else [value]))
+
+
+def _flat(item: dict, prefix: str = "") -> dict:
+    """Return an object without objects inside: `{"sms": {"body": …}}` becomes `{"sms.body": …}`."""
+    flat = {}
+    for key, value in item.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 def _json_cell(value: object) -> str:
@@ -225,7 +247,11 @@ def _make_table(
     if not sample:
         raise TableError("file_empty")
     if header is None and columns is None:
-        header = is_header(sample[0], sample[1:], {*wanted, *TEXT_COLUMN_NAMES})
+        known = has_known_name(sample[0], {*wanted, *TEXT_COLUMN_NAMES})
+        header = known or (len(sample) > 1 and may_be_header(sample[0], sample[1:]))
+        if header and not known and len(sample[0]) == 1:
+            # Nothing but its looks tells that it is no message.
+            remarks = [*remarks, Remark("note_header", {"name": repr(sample[0][0])})]
     delimiter = layout and layout.joins
     # Cells of a workbook stand in their columns, whatever other rows have.
     width = _width(sample, bool(header), delimiter) if layout else max(len(cells) for _, cells in rows())
@@ -268,6 +294,9 @@ def _width(sample: Sequence[Sequence[str]], header: bool, delimiter: str | None)
     """Return how many columns there are: those of the header, or else those that all rows have.
 
     Without a header, a first column of labels shows that the rest of a row is the message, with all its commas.
+
+    Raises:
+        TableError: commas of messages cannot be told from those between columns.
     """
     if header:
         return len(sample[0])
@@ -275,4 +304,9 @@ def _width(sample: Sequence[Sequence[str]], header: bool, delimiter: str | None)
     labels = {cells[0] for cells in sample}
     if delimiter and min(widths) >= 2 and len(labels) <= max(2, len(sample) // 5):
         return min(widths)
+    # Punctuation has a space behind it.
+    spaced = any(cell.startswith(" ") and cell.strip() for cells in sample for cell in cells[1:])
+    if delimiter and spaced and min(widths) != max(widths):
+        line, cells = next((n, w) for n, w in enumerate(widths, 1) if w > min(widths))
+        raise TableError("file_uneven", line=f"{line:,}", cells=cells, columns=min(widths))
     return max(widths)
