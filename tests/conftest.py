@@ -42,14 +42,6 @@ SPAM_TEMPLATES = ["WIN a FREE prize now, call {}", "URGENT! claim your £{} cash
 HAM_TEMPLATES = ["see you at {} tonight", "did you eat yet? I am home by {}", "ok, meeting moved to {} tomorrow"]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests that share a running chat in one process, and those of a module that share its fixtures in one too."""
-    for item in items:
-        shared = "served" if "served" in item.fixturenames else item.module.__name__
-        item.add_marker(pytest.mark.xdist_group(shared))
-
-
 def make_messages(ham: int = 120, spam: int = 60) -> pd.DataFrame:
     """Return messages that a model can learn, no two alike, with the columns `Label` (ham or spam) and `Text`."""
     rows = [("ham", HAM_TEMPLATES[i % 3].format(i)) for i in range(ham)]

@@ -64,7 +64,7 @@ def merged(tmp_path_factory, shipped_adapter) -> Path:
 
 @pytest.mark.registry
 def test_the_pipeline_gives_the_language_models_answers_alone_and_in_batches(merged, shipped_adapter):
-    texts = HARD + pd.read_csv(PRESENT_DAY, sep="\t", quoting=3)["Text"].sample(192, random_state=1).tolist()
+    texts = HARD + pd.read_csv(PRESENT_DAY, sep="\t", quoting=3)["Text"].sample(56, random_state=1).tolist()
     pipe = pipeline("text-classification", model=str(merged), truncation=True)
     alone = [pipe(text)[0] for text in texts]
     assert {answer["label"] for answer in alone} == {"ham", "spam"}
