@@ -49,6 +49,15 @@ def test_a_file_without_header_loses_no_message(tmp_path):
     assert len(read(tmp_path, "zh.csv", "恭喜您获得本公司周年庆典一等奖，请速点击链接领取\n晚上吃饭吗\n".encode())) == 2
 
 
+def test_rare_line_ends_within_messages_end_no_row(tmp_path):
+    texts = ["one\u2028two", "page\x0cbreak", "next\x85line", "three"]
+    for name, text in (("m.csv", "{},1"), ("m.tsv", "{}\t1"), ("m.txt", "{}"), ("m.jsonl", '{{"text": "{}"}}')):
+        lines = [text.format(message) for message in texts if name != "m.jsonl" or "\x0c" not in message]
+        header = {"m.csv": ["text,id"], "m.tsv": ["text\tid"]}.get(name, [])
+        read_texts = read(tmp_path, name, "\n".join([*header, *lines]).encode())["text"].tolist()
+        assert read_texts == [message for message in texts if name != "m.jsonl" or "\x0c" not in message]
+
+
 def test_a_line_that_names_the_delimiter_is_no_row(tmp_path):
     assert read(tmp_path, "m.csv", b"sep=;\r\nid;text\r\n1;a,b\r\n").to_numpy().tolist() == [["1", "a,b"]]
 

@@ -1,6 +1,7 @@
 """Find out what separates the columns of a text file, and whether its cells stand in quotation marks."""
 
 import csv
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -143,7 +144,8 @@ def find_layout(source: Source, encoding: str) -> Layout | None:
     with source.open_text(encoding) as text:
         sample = text.read(_SAMPLE_CHARACTERS)
         whole = not text.read(1)
-    lines = sample.splitlines(keepends=True)
+    # As a file is read: `splitlines` would also end a line at rare characters that stand in messages.
+    lines = list(io.StringIO(sample, newline=""))
     if not whole and len(lines) > 1:
         lines.pop()
     usual = Layout("\t", expected="\t") if source.suffix in (".tsv", ".tab") else Layout(",")

@@ -198,7 +198,7 @@ def _json_items(text: str) -> Iterable[tuple[int, object]]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        return _json_lines(text.splitlines())
+        return _json_lines(text.split("\n"))
     if isinstance(value, dict):
         lists = [items for items in value.values() if isinstance(items, list)]
         value = lists[0] if len(lists) == 1 else [value]
