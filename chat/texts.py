@@ -109,6 +109,7 @@ TEXTS = {
         "file_no_label_column": "没有列 {column}，只有 {columns}。",
         "file_which_text_column": "哪一列是消息：{columns}？",
         "file_which_label_column": "哪一列是标签：{columns}？",
+        "file_no_labels": "除了消息以外，没有标签列。",
         "file_several_sheets": "消息在哪个工作表里：{sheets}？",
         "file_empty": "文件里没有消息。",
         "file_too_many_rows": "行数太多：最多 {limit} 行。请分成几个文件。",

@@ -35,6 +35,15 @@ def test_text_column_is_found_or_asked_for():
     assert find_text_column(pd.DataFrame({"text": long, "message": long})) is None
 
 
+def test_the_only_other_column_has_the_labels_unless_all_its_cells_differ():
+    table = pd.DataFrame({"message": ["see you", "WIN", "ok"], "v1": ["ham", "spam", "ham"]})
+    assert choose_label_column(table, None, ["message"])[0] == "v1"
+    with pytest.raises(TableError, match="Which column has the labels: 'v1'"):
+        choose_label_column(table.assign(v1=["1", "2", "3"]), None, ["message"])
+    with pytest.raises(TableError, match="no column of labels"):
+        choose_label_column(table[["message"]], None, ["message"])
+
+
 def test_of_two_columns_with_the_same_name_neither_is_taken_without_a_reason():
     table = pd.DataFrame({"text": ["ham", "spam"] * 6, "text (2)": [f"see you at {number}" for number in range(12)]})
     assert find_text_column(table) == "text (2)"

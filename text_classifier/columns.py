@@ -86,6 +86,8 @@ def find_label_column(table: pd.DataFrame, text_columns: Sequence[str]) -> str |
     others = [column for column in table.columns if column not in text_columns]
     named = [column for column in others if column.strip().casefold() in LABEL_COLUMN_NAMES]
     likely = named if len(named) == 1 else [column for column in others if _may_be_labels(table[column])]
+    if not likely and len(others) == 1 and table[others[0]].duplicated().any():
+        return others[0]
     return likely[0] if len(likely) == 1 else None
 
 
@@ -123,7 +125,7 @@ def choose_label_column(
     if "Label" in sample.columns:
         return "Label", []
     if (found := find_label_column(sample, text_columns)) is None:
-        raise TableError("file_which_label_column", columns=shown or "none")
+        raise TableError("file_which_label_column", columns=shown) if shown else TableError("file_no_labels")
     return found, [Remark("note_label_column", {"column": repr(found)})]
 
 

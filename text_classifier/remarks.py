@@ -24,6 +24,7 @@ ENGLISH = {
     "file_no_label_column": "There is no column {column!r}, only {columns}.",
     "file_which_text_column": "Which column has the messages: {columns}?",
     "file_which_label_column": "Which column has the labels: {columns}?",
+    "file_no_labels": "There is no column of labels beside the messages.",
     "file_several_sheets": "Which sheet has the messages: {sheets}?",
     "file_empty": "There are no messages in this file.",
     "file_too_many_rows": "Too many rows: {limit} at most. Please split the file.",
