@@ -42,7 +42,7 @@ from chat.uploads import use_own_folder
 from text_classifier import classify, load_tokenizer_and_model
 from text_classifier.characters import is_empty
 from text_classifier.feedback import delete_feedback, open_feedback, save_feedback
-from text_classifier.inference import decide, decision_threshold, encode, fast_dtype
+from text_classifier.inference import decide, decision_threshold, encode, fast_dtype, keep_prepared_products
 from text_classifier.remarks import TableError
 
 # ---------------------------------------------------------------------------- start
@@ -86,6 +86,7 @@ sys.setswitchinterval(0.0005)
 
 check_address()
 use_own_folder()
+keep_prepared_products(256)  # More are no faster here, and each takes memory.
 tokenizer, model = get_model_and_tokenizer()
 classifier = BatchingClassifier(tokenizer, model, usual_batch_size(model.device))
 label_names = [model.config.id2label[number] for number in range(2)]
@@ -244,6 +245,7 @@ async def main(message: cl.Message) -> None:
         pending[visit] -= 1
         if not pending[visit]:
             del pending[visit]
+            cl.chat_context.clear()  # Chainlit keeps every message in memory otherwise, even after the visit.
 
 
 @cl.action_callback("other_encoding")

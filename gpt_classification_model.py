@@ -32,7 +32,7 @@ from transformers import (
 
 from text_classifier.errors import ConfigurationError
 from text_classifier.files import write_json
-from text_classifier.inference import encode
+from text_classifier.inference import encode, keep_prepared_products
 from text_classifier.metrics import classification_metrics
 from text_classifier.sources.weights import BaseModel, resolve_base_model_or_fallback
 from text_classifier.tfidf import TfidfModel
@@ -60,13 +60,7 @@ from text_classifier.training.models import (
 from text_classifier.training.report import describe_base, describe_data, describe_results, describe_training
 from text_classifier.training.resuming import begin_run, check_same_run, checkpoint_to_resume, facts_of_run
 from text_classifier.training.rivals import Rivals, train_rivals
-from text_classifier.training.runs import (
-    check_same_everywhere,
-    keep_prepared_products,
-    peak_memory_gib,
-    run_facts,
-    run_script,
-)
+from text_classifier.training.runs import check_same_everywhere, peak_memory_gib, run_facts, run_script
 from text_classifier.training.saving import check_outputs, save_adapter, save_predictions, save_splits
 
 logger = logging.getLogger(__name__)
@@ -319,7 +313,8 @@ def train(
     """
     started = time.perf_counter()
     check_options(model_args, data_args, args)
-    keep_prepared_products()
+    # Batches of all lengths need more programs than the 1,024 that are kept by default.
+    keep_prepared_products(10_000)
     checkpoint, main_process = checkpoint_to_resume(args), args.process_index == 0
     splits, label_names, data, base = prepare(model_args, data_args, args)
     facts = facts_of_run(model_args, data_args, args, label_names, base, data)

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import aiohttp
 import httpx
 import socketio
 
@@ -49,22 +50,44 @@ class ChatClient:
     """A visitor without a browser, who speaks Chainlit's WebSocket protocol."""
 
     def __init__(self, address: str):
-        self.address, self.connection, self.answers = address, socketio.AsyncClient(), asyncio.Queue()
-        self.session_id = str(uuid.uuid4())
+        self.address, self.answers, self.session_id = address, asyncio.Queue(), str(uuid.uuid4())
+        self.http = aiohttp.ClientSession()
+        self.connection = socketio.AsyncClient(reconnection=False, http_session=self.http)
         self.connection.on("new_message", self.receive)
+        self.connection.on("disconnect", lambda reason: self.answers.put_nowait(None))
 
     async def receive(self, step: dict) -> None:
         if step["type"] == "assistant_message":
             await self.answers.put(step["output"])
 
+    async def answer(self, patience: float) -> str:
+        """Return the next answer.
+
+        Raises:
+            TimeoutError: none came within `patience` seconds.
+            ConnectionError: the server ended the connection.
+        """
+        answer = await asyncio.wait_for(self.answers.get(), patience)
+        if answer is None:
+            raise ConnectionError("The server ended the connection.")
+        return answer
+
     async def __aenter__(self):
         auth = {"sessionId": self.session_id, "clientType": "webapp", "userEnv": "{}"}
-        await self.connection.connect(self.address, auth=auth, socketio_path="/ws/socket.io", transports=["websocket"])
-        await self.connection.emit("connection_successful")
+        path = "/ws/socket.io"
+        try:
+            await self.connection.connect(self.address, auth=auth, socketio_path=path, transports=["websocket"])
+            await self.connection.emit("connection_successful")
+        except BaseException:
+            await self.http.close()
+            raise
         return self
 
     async def __aexit__(self, *_):
-        await self.connection.disconnect()
+        try:
+            await self.connection.disconnect()
+        finally:
+            await self.http.close()
 
     async def upload(self, name: str, content: bytes) -> int:
         """Upload a file and return the HTTP status of the answer."""

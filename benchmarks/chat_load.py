@@ -42,7 +42,7 @@ async def visitor(address: str, messages: list[str], pause: float = 0.0) -> list
         for text in messages:
             started = time.perf_counter()
             await client.send(text)
-            reply = await asyncio.wait_for(client.answers.get(), 120)
+            reply = await client.answer(120)
             if "该文本被分类为" not in reply:
                 raise RuntimeError(f"no label but: {reply}")
             seconds.append(time.perf_counter() - started)

@@ -103,6 +103,16 @@ def choose_device() -> torch.device:
     return torch.device(name)
 
 
+def keep_prepared_products(number: int) -> None:
+    """Set how many matrix products PyTorch and oneDNN keep prepared on a CPU; a number that the user has set stays.
+
+    Each new shape of a product needs a program of its own, of about a megabyte. By default the last 1,024 are kept.
+    Call this before the first product, because the variables are read then.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(number))
+    os.environ.setdefault("LRU_CACHE_CAPACITY", str(number))
+
+
 def fast_dtype(device: torch.device | None = None) -> torch.dtype:
     """Return the number format in which a device multiplies fastest; the labels stay the same.
 

@@ -18,16 +18,6 @@ from transformers import Trainer, TrainingArguments
 from text_classifier.errors import ArtifactError, ConfigurationError
 
 
-def keep_prepared_products() -> None:
-    """Let oneDNN, which multiplies matrices on CPUs, keep all the programs that it prepares.
-
-    oneDNN prepares one program for every new matrix shape. By default it keeps 1,024 of them, but batches of all
-    lengths need more. Call this before the first product, because oneDNN reads the variable then. A number that the
-    user has set is kept.
-    """
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "10000")
-
-
 def complete_checkpoints(output_dir: str | Path) -> list[Path]:
     """Return the checkpoint folders of a run, without those that a killed run left unfinished."""
     # The state is written last.
