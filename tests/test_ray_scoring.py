@@ -16,7 +16,7 @@ from text_classifier.inference import load_tokenizer_and_model
 from text_classifier.ray_scoring import PACKAGE
 from text_classifier.scoring import Task, score_file
 
-ROWS = 40_000
+ROWS = 20_000
 
 
 @pytest.fixture

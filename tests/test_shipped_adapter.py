@@ -32,6 +32,18 @@ def shipped(shipped_adapter):
     return load_tokenizer_and_model(shipped_adapter)
 
 
+@pytest.fixture(scope="module")
+def natural(splits):
+    """The messages of the test split and the left-out ones, which have the natural ratio of ham and spam."""
+    return pd.concat([splits["test"], splits["left_out_test"]])
+
+
+@pytest.fixture(scope="module")
+def answers(natural, shipped):
+    """The shipped adapter's answers to them."""
+    return classify(natural["Text"].tolist(), *shipped)
+
+
 def spam_probabilities(texts, shipped) -> list[float]:
     return [answer.positive_probability for answer in classify(list(texts), *shipped)]
 
@@ -59,15 +71,16 @@ def test_the_card_keeps_its_promises_on_the_test_split(splits, shipped, shipped_
     assert promised["accuracy"] == pytest.approx(metrics["accuracy"], abs=1e-4)
 
 
-def test_at_the_natural_ratio_it_is_accurate_and_not_below_tfidf_on_the_same_messages(splits, shipped, monkeypatch):
-    held_out = pd.concat([splits["test"], splits["left_out_test"]])
-    metrics = classification_metrics(held_out["Label"], spam_probabilities(held_out["Text"], shipped))
+def test_at_the_natural_ratio_it_is_accurate_and_not_below_tfidf_on_the_same_messages(
+    splits, natural, answers, monkeypatch
+):
+    metrics = classification_metrics(natural["Label"], [answer.positive_probability for answer in answers])
     parts = ("left_out_train", "present_day")
-    partner = classification_metrics(held_out["Label"], tfidf_probabilities(splits, held_out, *parts))
+    partner = classification_metrics(natural["Label"], tfidf_probabilities(splits, natural, *parts))
     assert metrics["accuracy"] >= partner["accuracy"]
     # This baseline is TF-IDF with scikit-learn's default for C, as most people use it.
     monkeypatch.setattr("text_classifier.tfidf.C", 1.0)
-    baseline = classification_metrics(held_out["Label"], tfidf_probabilities(splits, held_out, *parts))
+    baseline = classification_metrics(natural["Label"], tfidf_probabilities(splits, natural, *parts))
     assert metrics["accuracy"] >= max(0.99, baseline["accuracy"]) and metrics["f1"] >= max(0.96, baseline["f1"])
     assert metrics["n"] > 800 and metrics["false_positive_rate"] <= 0.003
     assert metrics["calibration_error"] <= 0.02
@@ -89,9 +102,7 @@ def test_messages_unlike_the_collection_are_told_apart_better_than_by_tfidf(spli
     assert right[messages["Group"].eq("group_chat")].mean() == 1
 
 
-def test_the_fast_number_format_keeps_the_labels(splits, shipped, shipped_adapter):
-    texts = pd.concat([splits["test"], splits["left_out_test"]])["Text"].tolist()
-    exact = classify(texts, *shipped)
-    fast = classify(texts, *load_tokenizer_and_model(shipped_adapter, torch.bfloat16))
-    agreement = sum(one.label == other.label for one, other in zip(exact, fast, strict=True)) / len(texts)
+def test_the_fast_number_format_keeps_the_labels(natural, answers, shipped_adapter):
+    fast = classify(natural["Text"].tolist(), *load_tokenizer_and_model(shipped_adapter, torch.bfloat16))
+    agreement = sum(one.label == other.label for one, other in zip(answers, fast, strict=True)) / len(answers)
     assert agreement >= 0.999
