@@ -41,6 +41,7 @@ from text_classifier.training.card import model_card
 from text_classifier.training.charts import plot_metrics, reliability_page, run_labels
 from text_classifier.training.checks import check_options
 from text_classifier.training.config import DataArguments, FineTuningArguments, ModelArguments, parse_arguments
+from text_classifier.training.console import use_console
 from text_classifier.training.data import SPLITS, add_training_messages, drop_conflicts, drop_duplicates, find_messages
 from text_classifier.training.evaluation import (
     Comparison,
@@ -266,6 +267,7 @@ def build_trainer(
         compute_metrics=compute_metrics,
     )
     trainer.train_sampler = sampler
+    use_console(trainer)
     trainer.add_callback(AccuracyCallback(trainer, training_sample(datasets, data_args.majority, args.seed)))
     if args.early_stopping_patience is not None:
         # Early stopping ends on a worse checkpoint, so it needs load_best_model_at_end.
@@ -294,8 +296,8 @@ def prepare(
     if Path(args.adapter_dir).resolve() == base.path.resolve():
         raise ConfigurationError(f"--adapter_dir {args.adapter_dir} is the base model's own folder.")
     check_same_everywhere(base.sha256, data["sha256"])
-    logger.info("Data: %s (%s). %s", data["name"], data["source"], data["description"])
-    logger.info("Base model: %s (%s). Class 1, the one to detect: %s", base.name, base.source, label_names[1])
+    logger.info("Data: %s, from: %s. %s", data["name"], data["source"], data["description"])
+    logger.info("Base model: %s, from: %s. Class 1, the one to detect: %s", base.name, base.source, label_names[1])
     return splits, label_names, data, base
 
 

@@ -37,6 +37,7 @@ from text_classifier.sources.datasets import DataFile
 from text_classifier.training.charts import plot_metrics
 from text_classifier.training.checks import check_training_arguments
 from text_classifier.training.config import split_recipe
+from text_classifier.training.console import use_console
 from text_classifier.training.corpus import find_tokenizer, load_documents, split_documents, to_windows
 from text_classifier.training.pretraining_config import (
     CorpusArguments,
@@ -272,6 +273,7 @@ def pretrain(
         data_collator=default_data_collator,
         processing_class=corpus.tokenizer,
     )
+    use_console(trainer)
     trainer.add_callback(SampleCallback(corpus.tokenizer, corpus_args))
     if args.process_index == 0:
         begin_run(args, facts)

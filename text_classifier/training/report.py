@@ -110,11 +110,10 @@ def _describe_extra(found: FoundMessages, splits: dict[str, pd.DataFrame]) -> li
         share = f"{EXTRA_SPLITS['present_day']:.0%} of {len(splits['present_day']):,}"
         parts.append(f"every epoch also takes {share} present-day messages, written for this project")
     if "feedback" in found.extra:
-        taken = len(splits["feedback"])
-        parts.append(
-            f"{taken:,} messages corrected in the chat are seen in every epoch "
-            f"({len(found.extra['feedback']) - taken:,} more stand in the held-out splits and are not)"
-        )
+        taken, held_out = len(splits["feedback"]), len(found.extra["feedback"]) - len(splits["feedback"])
+        corrections = f"{taken:,} message{'' if taken == 1 else 's'} corrected in the chat"
+        more = f" ({held_out:,} more stand in the held-out splits and are not trained on)" if held_out else ""
+        parts.append(f"every epoch also takes {corrections}{more}")
     return parts
 
 
