@@ -32,7 +32,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from chat.api import create_api, log_failure, same_credentials
 from chat.batching import BatchingClassifier, BusyError, usual_batch_size
-from chat.display import show_probability, visible
+from chat.display import reading_note, show_probability, visible
 from chat.dropped_files import answer_file, answer_file_again
 from chat.environment import ADAPTER_DIR, FEEDBACK_FILE, check_address, get_credentials, get_hosts, give_up
 from chat.limits import MAX_FILE_ROWS, MAX_MESSAGE_CHARACTERS, MAX_PENDING_MESSAGES, MAX_REMEMBERED_ANSWERS
@@ -274,8 +274,8 @@ async def answer_text(text: str) -> None:
     if len(text) > MAX_MESSAGE_CHARACTERS:
         await cl.Message(say("too_long", tongue, limit=f"{MAX_MESSAGE_CHARACTERS:,}")).send()
         return
-    (answer,) = await classifier.classify([text])
     limit = threshold()
+    (answer,) = await classifier.classify([text], limit)
     label, probability = decide(answer.positive_probability, limit, model.config.id2label)
     wanted = bool(settings()["explanations"])
     explain = wanted and classifier.can_explain
@@ -288,7 +288,7 @@ async def answer_text(text: str) -> None:
             "probability": answer.positive_probability,
             "threshold": limit,
             "names": [label_name(name, tongue) for name in label_names],
-            "note": say("truncated", tongue, limit=tokenizer.model_max_length) if answer.truncated else None,
+            "note": reading_note(answer, tokenizer.model_max_length, tongue),
             "explanation": {"status": status} if wanted else None,
             "texts": {
                 "probability": say("probability_of", tongue, label=label_name(label_names[1], tongue)),

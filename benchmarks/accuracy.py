@@ -26,7 +26,7 @@ from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from benchmarks.common import FIGURES, REPOSITORY, spread, train
+from benchmarks.common import FIGURES, MODERN_MESSAGES, REPOSITORY, spread, train
 from text_classifier.files import atomic_path, write_json
 from text_classifier.inference import classify, fast_dtype, load_tokenizer_and_model
 from text_classifier.metrics import classification_metrics, markdown_table, percent
@@ -36,7 +36,6 @@ from text_classifier.training.evaluation import LANGUAGE_MODEL_WEIGHT
 
 SEEDS = (123, 124, 125, 126, 127)
 RUNS = Path("results/accuracy")
-MODERN = REPOSITORY / "tests" / "modern_messages.tsv"
 TABLE = REPOSITORY / "benchmarks" / "ACCURACY.md"
 INTERVAL_OF_ALL = (
     ";\nthose of all seeds are for repeated splits, which share messages (Nadeau and Bengio, Machine Learning 52, 2003)"
@@ -175,7 +174,7 @@ def compare(folders: dict[int, Path], others: dict[str, dict[int, Path]]) -> tup
 
 
 def compare_on_modern_messages(folders: list[Path], others: dict[str, list[Path]]) -> tuple[str, dict]:
-    """Compare all models on the messages of `MODERN`, by group; figures are means over the runs.
+    """Compare all models on the messages of `MODERN_MESSAGES`, by group; figures are means over the runs.
 
     Args:
         folders: runs of this recipe.
@@ -185,7 +184,7 @@ def compare_on_modern_messages(folders: list[Path], others: dict[str, list[Path]
         The table: for each group the share of spam that is found, and the false-positive rate. For each model the
         share of all these messages that it classifies correctly.
     """
-    messages = pd.read_csv(MODERN, sep="\t", quoting=csv.QUOTE_NONE, keep_default_na=False)
+    messages = pd.read_csv(MODERN_MESSAGES, sep="\t", quoting=csv.QUOTE_NONE, keep_default_na=False)
     messages = messages.assign(Label=messages["Label"].eq("spam").astype(int))
 
     texts = messages["Text"].tolist()

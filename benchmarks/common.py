@@ -13,8 +13,10 @@ from pathlib import Path
 from resource import struct_rusage
 
 import pandas as pd
+import torch
 
 from gpt_classification_model import load_splits
+from text_classifier.inference import fast_dtype
 from text_classifier.sources.datasets import DataFile
 from text_classifier.training.config import DataArguments
 
@@ -22,6 +24,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 ADAPTER = REPOSITORY / "lora_model"
 FIGURES = REPOSITORY / "results" / "benchmarks"
 """Each benchmark saves its figures here, for `benchmarks.summary`."""
+MODERN_MESSAGES = REPOSITORY / "tests" / "modern_messages.tsv"
+"""Messages unlike the collection, for testing; nothing is trained on them."""
 
 # Balanced 1:1 like the published recipe, but with other ham in each epoch. This takes a third of the default
 # recipe's time.
@@ -76,6 +80,12 @@ def shipped_splits() -> dict[str, pd.DataFrame]:
     """Return the splits of the collection that the shipped adapter was trained and tested on."""
     with tempfile.TemporaryDirectory() as folder:
         return load_splits(DataArguments(data_source="mirror", dataset_dir=folder))[0]
+
+
+def cpu_kind() -> str:
+    """Return whether this machine's CPU multiplies bfloat16, which decides the speed of everything here."""
+    with_or_without = "with" if fast_dtype(torch.device("cpu")) is torch.bfloat16 else "without"
+    return f"{with_or_without} bfloat16 instructions"
 
 
 def spread(values: Sequence[float], scale: float = 100, digits: int = 2) -> str:

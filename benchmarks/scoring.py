@@ -3,33 +3,37 @@
 Every command runs in a process of its own, as a person would start it, and its time includes the start:
 
 - one message, with the base weights in the cache;
-- a file of a tenth of `--messages`, in bfloat16 (or float32) and with weights of 8 bits;
-- a file of `--messages` with weights of 8 bits, to see whether memory grows;
+- a file of `--messages`, where TF-IDF answers first, and with `--exact`, where the language model reads every message;
+- a file of a tenth of them, to see whether memory grows;
 - with `--ray`, the smaller file on two Ray workers.
 
-The files hold messages of the collection, drawn with repetition. Then single messages are timed in a loaded
-model. Last, the labels in bfloat16 and in 8 bits are compared with those in float32 on the whole collection.
+The files hold messages of the collection, drawn with repetition. Then single messages are timed in a loaded model.
+Last, labels are compared: those of TF-IDF first with those of both models, on the collection and on messages unlike
+it, plain and with letter tricks; and those of bfloat16 with those of float32.
 """
 
 import argparse
 import os
+import random
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from benchmarks.common import ADAPTER, FIGURES, REPOSITORY, run_measured
+from benchmarks.common import ADAPTER, FIGURES, MODERN_MESSAGES, REPOSITORY, run_measured
 from text_classifier.files import write_json
 from text_classifier.inference import classify, fast_dtype, load_tokenizer_and_model
-from text_classifier.int8 import Int8Model
 from text_classifier.metrics import markdown_table
 from text_classifier.sources.datasets import read_sms_spam, resolve_sms_spam
+from text_classifier.tables import open_table
+from text_classifier.training.text_noise import mistype
 
 FIRST_ANSWER = f"""
 from text_classifier import classify, load_tokenizer_and_model
@@ -45,62 +49,118 @@ def run(*command: str | Path) -> tuple[float, float]:
     return seconds, usage.ru_maxrss / 2**10
 
 
+# Each Latin letter, and a Cyrillic one that looks like it.
+LOOK_ALIKE = str.maketrans("aceiopsxy", "асеіорѕху")
+
+
+def with_typing_errors(text: str, draw: random.Random) -> str:
+    """Return the text with errors in two words of five."""
+    return " ".join(mistype(word, draw) if draw.random() < 0.4 else word for word in text.split(" "))
+
+
+def with_spaced_letters(text: str, draw: random.Random) -> str:
+    """Return the text with two of five longer words set apart, l i k e this."""
+    return " ".join(" ".join(word) if len(word) > 3 and draw.random() < 0.4 else word for word in text.split(" "))
+
+
+def with_look_alikes(text: str, draw: random.Random) -> str:
+    """Return the text with every second letter that has a Cyrillic look-alike replaced by it."""
+    return "".join(letter.translate(LOOK_ALIKE) if draw.random() < 0.5 else letter for letter in text)
+
+
+ADVERSARIAL: dict[str, Callable[[str, random.Random], str]] = {
+    "with typing errors": with_typing_errors,
+    "with spaced letters": with_spaced_letters,
+    "with look-alike letters": with_look_alikes,
+}
+
+
+def score_files(folder: Path, texts: pd.Series, messages: int, ray: bool) -> dict[str, dict[str, float]]:
+    """Score files with the command that people use; return messages per second and peak memory in MiB by file."""
+    small, large = messages // 10, messages
+    for count in (small, large):
+        drawn = texts.sample(count, replace=True, random_state=0)
+        pd.DataFrame({"Text": drawn}).to_csv(folder / f"{count}.csv", index=False)
+    runs = [(small, []), (large, []), (large, ["--exact"]), *([(small, ["--workers", "2"])] if ray else [])]
+    figures = {}
+    for count, flags in runs:
+        took, peak = run("-m", "text_classifier", folder / f"{count}.csv", "--output", folder / "scored.csv", *flags)
+        figures[" ".join([f"{count:,} messages", *flags])] = {"messages_per_second": count / took, "peak_mib": peak}
+    return figures
+
+
+def compare_cascade(
+    texts: dict[str, list[str]], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
+) -> dict[str, dict[str, float]]:
+    """Classify texts with TF-IDF first and with both models; return by name of the texts what differs.
+
+    Returns:
+        Number of texts, number of labels that differ, and share of texts that the language model had to read.
+    """
+    figures = {}
+    for name, of_name in texts.items():
+        exact, cascaded = (classify(of_name, tokenizer, model, exact=exact) for exact in (True, False))
+        differ = sum(one.label != other.label for one, other in zip(exact, cascaded, strict=True))
+        read = np.mean([answer.answered_by != "TF-IDF" for answer in cascaded])
+        figures[name] = {"messages": len(of_name), "differ": differ, "read": float(read)}
+    return figures
+
+
+def time_single_messages(texts: list[str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> np.ndarray:
+    """Classify one message after the other; return the median and the 95th percentile of the milliseconds."""
+    seconds = []
+    for text in texts:
+        started = time.perf_counter()
+        classify([text], tokenizer, model)
+        seconds.append(time.perf_counter() - started)
+    # The first ones prepare matrix products.
+    return 1000 * np.quantile(seconds[20:], [0.5, 0.95])
+
+
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--messages", type=int, default=100_000, help="rows of the larger file")
     parser.add_argument("--ray", action="store_true", help="also on a Ray cluster of two workers on this machine")
     options = parser.parse_args()
-    rows, figures = [], {}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        texts = read_sms_spam(resolve_sms_spam(folder).path)["Text"]
+        collection = read_sms_spam(resolve_sms_spam(Path(name)).path)["Text"]
         # The first run fills the cache, so it is not timed.
         run("-c", FIRST_ANSWER)
         start_up = min(run("-c", FIRST_ANSWER)[0] for _ in range(3))
-        figures["first_answer_seconds"] = start_up
-        rows.append(("Start of the process to the first answer", f"{start_up:.1f} s", ""))
         # Score the files before this process loads a model, because a child's peak memory is never below the memory
         # of its parent.
-        small, large = options.messages // 10, options.messages
-        for count, flags in ((small, []), (small, ["--int8"]), (large, ["--int8"])):
-            source = folder / f"{count}.csv"
-            drawn = texts.sample(count, replace=True, random_state=0)
-            pd.DataFrame({"Text": drawn}).to_csv(source, index=False)
-            took, peak = run("-m", "text_classifier", source, "--output", folder / f"{count}-scored.csv", *flags)
-            name = " ".join([str(count), *flags])
-            figures[f"file of {name}"] = {"messages_per_second": count / took, "peak_mib": peak}
-            rows.append(
-                (f"File of {count:,} messages {' '.join(flags)}", f"{count / took:.0f} messages/s", f"{peak:,.0f} MiB")
-            )
-        if options.ray:
-            took, _ = run(
-                "-m", "text_classifier", folder / f"{small}.csv", "--output", folder / "ray.csv", "--workers", "2"
-            )
-            figures["ray_messages_per_second"] = small / took
-            rows.append((f"File of {small:,} messages on two Ray workers", f"{small / took:.0f} messages/s", ""))
-        tokenizer, model = load_tokenizer_and_model(ADAPTER, fast_dtype())
-        seconds = []
-        for text in texts.sample(220, random_state=0):
-            started = time.perf_counter()
-            classify([text], tokenizer, model)
-            seconds.append(time.perf_counter() - started)
-        p50, p95 = 1000 * np.quantile(seconds[20:], [0.5, 0.95])
-        figures["one_message_p50_ms"], figures["one_message_p95_ms"] = p50, p95
-        rows.append(("One message", f"p50 {p50:.0f} ms, p95 {p95:.0f} ms", ""))
-        exact = load_tokenizer_and_model(ADAPTER, torch.float32)[1]
+        files = score_files(Path(name), collection, options.messages, options.ray)
+    tokenizer, model = load_tokenizer_and_model(ADAPTER, fast_dtype())
+    p50, p95 = time_single_messages(collection.sample(220, random_state=0).tolist(), tokenizer, model)
+    unlike = open_table(MODERN_MESSAGES).frame()["Text"].tolist()
+    texts = {"the collection": collection.tolist(), "messages unlike it": unlike}
+    for trick, change in ADVERSARIAL.items():
+        draw = random.Random(0)
+        texts[f"messages unlike it {trick}"] = [change(text, draw) for text in unlike]
+    cascade = compare_cascade(texts, tokenizer, model)
+    exact = classify(texts["the collection"], *load_tokenizer_and_model(ADAPTER, torch.float32))
+    fast = classify(texts["the collection"], tokenizer, model)
+    agreement = np.mean([one.label == other.label for one, other in zip(exact, fast, strict=True)])
 
-        def labels(model: PreTrainedModel | Int8Model) -> np.ndarray:
-            return np.array([answer.label for answer in classify(texts.tolist(), tokenizer, model)])
-
-        expected = labels(exact)
-        for name, compared in (("fast", model), ("int8", Int8Model(exact))):
-            figures[f"{name}_agreement"] = agreement = np.mean(labels(compared) == expected)
-            differ = round(len(texts) * (1 - agreement))
-            rows.append((f"Labels as in float32, {name}", f"{100 * agreement:.2f} % ({differ} differ)", ""))
-    write_json(figures, FIGURES / "scoring.json")
-    print(f"\nIn {str(fast_dtype()).removeprefix('torch.')} on {os.cpu_count()} CPU cores:\n")
-    print(markdown_table([("", "", "Peak memory"), *rows]))
+    figures = {"first_answer_seconds": start_up, "one_message_p50_ms": p50, "one_message_p95_ms": p95}
+    write_json(figures | {"files": files, "cascade": cascade, "fast_agreement": agreement}, FIGURES / "scoring.json")
+    number_format = str(fast_dtype()).removeprefix("torch.")
+    rows = [("", f"In {number_format} on {os.cpu_count()} CPU cores", "Peak memory")]
+    rows.append(("Start of the process to the first answer", f"{start_up:.1f} s", ""))
+    rows.append(("One message", f"p50 {p50:.0f} ms, p95 {p95:.0f} ms", ""))
+    rows += [
+        (f"File of {name}", f"{of_file['messages_per_second']:.0f} messages/s", f"{of_file['peak_mib']:,.0f} MiB")
+        for name, of_file in files.items()
+    ]
+    print(f"\n{markdown_table(rows)}\n")
+    rows = [("TF-IDF first", "Messages", "Read by the language model", "Other labels than both models give")]
+    rows += [
+        (name, f"{of_name['messages']:,}", f"{100 * of_name['read']:.0f} %", str(of_name["differ"]))
+        for name, of_name in cascade.items()
+    ]
+    print(markdown_table(rows))
+    print(f"\nLabels of the collection in {number_format} as in float32: {100 * agreement:.2f} %")
 
 
 if __name__ == "__main__":

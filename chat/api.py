@@ -37,6 +37,10 @@ class ClassificationRequest(BaseModel):
     threshold: float | None = Field(
         default=None, ge=0, le=1, description="Probability from which class 1 is given; by default the adapter's own."
     )
+    exact: bool = Field(
+        default=False,
+        description="Let both models read every text of a list. Otherwise TF-IDF alone answers what it is sure of.",
+    )
 
 
 class Answer(BaseModel):
@@ -45,7 +49,8 @@ class Answer(BaseModel):
     label: str = Field(examples=["spam"])
     label_zh: str = Field(examples=["垃圾信息"])
     probability: float = Field(description="Of `label`, between 0 and 1.", examples=[0.998])
-    truncated: bool = Field(description="Whether the text was longer than the language model reads.")
+    truncated: bool = Field(description="Whether the text was too long, so that its end was not read.")
+    answered_by: str = Field(description="`language model`, `TF-IDF` or `both`.", examples=["both"])
 
 
 class ClassificationResponse(BaseModel):
@@ -108,18 +113,26 @@ def create_api(classifier: BatchingClassifier, base_model: str, credentials: tup
                 raise HTTPException(422, f"Text {number} is empty")
             if len(text) > MAX_MESSAGE_CHARACTERS:
                 raise HTTPException(422, f"Text {number} is longer than {MAX_MESSAGE_CHARACTERS:,} characters")
+        threshold = decision_threshold(classifier.model.config) if request.threshold is None else request.threshold
         try:
-            answers = await classifier.classify([text.strip() for text in texts])
+            answers = await classifier.classify([text.strip() for text in texts], threshold, request.exact)
         except BusyError:
             raise HTTPException(503, "Too many requests are waiting", {"Retry-After": "10"}) from None
         except Exception:
             raise HTTPException(500, f"Classification failed (error {log_failure('Classification')})") from None
-        threshold = decision_threshold(classifier.model.config) if request.threshold is None else request.threshold
         results = []
         for answer in answers:
             label, probability = decide(answer.positive_probability, threshold, config.id2label)
             chinese = chinese_label(label)
-            results.append(Answer(label=label, label_zh=chinese, probability=probability, truncated=answer.truncated))
+            results.append(
+                Answer(
+                    label=label,
+                    label_zh=chinese,
+                    probability=probability,
+                    truncated=answer.truncated,
+                    answered_by=answer.answered_by,
+                )
+            )
         return ClassificationResponse(results=results)
 
     @api.get("/health")

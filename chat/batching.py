@@ -12,7 +12,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from chat.explanation import word_contributions
-from text_classifier.inference import Classification, classify, classify_parts
+from text_classifier.inference import (
+    Classification,
+    answer_by_tfidf,
+    classify,
+    classify_parts,
+    decision_threshold,
+)
 
 
 class BusyError(RuntimeError):
@@ -31,7 +37,10 @@ class _Job:
     bulk: bool
     number: int
     text: str = field(compare=False)
+    threshold: float = field(compare=False)
     answer: asyncio.Future = field(compare=False)
+    for_both: bool = field(compare=False)
+    """Whether both models must read it: it was asked for, or TF-IDF is not sure."""
 
 
 class BatchingClassifier:
@@ -40,6 +49,8 @@ class BatchingClassifier:
     When the model becomes free, the waiting messages form the next batch, so batches grow with the load. A
     single message waits for at most one batch of a file. Explanations use the time that is left: they pause
     while a single message waits for its label.
+
+    TF-IDF alone answers what it is sure of in files and lists; of single messages, only while more than a batch wait.
 
     Args:
         tokenizer, model: see `text_classifier.load_tokenizer_and_model`.
@@ -62,6 +73,7 @@ class BatchingClassifier:
         self.tokenizer, self.model = tokenizer, model
         self.batch_size, self.window, self.max_waiting = batch_size, window, max_waiting
         self.max_explanations = max_explanations
+        self._threshold = decision_threshold(model.config)
         self._waiting: list[_Job] = []
         self._numbers = itertools.count()
         self._worker: asyncio.Task | None = None
@@ -72,10 +84,16 @@ class BatchingClassifier:
         self._label_thread = ThreadPoolExecutor(1, "labels")
         self._explanation_thread = ThreadPoolExecutor(1, "explanations")
 
-    async def classify(self, texts: Sequence[str]) -> list[Classification | None]:
+    async def classify(
+        self, texts: Sequence[str], threshold: float | None = None, exact: bool = False
+    ) -> list[Classification | None]:
         """Classify n messages and return n answers in the same order; a message with nothing to read gets None.
 
         More than one message counts as bulk, which waits behind single messages.
+
+        Args:
+            threshold: decision threshold; by default the adapter's own.
+            exact: let both models read every message.
 
         Raises:
             BusyError: too many messages are waiting.
@@ -84,7 +102,8 @@ class BatchingClassifier:
         if sum(job.bulk == bulk for job in self._waiting) + len(texts) > self.max_waiting:
             raise BusyError
         loop = asyncio.get_running_loop()
-        jobs = [_Job(bulk, next(self._numbers), text, loop.create_future()) for text in texts]
+        threshold = self._threshold if threshold is None else threshold
+        jobs = [_Job(bulk, next(self._numbers), text, threshold, loop.create_future(), exact) for text in texts]
         for job in jobs:
             heapq.heappush(self._waiting, job)
         if self._worker is None or self._worker.done():
@@ -117,6 +136,9 @@ class BatchingClassifier:
     def _classify(self, texts: Sequence[str]) -> list[Classification | None]:
         return classify(texts, self.tokenizer, self.model)
 
+    def _answer_by_tfidf(self, texts: Sequence[str], thresholds: Sequence[float]) -> list[Classification | None]:
+        return answer_by_tfidf(texts, self.model, thresholds)
+
     def _classify_when_idle(self, texts: Sequence[str]) -> list[Classification]:
         answers = []
         # Go in small steps, so that a label requested meanwhile waits for one step at most.
@@ -133,10 +155,33 @@ class BatchingClassifier:
                 self._no_label_waits.set()
             else:
                 self._no_label_waits.clear()
+            await self._answer_sure_ones()
             if len(self._waiting) < self.batch_size:
                 await asyncio.sleep(self.window)
             await self._answer(self._next_batch())
         self._no_label_waits.set()
+
+    async def _answer_sure_ones(self) -> None:
+        """Let TF-IDF answer waiting messages that it is sure of, so that the language model reads fewer."""
+        long_queue = sum(not job.bulk for job in self._waiting) > self.batch_size
+        asked = [job for job in self._waiting if not job.for_both and (job.bulk or long_queue)]
+        # A single message that comes meanwhile waits for so many.
+        asked = heapq.nsmallest(256, asked)
+        if not asked:
+            return
+        for job in asked:
+            job.for_both = True
+        texts, thresholds = [job.text for job in asked], [job.threshold for job in asked]
+        try:
+            answers = await self._run(self._label_thread, self._answer_by_tfidf, texts, thresholds)
+        except Exception:
+            # Both models try each message later, and the one that cannot be read gets the error.
+            return
+        for job, answer in zip(asked, answers, strict=True):
+            if answer is not None and not job.answer.done():
+                job.answer.set_result(answer)
+        self._waiting = [job for job in self._waiting if not job.answer.done()]
+        heapq.heapify(self._waiting)
 
     def _next_batch(self) -> list[_Job]:
         batch = []

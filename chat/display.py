@@ -3,6 +3,9 @@
 import re
 import unicodedata
 
+from chat.texts import say
+from text_classifier.inference import Classification
+
 
 def show_probability(probability: float) -> str:
     """Write a probability in per cent, but never as 0 % or 100 %, because no answer is certain."""
@@ -24,3 +27,14 @@ def visible(text: str) -> str:
 def quoted(name: str) -> str:
     """Return a file's name as inline code, so that nothing in it acts as markup."""
     return "`" + re.sub(r"[`\s]+", " ", visible(name)) + "`"
+
+
+def reading_note(answer: Classification, max_tokens: int, tongue: str) -> str | None:
+    """Return what a visitor should know about who read the message, or None if it is as usual.
+
+    Args:
+        max_tokens: that the language model reads.
+    """
+    if answer.answered_by == "TF-IDF":
+        return say("tfidf_alone", tongue)
+    return say("truncated", tongue, limit=max_tokens) if answer.truncated else None

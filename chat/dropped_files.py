@@ -26,7 +26,7 @@ from text_classifier.tables import Limits, Table, open_table
 
 # Rows given to the model at a time, or a batch where that is more. Between these steps, the app checks whether the
 # visitor has stopped it.
-ROWS_PER_STEP = 64
+ROWS_PER_STEP = 128
 # Buttons of a question.
 MOST_CHOICES = 12
 # Rows of the result that the page shows.
@@ -81,7 +81,7 @@ async def answer_file(
         return
     file.check_surplus([column])
     texts = [text.strip()[:MAX_MESSAGE_CHARACTERS] for text in table[column]]
-    answers, finished = await classify_with_progress(texts, name, classifier, tongue)
+    answers, finished = await classify_with_progress(texts, name, classifier, threshold(), tongue)
     if not is_over():
         seconds = time.monotonic() - started
         classified = ClassifiedFile(name, table, column, texts, answers, finished, seconds, file.remarks)
@@ -151,7 +151,7 @@ async def ask_for_column(table: pd.DataFrame, name: str, tongue: str) -> str | N
 
 
 async def classify_with_progress(
-    texts: list[str], name: str, classifier: BatchingClassifier, tongue: str
+    texts: list[str], name: str, classifier: BatchingClassifier, threshold: float, tongue: str
 ) -> tuple[list[Classification | None], bool]:
     """Classify n texts while the page shows the progress.
 
@@ -176,7 +176,7 @@ async def classify_with_progress(
     try:
         for start in range(0, len(order), step):
             rows = order[start : start + step]
-            said = await classify_patiently([texts[row] for row in rows], classifier)
+            said = await classify_patiently([texts[row] for row in rows], classifier, threshold)
             for row, answer in zip(rows, said, strict=True):
                 answers[row] = answer
             if stopped.is_set() or is_over():
@@ -193,11 +193,13 @@ async def classify_with_progress(
     return answers, not stopped.is_set()
 
 
-async def classify_patiently(texts: list[str], classifier: BatchingClassifier) -> list[Classification | None]:
+async def classify_patiently(
+    texts: list[str], classifier: BatchingClassifier, threshold: float
+) -> list[Classification | None]:
     """Classify rows of a file, of which a blank one gets None; wait as long as other visitors keep the model busy."""
     while True:
         try:
-            return await classifier.classify(texts)
+            return await classifier.classify(texts, threshold)
         except BusyError:
             await asyncio.sleep(1)
 
@@ -268,7 +270,7 @@ def describe_answers(file: ClassifiedFile, labels: list[str | None], id2label: d
 
 def preview(file: ClassifiedFile, result: pd.DataFrame, tongue: str) -> dict:
     """Return the first rows of a result for the page. A phone shows few columns, so label and message come first."""
-    label_column, probability_column, _ = result.columns[len(file.table.columns) :]
+    label_column, probability_column, *_ = result.columns[len(file.table.columns) :]
     others = (column for column in file.table.columns if column != file.column)
     head = result[[label_column, file.column, probability_column, *others]].head(PREVIEW_ROWS)
     head[probability_column] = [

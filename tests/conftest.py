@@ -96,11 +96,15 @@ def tiny_review_adapter(tmp_path_factory, tiny_gpt2):
     return folder
 
 
-def give_partner(adapter: Path, model: TfidfModel, language_model_weight: float) -> None:
-    """Put a TF-IDF model into an adapter folder, so that it answers together with the language model."""
+def give_partner(adapter: Path, model: TfidfModel, language_model_weight: float, **settings) -> None:
+    """Put a TF-IDF model into an adapter folder, so that it answers together with the language model.
+
+    Args:
+        settings: more values for the config, such as `cascade`.
+    """
     save_tfidf(model, adapter)
     config = json.loads((adapter / "config.json").read_text())
-    config["language_model_weight"] = language_model_weight
+    config |= {"language_model_weight": language_model_weight, **settings}
     (adapter / "config.json").write_text(json.dumps(config))
 
 

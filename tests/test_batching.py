@@ -3,12 +3,17 @@
 import asyncio
 import threading
 import time
+from itertools import chain
+from types import SimpleNamespace
 
 import pytest
 
 from chat import batching
 from chat.batching import BatchingClassifier, BusyError
 from text_classifier.inference import Classification, classify, load_tokenizer_and_model
+
+# Stands for a model without a TF-IDF partner; `StubModel` answers in its place.
+ALONE = SimpleNamespace(tfidf=None, config=SimpleNamespace())
 
 
 class StubModel:
@@ -67,7 +72,7 @@ def test_messages_sent_at_the_same_moment_share_batches(monkeypatch):
     stub = StubModel(monkeypatch)
 
     async def ask_all():
-        classifier = BatchingClassifier(None, None, batch_size=8)
+        classifier = BatchingClassifier(None, ALONE, batch_size=8)
         return await asyncio.gather(*(classifier.classify([str(number)]) for number in range(24)))
 
     answers = asyncio.run(ask_all())
@@ -79,7 +84,7 @@ def test_the_event_loop_goes_on_while_the_model_works(monkeypatch):
     stub = StubModel(monkeypatch, held=True)
 
     async def ask():
-        asking = asyncio.create_task(BatchingClassifier(None, None).classify(["slow"]))
+        asking = asyncio.create_task(BatchingClassifier(None, ALONE).classify(["slow"]))
         await stub.reading()
         # This line is not reached while the model holds the event loop.
         stub.release()
@@ -92,7 +97,7 @@ def test_a_single_message_overtakes_a_file(monkeypatch):
     stub = StubModel(monkeypatch, held=True)
 
     async def ask():
-        classifier = BatchingClassifier(None, None, batch_size=4)
+        classifier = BatchingClassifier(None, ALONE, batch_size=4)
         file = asyncio.create_task(classifier.classify([f"row {number}" for number in range(40)]))
         await stub.reading()
         single = asyncio.create_task(classifier.classify(["hello"]))
@@ -108,7 +113,7 @@ def test_an_error_belongs_to_the_message_that_caused_it(monkeypatch):
     StubModel(monkeypatch)
 
     async def ask():
-        classifier = BatchingClassifier(None, None)
+        classifier = BatchingClassifier(None, ALONE)
         asked = [classifier.classify([text]) for text in ("one", "poison", "two")]
         return await asyncio.gather(*asked, return_exceptions=True)
 
@@ -121,7 +126,7 @@ def test_who_is_gone_is_not_answered_and_others_are(monkeypatch):
     stub = StubModel(monkeypatch, held=True)
 
     async def ask():
-        classifier = BatchingClassifier(None, None, batch_size=1)
+        classifier = BatchingClassifier(None, ALONE, batch_size=1)
         first = asyncio.create_task(classifier.classify(["first"]))
         gone = asyncio.create_task(classifier.classify(["gone"]))
         last = asyncio.create_task(classifier.classify(["last"]))
@@ -138,7 +143,7 @@ def test_a_full_queue_says_so_at_once(monkeypatch):
     stub = StubModel(monkeypatch, held=True)
 
     async def ask():
-        classifier = BatchingClassifier(None, None, batch_size=1, max_waiting=3)
+        classifier = BatchingClassifier(None, ALONE, batch_size=1, max_waiting=3)
         waiting = [asyncio.create_task(classifier.classify(["x"])) for _ in range(3)]
         await asyncio.sleep(0)
         with pytest.raises(BusyError):
@@ -154,7 +159,7 @@ def test_bulk_does_not_use_up_the_room_of_single_messages(monkeypatch):
     stub = StubModel(monkeypatch, held=True)
 
     async def ask():
-        classifier = BatchingClassifier(None, None, max_waiting=10)
+        classifier = BatchingClassifier(None, ALONE, max_waiting=10)
         file = asyncio.create_task(classifier.classify([str(row) for row in range(10)]))
         await asyncio.sleep(0)
         with pytest.raises(BusyError):
@@ -172,7 +177,7 @@ def test_explanations_go_on_beside_a_file(monkeypatch):
     StubModel(monkeypatch, seconds=0.02)
 
     async def ask():
-        classifier = BatchingClassifier(None, None)
+        classifier = BatchingClassifier(None, ALONE)
         file = asyncio.create_task(classifier.classify([str(row) for row in range(800)]))
         await asyncio.sleep(0)
         await classifier.explain("two words")
@@ -187,7 +192,7 @@ def test_labels_do_not_wait_for_explanations(monkeypatch):
     stub = StubModel(monkeypatch, seconds=0.05)
 
     async def ask():
-        classifier = BatchingClassifier(None, None, max_explanations=1)
+        classifier = BatchingClassifier(None, ALONE, max_explanations=1)
         explanation = asyncio.create_task(classifier.explain("many words that take a while to explain one by one"))
         await stub.reading()
         with pytest.raises(BusyError):
@@ -200,3 +205,60 @@ def test_labels_do_not_wait_for_explanations(monkeypatch):
 
     words = asyncio.run(ask())
     assert "".join(word for word, _ in words) == "many words that take a while to explain one by one"
+
+
+# ---------------------------------------------------------------------------- TF-IDF first
+
+
+@pytest.fixture
+def sure(monkeypatch) -> list[list[str]]:
+    """TF-IDF that is sure of texts that begin with "sure"; the list gets what it was asked."""
+    asked = []
+
+    def answer_by_tfidf(texts, model, thresholds):
+        asked.append(list(texts))
+        if "tfidf fails" in texts:
+            raise RuntimeError("it cannot read this")
+        return [Classification(text, 0.9, False, "TF-IDF") if text.startswith("sure") else None for text in texts]
+
+    monkeypatch.setattr(batching, "answer_by_tfidf", answer_by_tfidf)
+    return asked
+
+
+def test_in_a_list_the_language_model_reads_only_what_tfidf_is_unsure_of(monkeypatch, sure):
+    model = StubModel(monkeypatch)
+    texts = [f"{'sure' if number % 3 else 'open'} {number}" for number in range(60)]
+    answers = asyncio.run(BatchingClassifier(None, ALONE).classify(texts))
+    assert labels(answers) == texts
+    assert [answer.answered_by == "TF-IDF" for answer in answers] == [text.startswith("sure") for text in texts]
+    assert sorted(chain(*model.batches)) == sorted(text for text in texts if text.startswith("open"))
+
+
+def test_asked_for_exact_answers_the_language_model_reads_everything(monkeypatch, sure):
+    model = StubModel(monkeypatch)
+    asyncio.run(BatchingClassifier(None, ALONE).classify(["sure 1", "sure 2"], exact=True))
+    assert not sure and list(chain(*model.batches)) == ["sure 1", "sure 2"]
+
+
+def test_single_messages_are_read_by_both_until_more_than_a_batch_wait(monkeypatch, sure):
+    model = StubModel(monkeypatch, held=True)
+
+    async def ask(number: int) -> list[Classification]:
+        classifier = BatchingClassifier(None, ALONE, batch_size=2)
+        first = asyncio.create_task(classifier.classify(["sure 0"]))
+        await model.reading()
+        others = [asyncio.create_task(classifier.classify([f"sure {1 + count}"])) for count in range(number)]
+        await asyncio.sleep(0)
+        model.release()
+        return list(chain(*await asyncio.gather(first, *others)))
+
+    assert [answer.answered_by for answer in asyncio.run(ask(2))] == ["language model"] * 3
+    model.batches.clear()
+    model.released.clear()
+    assert [answer.answered_by for answer in asyncio.run(ask(3))] == ["language model", *["TF-IDF"] * 3]
+
+
+def test_where_tfidf_fails_the_language_model_answers(monkeypatch, sure):
+    StubModel(monkeypatch)
+    answers = asyncio.run(BatchingClassifier(None, ALONE).classify(["sure 1", "tfidf fails"]))
+    assert [answer.answered_by for answer in answers] == ["language model"] * 2

@@ -87,7 +87,9 @@ def test_batches_are_larger_on_an_accelerator(accelerator, tiny_review_adapter, 
     steps = []
     monkeypatch.setattr("chat.batching.classify_parts", lambda texts, *_: steps.append(len(texts)) or [])
     for device in (CPU, accelerator):
-        BatchingClassifier(None, None, usual_batch_size(device))._classify_when_idle(["text"] * 16)
+        BatchingClassifier(None, SimpleNamespace(config=None), usual_batch_size(device))._classify_when_idle(
+            ["text"] * 16
+        )
     assert steps == [4, 4, 4, 4, 16]
 
 

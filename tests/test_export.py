@@ -112,13 +112,12 @@ def test_what_holds_for_both_models_is_left_out(tiny_review_adapter, tmp_path):
     adapter = tmp_path / "adapter"
     shutil.copytree(tiny_review_adapter, adapter)
     texts = make_messages()["Text"].tolist()
-    give_partner(adapter, fit_tfidf(texts, [number % 2 for number in range(len(texts))]), 0.5)
-    config = json.loads((adapter / "config.json").read_text()) | {"decision_threshold": 0.8}
-    (adapter / "config.json").write_text(json.dumps(config))
+    tfidf = fit_tfidf(texts, [number % 2 for number in range(len(texts))])
+    give_partner(adapter, tfidf, 0.5, decision_threshold=0.8, cascade={"bound": 2.5, "usual_log_odds": [-1, 1]})
     (adapter / "README.md").unlink()
     assert export_here(tmp_path, "adapter", "merged") == 0
     config = json.loads((tmp_path / "merged/config.json").read_text())
-    assert "language_model_weight" not in config and "decision_threshold" not in config
+    assert not {"language_model_weight", "decision_threshold", "cascade"} & set(config)
     card = (tmp_path / "merged/README.md").read_text()
     assert "0.8, is one for both models together" in card and "has no model card" in card
     assert not list((tmp_path / "merged").glob("*tfidf*"))

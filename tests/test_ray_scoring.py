@@ -90,7 +90,6 @@ def test_mistakes_are_told_and_nothing_is_written(messages, tiny_review_adapter,
     [
         (["--workers", "0"], "at least one"),
         (["--ray_address", "auto"], "needs --workers"),
-        (["--workers", "2", "--int8"], "does not go with"),
     ],
 )
 def test_options_that_make_no_sense_together_are_told(messages, tmp_path, flags, said, capsys):

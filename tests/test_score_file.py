@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,12 +11,11 @@ import time
 
 import pandas as pd
 import pytest
-from conftest import REPOSITORY, give_partner
+from conftest import REPOSITORY
 
 from text_classifier import inference, scoring
 from text_classifier.__main__ import main
 from text_classifier.inference import classify, load_tokenizer_and_model
-from text_classifier.tfidf import fit_tfidf
 
 SCORE = [sys.executable, "-m", "text_classifier"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -48,7 +46,7 @@ def test_every_row_comes_back_with_its_answer(reviews, tiny_review_adapter, monk
     given = pd.read_csv(reviews, dtype=str, keep_default_na=False)
     scored = pd.read_csv(reviews.with_name("scored.csv"), dtype=str, keep_default_na=False)
     assert scored[["id", "text"]].equals(given)
-    assert list(scored.columns[2:]) == ["predicted_label", "positive_probability", "truncated"]
+    assert list(scored.columns[2:]) == ["predicted_label", "positive_probability", "truncated", "answered_by"]
     blank = given["text"].str.strip().eq("")
     assert scored["predicted_label"].eq("").equals(blank) and 0 < blank.sum() < 100
     tokenizer, model = load_tokenizer_and_model(tiny_review_adapter)
@@ -201,25 +199,3 @@ def test_answers_do_not_depend_on_what_is_read_together(batch_tokens, tiny_revie
     alone = [classify([text], tokenizer, model)[0].positive_probability for text in texts]
     together = [answer.positive_probability for answer in classify(texts, tokenizer, model)]
     assert together == pytest.approx(alone, abs=1e-5)
-
-
-def test_weights_of_8_bits_give_nearly_the_same_probabilities(reviews, tiny_review_adapter, tmp_path, capsys):
-    """This includes a TF-IDF model that answers with the language model."""
-    adapter = tmp_path / "adapter"
-    shutil.copytree(tiny_review_adapter, adapter)
-    texts = pd.read_csv(reviews)["text"].dropna().tolist()
-    give_partner(adapter, fit_tfidf(texts, [number % 2 for number in range(len(texts))]), 0.5)
-    scored = reviews.with_name("scored.csv")
-    assert main(command(reviews, adapter)) == 0
-    exact = pd.read_csv(scored)["positive_probability"].dropna()
-    assert main(command(reviews, adapter, "--int8")) == 0
-    rounded = pd.read_csv(scored)["positive_probability"].dropna()
-    assert rounded.tolist() == pytest.approx(exact.tolist(), abs=0.05)
-    assert exact.std() > 0.01, "messages differ, so that mixed up answers would show"
-
-
-def test_without_its_extra_int8_says_what_to_install(reviews, tiny_review_adapter, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "nncf", None)
-    monkeypatch.delitem(sys.modules, "text_classifier.int8", raising=False)
-    assert main(command(reviews, tiny_review_adapter, "--int8")) == 1
-    assert "--int8 needs nncf: pip install -r requirements/int8.txt" in capsys.readouterr().err

@@ -102,6 +102,14 @@ def test_messages_unlike_the_collection_are_told_apart_better_than_by_tfidf(spli
     assert right[messages["Group"].eq("group_chat")].mean() == 1
 
 
+def test_where_tfidf_answers_first_labels_stay_and_the_language_model_reads_few(natural, answers, shipped):
+    first = classify(natural["Text"].tolist(), *shipped, exact=False)
+    assert [answer.label for answer in first] == [answer.label for answer in answers]
+    metrics = classification_metrics(natural["Label"], [answer.positive_probability for answer in first])
+    assert metrics["calibration_error"] <= 0.02
+    assert np.mean([answer.answered_by == "both" for answer in first]) < 0.25
+
+
 def test_the_fast_number_format_keeps_the_labels(natural, answers, shipped_adapter):
     fast = classify(natural["Text"].tolist(), *load_tokenizer_and_model(shipped_adapter, torch.bfloat16))
     agreement = sum(one.label == other.label for one, other in zip(answers, fast, strict=True)) / len(answers)

@@ -91,6 +91,7 @@ def test_every_held_out_message_is_listed_with_what_each_model_said(trained):
     assert served == pytest.approx(natural["after + TF-IDF"].tolist(), abs=1e-4), "each is its own message's"
     *_, partner = report["results"]
     assert model.config.language_model_weight == 0.5
+    assert model.config.cascade == report["cascade"] and model.config.cascade["bound"] >= 2.5
     together = 0.5 * logit(natural["after"]) + logit(natural[partner])
     assert logit(natural["after + TF-IDF"]).tolist() == pytest.approx(together.tolist(), abs=0.02)
 

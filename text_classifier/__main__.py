@@ -12,16 +12,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from text_classifier.errors import ArtifactError
 from text_classifier.files import file_sha256
 from text_classifier.inference import decision_threshold, fast_dtype, load_config, load_tokenizer_and_model
 from text_classifier.remarks import TableError
 from text_classifier.scoring import Task, class_ids, measure, score_file
 from text_classifier.tables import Table
-
-EXTRAS = {"ray": "--workers", "nncf": "--int8", "openvino": "--int8"}
 
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -43,7 +39,9 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--no_header", action="store_true", help="the first row is a message")
     parser.add_argument("--sheet", help="of a workbook")
     parser.add_argument("--adapter_dir", type=Path, default=Path("lora_model"), help="default: lora_model")
-    parser.add_argument("--int8", action="store_true", help="faster: weights of 8 bits (requirements/int8.txt)")
+    parser.add_argument(
+        "--exact", action="store_true", help="let the language model read every message, also where TF-IDF is sure"
+    )
     parser.add_argument("--workers", type=int, help="classify in so many processes, with Ray (requirements/ray.txt)")
     parser.add_argument(
         "--ray_address", help="of a running Ray cluster, `auto` for this machine's; by default one is started here"
@@ -53,8 +51,6 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--ray_address needs --workers")
     if options.workers is not None and options.workers < 1:
         parser.error(f"--workers {options.workers}: at least one is needed")
-    if options.int8 and options.workers is not None:
-        parser.error("--int8 does not go with --workers")
     if options.threshold is not None and not 0 < options.threshold < 1:
         parser.error(f"--threshold {options.threshold:g}: it must lie between 0 and 1")
     if options.positive_label and not options.label_column:
@@ -64,15 +60,8 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def score_here(table: Table, task: Task, options: argparse.Namespace) -> int:
     """Classify the file in this process and return the number of rows."""
-    # OpenVINO converts a model in float32 and runs it on the CPU.
-    placing = (torch.float32, torch.device("cpu")) if options.int8 else (fast_dtype(),)
-    tokenizer, model = load_tokenizer_and_model(options.adapter_dir, *placing)
+    tokenizer, model = load_tokenizer_and_model(options.adapter_dir, fast_dtype())
     sha256 = file_sha256(*sorted(options.adapter_dir.glob("*.safetensors")), options.adapter_dir / "config.json")
-    if options.int8:
-        # Imported only when needed: it has its own requirements and is slow to import.
-        from text_classifier.int8 import Int8Model
-
-        model, sha256 = Int8Model(model), f"{sha256} int8"
     return score_file(table, task, options.output, tokenizer, model, sha256)
 
 
@@ -100,6 +89,7 @@ def score(options: argparse.Namespace) -> int:
         options.text_column,
         options.label_column,
         options.positive_label,
+        exact=options.exact,
         encoding=options.encoding,
         header=False if options.no_header else None,
         sheet=options.sheet,
@@ -129,11 +119,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         rows = score(options)
     except ModuleNotFoundError as error:
-        option = EXTRAS.get(error.name)
-        if option is None:
+        if error.name != "ray":
             raise
-        extra = "ray" if option == "--workers" else "int8"
-        print(f"Error: {option} needs {error.name}: pip install -r requirements/{extra}.txt", file=sys.stderr)
+        print("Error: --workers needs ray: pip install -r requirements/ray.txt", file=sys.stderr)
         return 1
     except (ArtifactError, ValueError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)

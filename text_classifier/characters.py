@@ -14,14 +14,9 @@ from tokenizers import Regex, normalizers
 _LOOK_ALIKE = str.maketrans(
     "АВЕЅІЈКМНОРСТХУаеѕіјорсухԁһԛԝ" + "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧονρ", "ABESIJKMHOPCTXYaesijopcyxdhqw" + "ABEZHIKMNOPTYXovp"
 )
-# HTML entities, which programs write into messages, and invisible characters.
-_REPLACED = {
-    "&lt;": "<",
-    "&gt;": ">",
-    "&quot;": '"',
-    "&amp;": "&",
-    Regex("[\u00ad\u200b-\u200f\u2060\ufeff]"): "",
-}
+# HTML entities, which programs write into messages.
+_ENTITIES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&amp;": "&"}
+_INVISIBLE = Regex("[\u00ad\u200b-\u200f\u2060\ufeff]")
 # Each letter, and the digit that people write instead of it.
 LEET = {"a": "4", "e": "3", "i": "1", "o": "0", "s": "5", "t": "7"}
 
@@ -63,6 +58,16 @@ def _normalizer() -> normalizers.Normalizer:
     return make_normalizer()
 
 
+def has_letter_tricks(text: str) -> bool:
+    """Return whether normalising changes the letters of a message: look-alike, invisible, set apart, or digits."""
+    return _tricks_normalizer().normalize_str(replace_half_surrogates(text)) != replace_half_surrogates(text)
+
+
+@functools.cache
+def _tricks_normalizer() -> normalizers.Normalizer:
+    return normalizers.Sequence([*_plain_letters(), *_visible_words()])
+
+
 def make_normalizer() -> normalizers.Normalizer:
     """Return the normalizer of a tokenizer for English messages.
 
@@ -70,16 +75,24 @@ def make_normalizer() -> normalizers.Normalizer:
     letters and HTML entities by plain characters, and deletes invisible characters. It joins four or more single
     letters that are set apart (`F R E E`). It turns digits inside words into letters (`fr33 pr1ze`).
     """
+    steps = [normalizers.NFKD(), normalizers.StripAccents(), normalizers.NFKC(), *_plain_letters()]
+    steps += [normalizers.Replace(written, meant) for written, meant in _ENTITIES.items()]
+    return normalizers.Sequence([*steps, *_visible_words()])
+
+
+def _plain_letters() -> list[normalizers.Normalizer]:
+    return [normalizers.Replace(chr(alike), chr(plain)) for alike, plain in _LOOK_ALIKE.items()]
+
+
+def _visible_words() -> list[normalizers.Normalizer]:
+    """Return the steps that delete invisible characters, join letters set apart, and turn digits into letters."""
     letter, gap = r"[^\W\d_]", r"[ .*_-]"
     # A gap inside a row of four single letters: after the third, the second or the first.
     apart = "|".join(
         f"(?<=\\b{gap.join([letter] * before)}){gap}(?={gap.join([letter] * after)}\\b)"
         for before, after in ((3, 1), (2, 2), (1, 3))
     )
-    steps = [normalizers.NFKD(), normalizers.StripAccents(), normalizers.NFKC()]
-    steps += [normalizers.Replace(chr(alike), chr(plain)) for alike, plain in _LOOK_ALIKE.items()]
-    steps += [normalizers.Replace(written, meant) for written, meant in _REPLACED.items()]
-    steps.append(normalizers.Replace(Regex(apart), ""))
+    steps = [normalizers.Replace(_INVISIBLE, ""), normalizers.Replace(Regex(apart), "")]
     digits = "".join(LEET.values())
     for plain, digit in LEET.items():
         # One or two digits inside a word, or two equal digits at its end. A word in capitals may be a postcode (W45WQ,
@@ -88,4 +101,4 @@ def make_normalizer() -> normalizers.Normalizer:
         at_end = rf"(?<=[a-z]{{2}}){digit}(?={digit}\b)|(?<=[a-z]{{2}}{digit}){digit}\b"
         steps.append(normalizers.Replace(Regex(f"{inside}|{at_end}"), plain))
         steps.append(normalizers.Replace(Regex(rf"(?<=[A-Z]){digit}(?=[A-Z]{{2}})"), plain.upper()))
-    return normalizers.Sequence(steps)
+    return steps

@@ -121,7 +121,7 @@ def leave_tfidf_out(model: PreTrainedModel, folder: Path) -> None:
     """Remove from a model's config what is true of both models together, and note where the model comes from."""
     config = model.config
     if _has_partner(model):
-        for name in ("language_model_weight", "decision_threshold"):
+        for name in ("language_model_weight", "decision_threshold", "cascade"):
             if hasattr(config, name):
                 delattr(config, name)
     config.exported_from = {

@@ -12,7 +12,7 @@ import torch
 import transformers
 from peft import PeftConfig, PeftModel
 from peft.utils import CONFIG_NAME
-from scipy.special import expit
+from scipy.special import expit, logit
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -23,9 +23,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from text_classifier.characters import is_empty, replace_half_surrogates
+from text_classifier.characters import has_letter_tricks, is_empty, replace_half_surrogates
 from text_classifier.sources.weights import resolve_base_model
-from text_classifier.tfidf import load_tfidf
+from text_classifier.tfidf import TFIDF_MAX_CHARACTERS, load_tfidf
 
 # Tokens of one batch on a CPU. Smaller batches leave its cores idle. Larger batches are slower too, because attention
 # between different messages is computed and then thrown away.
@@ -47,7 +47,9 @@ class Classification:
     positive_probability: float
     """Probability of class 1 (spam), from 0 to 1; `label` is class 1 if this reaches the decision threshold."""
     truncated: bool
-    """Whether the message was too long, so that the language model did not read its end."""
+    """Whether the message was too long, so that its end was not read by the language model, or by whoever answered."""
+    answered_by: str = "language model"
+    """`language model`, `TF-IDF`, or `both`."""
 
 
 def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> BatchEncoding:
@@ -220,20 +222,57 @@ def joint_log_odds(language_model: np.ndarray, tfidf: np.ndarray, weight: float)
 
 
 def classify(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
+    texts: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel,
+    threshold: float | None = None,
+    exact: bool = True,
 ) -> list[Classification | None]:
     """Classify n messages and return n answers in the same order; a message with nothing to read gets None.
 
-    A message is class 1 if its probability reaches the adapter's `decision_threshold`. If the adapter has a TF-IDF
-    model, the log odds of both models are added; the config's `language_model_weight` multiplies the language model's.
+    A message is class 1 if its probability reaches the decision threshold. If the adapter has a TF-IDF model, the log
+    odds of both models are added; the config's `language_model_weight` multiplies the language model's.
 
     Args:
-        model: a model from `load_tokenizer_and_model`, or a `text_classifier.int8.Int8Model`.
+        model: a model from `load_tokenizer_and_model`.
+        threshold: decision threshold; by default the adapter's own.
+        exact: let both models read every message. Otherwise `answer_by_tfidf` answers those that it is sure of.
     """
-    readable = [index for index, text in enumerate(texts) if not is_empty(text)]
-    answers: list[Classification | None] = [None] * len(texts)
-    for index, answer in zip(readable, _classify([texts[index] for index in readable], tokenizer, model), strict=True):
+    threshold = decision_threshold(model.config) if threshold is None else threshold
+    answers = [None] * len(texts) if exact else answer_by_tfidf(texts, model, [threshold] * len(texts))
+    open_ones = [index for index, text in enumerate(texts) if answers[index] is None and not is_empty(text)]
+    read = _classify([texts[index] for index in open_ones], tokenizer, model, threshold)
+    for index, answer in zip(open_ones, read, strict=True):
         answers[index] = answer
+    return answers
+
+
+def answer_by_tfidf(
+    texts: Sequence[str], model: PreTrainedModel, thresholds: Sequence[float]
+) -> list[Classification | None]:
+    """Answer those of n messages that TF-IDF is sure of, without the language model; the others get None.
+
+    TF-IDF is sure where its log odds are farther from the threshold than the language model's can outweigh. How far
+    that is, was measured on validation messages (`training.evaluation.choose_cascade`) and stands in the config as
+    `cascade`. The probability takes the log odds that the language model usually adds to such messages. Messages with
+    letter tricks are left to the language model, because TF-IDF does not see through them.
+
+    Args:
+        thresholds: decision thresholds, shape (n,).
+    """
+    cascade = getattr(model.config, "cascade", None)
+    if model.tfidf is None or cascade is None or not len(texts):
+        return [None] * len(texts)
+    of_tfidf = model.tfidf.log_odds(texts)
+    beyond = of_tfidf - logit(np.asarray(thresholds, dtype=float))
+    below, above = cascade["usual_log_odds"]
+    positive = expit(of_tfidf + np.where(beyond > 0, above, below)).tolist()
+    answers: list[Classification | None] = [None] * len(texts)
+    for index in np.flatnonzero(np.abs(beyond) >= cascade["bound"]):
+        text = texts[index]
+        if not is_empty(text) and not has_letter_tricks(text):
+            label, _ = decide(positive[index], thresholds[index], model.config.id2label)
+            answers[index] = Classification(label, positive[index], len(text) > TFIDF_MAX_CHARACTERS, "TF-IDF")
     return answers
 
 
@@ -241,15 +280,16 @@ def classify_parts(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
 ) -> list[Classification]:
     """Classify n parts of messages, for explanations; a part with nothing to read is read as one space."""
-    return _classify([" " if is_empty(text) else text for text in texts], tokenizer, model)
+    readable = [" " if is_empty(text) else text for text in texts]
+    return _classify(readable, tokenizer, model, decision_threshold(model.config))
 
 
-def _classify(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> list[Classification]:
-    threshold = decision_threshold(model.config)
+def _classify(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, threshold: float
+) -> list[Classification]:
     encoded = encode(texts, tokenizer, tokenizer.model_max_length)
-    packed = isinstance(model, PreTrainedModel) and model.config.model_type in _PACKABLE
-    usual = _BATCH_TOKENS if model.device.type == "cpu" else _ACCELERATOR_BATCH_TOKENS
-    batch_tokens = getattr(model, "batch_tokens", usual)
+    packed = model.config.model_type in _PACKABLE
+    batch_tokens = _BATCH_TOKENS if model.device.type == "cpu" else _ACCELERATOR_BATCH_TOKENS
     of_tfidf = model.tfidf.log_odds(texts) if model.tfidf else None
     answers: list[Classification | None] = [None] * len(texts)
     for indices in _batches([len(ids) for ids in encoded["input_ids"]], batch_tokens):
@@ -269,6 +309,7 @@ def _classify(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: P
                 label=decide(probability, threshold, model.config.id2label)[0],
                 positive_probability=probability,
                 truncated=bool(encoded.encodings[index].overflowing),
+                answered_by="language model" if of_tfidf is None else "both",
             )
     return answers
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from text_classifier.columns import choose_label_column, choose_text_columns, texts_of
 from text_classifier.files import file_sha256
-from text_classifier.inference import Classification, classify, decide
+from text_classifier.inference import Classification, classify
 from text_classifier.labels import find_classes, without_case
 from text_classifier.metrics import classification_metrics, results_table
 from text_classifier.remarks import Remark
@@ -39,6 +39,8 @@ class Task:
     """Labels of the file that are class 1; see `labels.find_classes`."""
     threshold: float = 0.5
     """Decision threshold."""
+    exact: bool = False
+    """Whether both models read every message; see `inference.classify`."""
     encoding: str | None = None
     header: bool | None = None
     sheet: str | None = None
@@ -67,7 +69,7 @@ def add_answers(
     positive_label: str,
     digits: int = 4,
 ) -> pd.DataFrame:
-    """Return the table with three more columns: label, probability of `positive_label`, and truncation.
+    """Return the table with four more columns: label, probability of `positive_label`, truncation, and who answered.
 
     Args:
         table: n messages.
@@ -83,6 +85,7 @@ def add_answers(
             f"{answer.positive_probability:.{digits}f}" if answer else "" for answer in answers
         ],
         "truncated": [str(answer.truncated).lower() if answer else "" for answer in answers],
+        "answered_by": [answer.answered_by if answer else "" for answer in answers],
     }
     result = table.copy()
     for name, values in added.items():
@@ -96,12 +99,10 @@ def score_table(
     table: pd.DataFrame, task: Task, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
 ) -> pd.DataFrame:
     """Return the table with an answer to each message; empty messages get none."""
-    answers = classify(texts_of(table, task.text_columns).tolist(), tokenizer, model)
-    id2label = model.config.id2label
-    labels = [
-        decide(answer.positive_probability, task.threshold, id2label)[0] if answer else None for answer in answers
-    ]
-    return add_answers(table, answers, labels, id2label[1], _EXACT_DIGITS if task.label_column else 4)
+    texts = texts_of(table, task.text_columns).tolist()
+    answers = classify(texts, tokenizer, model, task.threshold, task.exact)
+    labels = [answer.label if answer else None for answer in answers]
+    return add_answers(table, answers, labels, model.config.id2label[1], _EXACT_DIGITS if task.label_column else 4)
 
 
 def as_csv(table: pd.DataFrame, header: bool) -> bytes:
@@ -209,7 +210,7 @@ def measure(target: Path, task: Task, ids: dict[str, int], adapter: str) -> str:
         adapter: name of the adapter in the table.
     """
     scored = pd.read_csv(target, dtype=str, keep_default_na=False)
-    probability = scored.columns[-2]
+    probability = scored.columns[-3]
     told = scored[scored[probability].ne("")]
     truth = without_case(told[task.label_column]).map(ids)
     told, truth = told[truth.notna()], truth.dropna().astype(int)

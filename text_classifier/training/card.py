@@ -149,7 +149,8 @@ def _explain_figures(report: dict) -> str:
         sentences.append(
             "*after* is the language model alone, as plain PEFT and transformers load it. *after + TF-IDF* adds "
             f"{report['language_model_weight']:g} times its log odds to those of the TF-IDF model in the last row, "
-            "which is saved in the same folder. `text_classifier` and the chat answer so."
+            "which is saved in the same folder. `text_classifier` and the chat answer so. In files, TF-IDF alone "
+            f"answers where its log odds are {report['cascade']['bound']:g} or more from the threshold."
         )
     if report["training"]["best_checkpoint"]:
         sentences.append(

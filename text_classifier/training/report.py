@@ -139,11 +139,12 @@ def describe_training(trainer: Trainer, tuning: str, seconds: float) -> dict:
 
 
 def describe_results(compared: Comparison) -> dict:
-    """Return all figures, the name of the saved model, its decision threshold and its language-model weight."""
+    """Return all figures, the name of the saved model, and what goes into its config: threshold, weight, cascade."""
     return {
         "decision_threshold": compared.threshold,
         "saved": compared.saved,
         "language_model_weight": compared.language_model_weight,
+        "cascade": compared.cascade,
         "results": compared.results,
         "table": results_table(compared.results),
     }

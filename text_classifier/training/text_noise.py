@@ -36,7 +36,7 @@ def _detail(draw: random.Random, kind: str | None = None) -> str:
     return made[kind or draw.choice(list(made))]
 
 
-def _mistype(word: str, draw: random.Random) -> str:
+def mistype(word: str, draw: random.Random) -> str:
     """Return the word with two letters swapped, or with one letter dropped or doubled; a short word stays as it is."""
     if len(word) < 3:
         return word
@@ -66,7 +66,7 @@ def add_noise(text: str, draw: random.Random) -> str:
     case = draw.random()
     text = text.upper() if case < 0.1 else text.lower() if case < 0.25 else text
     if draw.random() < 0.2:
-        text = " ".join(_mistype(word, draw) if draw.random() < 0.2 else word for word in text.split(" "))
+        text = " ".join(mistype(word, draw) if draw.random() < 0.2 else word for word in text.split(" "))
     elif draw.random() < 0.1:
         text = "".join(letter.translate(_TO_LEET) if draw.random() < 0.5 else letter for letter in text)
     return text
