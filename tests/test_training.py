@@ -21,6 +21,7 @@ from test_data import uci_stand_in
 from training_runs import arguments, run_here
 from transformers import (
     AutoConfig,
+    AutoTokenizer,
 )
 
 import gpt_classification_model
@@ -59,6 +60,8 @@ def test_run_leaves_adapter_charts_data_and_report(trained):
     names = {path.name for path in (trained / "lora_model").iterdir()}
     expected = {"adapter_config.json", "adapter_model.safetensors", "config.json", "tokenizer.json", "README.md"}
     assert expected <= names and not {name for name in names if name.endswith((".bin", ".pt", ".pkl"))}
+    tokenizer = AutoTokenizer.from_pretrained(trained / "lora_model")
+    assert tokenizer.tokenize("<|endoftext|>") != ["<|endoftext|>"], "ordinary text for other programs, too"
     assert (trained / "training_metrics.pdf").read_bytes().startswith(b"%PDF")
     assert not [path for path in trained.iterdir() if path.name.startswith(".")], "no scratch files are left"
     train = pd.read_csv(trained / "dataset/train.csv")

@@ -106,7 +106,8 @@ def save_adapter(
     for name, value in settings.items():
         setattr(model.config, name, value)
     # A message that spells out a special token is ordinary text for other programs too, as in `inference.encode`.
-    tokenizer.init_kwargs["split_special_tokens"] = True
+    # transformers saves the attributes that `init_kwargs` names.
+    tokenizer.init_kwargs["split_special_tokens"] = tokenizer.split_special_tokens = True
     options = {}
     if isinstance(model, PeftModel):
         # Save the Hub's name and not this machine's cache path, so that plain PEFT loads the adapter anywhere.
