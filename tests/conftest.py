@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from benchmarks.app_server import copy_of_app, running_app
-from text_classifier.inference import quiet_loading
+from text_classifier.merged import quiet_loading
 from text_classifier.sources.registry import Mirror
 from text_classifier.tfidf import TfidfModel, save_tfidf
 

@@ -1,17 +1,12 @@
 """Load a trained adapter, merge it into its base model, and classify messages."""
 
-import contextlib
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-import transformers
-from peft import PeftConfig, PeftModel
-from peft.utils import CONFIG_NAME
 from scipy.special import expit, logit
 from transformers import (
     AutoConfig,
@@ -24,7 +19,7 @@ from transformers import (
 )
 
 from text_classifier.characters import has_letter_tricks, is_empty, replace_half_surrogates
-from text_classifier.sources.weights import resolve_base_model
+from text_classifier.merged import ADAPTER_CONFIG, load_merged, quiet_loading
 from text_classifier.tfidf import TFIDF_MAX_CHARACTERS, load_tfidf
 
 # Tokens of one batch on a CPU. Smaller batches leave its cores idle. Larger batches are slower too, because attention
@@ -67,23 +62,6 @@ def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length:
     texts = [replace_half_surrogates(text) for text in texts]
     # If a message spells out a special token such as <|endoftext|>, that is ordinary text.
     return tokenizer(texts, truncation=max_length is not None, max_length=max_length, split_special_tokens=True)
-
-
-@contextlib.contextmanager
-def quiet_loading() -> Iterator[None]:
-    """Hide two messages that worry people although nothing is wrong.
-
-    transformers reports that the base model lacks the classification head, but the head is new or comes with the
-    adapter. It also warns that PEFT 0.21 uses the old name of an attribute.
-    """
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
-            yield
-    finally:
-        transformers.logging.set_verbosity(verbosity)
 
 
 def choose_device() -> torch.device:
@@ -142,7 +120,7 @@ def holds_adapter(folder: Path) -> bool:
     Raises:
         FileNotFoundError: the folder does not exist, or it holds neither.
     """
-    is_adapter = (folder / CONFIG_NAME).is_file()
+    is_adapter = (folder / ADAPTER_CONFIG).is_file()
     if not is_adapter and not list(folder.glob("model*.safetensors")):
         raise FileNotFoundError(f"{folder} holds neither an adapter nor a model")
     return is_adapter
@@ -180,23 +158,20 @@ def load_tokenizer_and_model(
     """
     adapter_dir, device = Path(adapter_dir), device or choose_device()
     is_adapter, config = holds_adapter(adapter_dir), load_config(adapter_dir)
-    weights_dir = adapter_dir
-    if is_adapter:
-        base_name = PeftConfig.from_pretrained(adapter_dir).base_model_name_or_path
-        weights_dir = resolve_base_model(base_name, trained_on=getattr(config, "base_model_source", None)).path
     tokenizer = AutoTokenizer.from_pretrained(adapter_dir)
-    with quiet_loading():
-        model, loading = AutoModelForSequenceClassification.from_pretrained(
-            weights_dir, config=config, dtype=torch.float32, output_loading_info=True
-        )
-        if not is_adapter and loading["missing_keys"]:
+    if is_adapter:
+        model = load_merged(adapter_dir, config, dtype)
+    else:
+        with quiet_loading():
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
+                adapter_dir, config=config, dtype=dtype, output_loading_info=True
+            )
+        if loading["missing_keys"]:
             raise ValueError(f"{adapter_dir} is no classifier, but a base to train one on (--model_name_or_path)")
-        if is_adapter:
-            model = PeftModel.from_pretrained(model, adapter_dir).merge_and_unload()
     # Each message is read once, so keys and values are not kept for a next token.
     model.config.use_cache = False
     model.tfidf = load_tfidf(adapter_dir) if getattr(config, "language_model_weight", None) else None
-    return tokenizer, model.to(device, dtype).eval().requires_grad_(False)
+    return tokenizer, model.to(device).eval().requires_grad_(False)
 
 
 def decision_threshold(config: PreTrainedConfig) -> float:

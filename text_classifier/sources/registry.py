@@ -34,10 +34,8 @@ class Mirror:
 
 
 def cache_dir() -> Path:
-    """Return this project's folder in the user's cache, creating it if needed; `XDG_CACHE_HOME` moves it on Linux."""
-    folder = Path(pooch.os_cache("gpt-classification-model"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    """Return this project's folder in the user's cache; `XDG_CACHE_HOME` moves it on Linux."""
+    return Path(pooch.os_cache("gpt-classification-model"))
 
 
 def fetch_from_registry(mirror: Mirror) -> Path:

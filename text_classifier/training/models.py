@@ -1,6 +1,7 @@
 """Load base models and tokenizers, and prepare them for training."""
 
 import itertools
+import re
 from collections.abc import Sequence
 
 import torch

@@ -1,0 +1,110 @@
+"""The merged model in the cache: a start without PEFT and without the base, and what happens when the cache fails."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from text_classifier import classify, load_tokenizer_and_model
+from text_classifier.files import file_sha256, write_json
+from text_classifier.inference import load_config
+from text_classifier.merged import ADAPTER_WEIGHTS
+
+TEXTS = ["WIN a FREE prize now, call 1", "see you tonight", "ok"]
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """An empty cache of merged models."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "gpt-classification-model" / "merged"
+
+
+@pytest.fixture
+def base(tmp_path, tiny_gpt2) -> Path:
+    return shutil.copytree(tiny_gpt2, tmp_path / "base")
+
+
+@pytest.fixture
+def adapter(tmp_path, base, tiny_review_adapter) -> Path:
+    """An adapter on `base` that has learned something, and that names the checksum of its base as training does."""
+    folder = shutil.copytree(tiny_review_adapter, tmp_path / "adapter")
+    adapter_config = json.loads((folder / "adapter_config.json").read_text())
+    write_json(adapter_config | {"base_model_name_or_path": str(base)}, folder / "adapter_config.json")
+    source = {"name": str(base), "source": "local folder", "sha256": file_sha256(base / "model.safetensors")}
+    config = load_config(folder)
+    config.base_model_source = source
+    write_json(config.to_dict(), folder / "config.json")
+    change(folder, seed=1)
+    return folder
+
+
+def change(adapter: Path, seed: int) -> None:
+    """Give an adapter other weights."""
+    torch.manual_seed(seed)
+    weights = {name: torch.randn_like(weight) / 8 for name, weight in load_file(adapter / ADAPTER_WEIGHTS).items()}
+    save_file(weights, adapter / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+
+
+def answers(adapter: Path, dtype: torch.dtype = torch.float32) -> list[float]:
+    return [answer.positive_probability for answer in classify(TEXTS, *load_tokenizer_and_model(adapter, dtype))]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_every_start_gives_the_same_answers_and_the_second_needs_no_base(cache, base, adapter, dtype):
+    first = answers(adapter, dtype)
+    shutil.rmtree(base)
+    assert answers(adapter, dtype) == first
+
+
+def test_the_second_start_does_not_import_peft(cache, adapter):
+    code = f"""
+import sys
+from text_classifier import load_tokenizer_and_model
+load_tokenizer_and_model({str(adapter)!r})
+print("peft" in sys.modules)
+"""
+    started = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout for _ in range(2)]
+    assert started == ["True\n", "False\n"]
+
+
+def test_another_adapter_in_the_same_folder_is_merged_anew(cache, adapter):
+    before = answers(adapter)
+    change(adapter, seed=2)
+    assert answers(adapter) != before
+
+
+def test_each_number_format_is_kept_on_its_own(cache, adapter):
+    answers(adapter, torch.bfloat16)
+    _, model = load_tokenizer_and_model(adapter, torch.float32)
+    assert model.dtype is torch.float32
+
+
+def test_a_damaged_merged_model_is_made_anew(cache, adapter):
+    before = answers(adapter)
+    (kept,) = cache.glob("*/model.safetensors")
+    kept.write_bytes(kept.read_bytes()[:1000])
+    assert answers(adapter) == before
+    assert kept.stat().st_size > 1000
+
+
+def test_without_a_cache_that_can_be_written_the_model_is_merged_at_every_start(cache, adapter):
+    cache.parent.mkdir(parents=True)
+    cache.write_text("a file where the folder should be")
+    assert answers(adapter) == answers(adapter)
+    assert cache.is_file()
+
+
+def test_only_the_models_used_last_stay(cache, base, adapter):
+    for seed in range(2, 7):
+        change(adapter, seed)
+        answers(adapter)
+    assert len(list(cache.iterdir())) == 3
+    # The last one is among them.
+    shutil.rmtree(base)
+    assert answers(adapter)
