@@ -55,6 +55,7 @@ from text_classifier.training.models import (
     load_tokenizer,
     load_with_new_head,
     make_config,
+    modules_below,
     store_frozen_in_bfloat16,
     wrap_in_lora,
 )
@@ -213,6 +214,7 @@ def build_model(
             lora_dropout=model_args.lora_dropout,
             bias="none",
             target_modules=model_args.target_modules or LORA_TARGETS.get(config.model_type, "all-linear"),
+            exclude_modules=modules_below(model, model_args.lora_layers),
             modules_to_save=head,
         )
         return wrap_in_lora(model, lora, base)

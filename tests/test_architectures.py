@@ -209,6 +209,21 @@ def test_a_tuned_base_is_saved_and_answers_as_trained(bases, tmp_path, name, tun
     assert together == pytest.approx(alone, abs=1e-5), "padding changes no answer"
 
 
+@pytest.mark.parametrize("layers", ["2", "9"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_lora_adapts_only_the_last_layers_and_the_backward_pass_ends_there(bases, name, layers):
+    tokenizer, model = build(bases[name], "--lora_layers", layers)
+    numbers = "12" if layers == "2" else "012"
+    adapted = adapted_layers(name, [weight for weight, _ in model.named_parameters()])
+    assert adapted == set(itertools.product(numbers, ARCHITECTURES[name].adapted.split()))
+    first, reached = model.get_submodule(f"base_model.model.{ARCHITECTURES[name].blocks}.0"), []
+    first.register_forward_hook(
+        lambda *call: reached.append((call[-1][0] if isinstance(call[-1], tuple) else call[-1]).requires_grad)
+    )
+    model(**batch_of(TEXTS, tokenizer))
+    assert reached == [layers == "9"]
+
+
 @pytest.mark.parametrize("tuning", ["head", "last_two_blocks"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_head_and_last_two_blocks_are_found(bases, name, tuning):

@@ -21,6 +21,7 @@ LIMITS = {
     "vocab_size": (257, None),
     "num_hidden_layers": (1, None),
     "lora_r": (1, None),
+    "lora_layers": (1, None),
     "lora_dropout": (0, 1),
     "minority_repeats": (1, None),
     "token_dropout": (0, 1),

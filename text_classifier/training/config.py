@@ -38,7 +38,10 @@ class ModelArguments:
     lora_alpha: int = field(default=32, metadata={"help": "LoRA updates are scaled by lora_alpha / lora_r."})
     lora_dropout: float = field(default=0.1, metadata={"help": "Dropout in front of the LoRA matrices."})
     target_modules: list[str] | None = field(
-        default=None, metadata={"help": "Layers that LoRA adapts; those usual for the architecture if not set."}
+        default=None, metadata={"help": "Parts of a layer that LoRA adapts; the usual ones if not set."}
+    )
+    lora_layers: int | None = field(
+        default=None, metadata={"help": "LoRA adapts only so many layers, the last ones; all if not set."}
     )
     add_tfidf: bool = field(
         default=False,

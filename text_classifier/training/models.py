@@ -22,7 +22,7 @@ from transformers.pytorch_utils import Conv1D
 
 from text_classifier.characters import make_normalizer
 from text_classifier.errors import ConfigurationError
-from text_classifier.inference import quiet_loading
+from text_classifier.merged import quiet_loading
 from text_classifier.sources.weights import BaseModel
 
 # Activation functions that transformers computes in eight steps, each through memory -> the same in one step.
@@ -170,6 +170,22 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     """Return the number of trained parameters and the number of all parameters."""
     weights = list(model.parameters())
     return sum(one.numel() for one in weights if one.requires_grad), sum(one.numel() for one in weights)
+
+
+def modules_below(model: PreTrainedModel, layers: int | None) -> str | None:
+    """Return a pattern of the names of all modules in the blocks below the last ones, which LoRA does not adapt.
+
+    Nothing below the adapted blocks is trained, so the backward pass ends there.
+
+    Args:
+        layers: number of blocks to adapt; None means all.
+
+    Returns:
+        The `exclude_modules` of a `LoraConfig`; None if all blocks are adapted.
+    """
+    blocks = find_blocks(model)
+    below = len(model.get_submodule(blocks)) - layers if layers else 0
+    return rf"{re.escape(blocks)}\.({'|'.join(map(str, range(below)))})\..*" if below > 0 else None
 
 
 def wrap_in_lora(model: PreTrainedModel, lora: LoraConfig, base: BaseModel) -> PeftModel:

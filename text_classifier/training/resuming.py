@@ -92,6 +92,6 @@ def facts_of_run(
     facts = {"data (SHA-256)": data["sha256"], "labels": label_names, "base model (SHA-256)": base.sha256}
     data_options = ("protocol", "split_seed", "present_day_messages", "majority", "max_length", "normalize_text")
     facts |= {f"--{name}": getattr(data_args, name) for name in data_options}
-    model_options = ("tuning", "num_hidden_layers", "lora_r", "lora_alpha", "target_modules")
+    model_options = ("tuning", "num_hidden_layers", "lora_r", "lora_alpha", "target_modules", "lora_layers")
     facts |= {f"--{name}": getattr(model_args, name) for name in model_options}
     return facts | {"--optim": args.optim.value}
