@@ -214,7 +214,7 @@ def resolve_base_model(name: str, trained_on: dict | None = None) -> BaseModel:
         sources = {"local folder": _from_local_folder}
     elif trained_on and trained_on["source"] == "registry mirror":
         sources = {"registry mirror": sources.pop("registry mirror"), **sources}
-    tried, error_class = [], ArtifactError
+    tried, unreachable = [], None
     for source, find in sources.items():
         try:
             base = find(name)
@@ -224,7 +224,7 @@ def resolve_base_model(name: str, trained_on: dict | None = None) -> BaseModel:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             tried.append(f"  {source}: {reason}")
             if find is _from_hub and not isinstance(error, RepositoryNotFoundError | HFValidationError):
-                error_class = UnreachableError
+                unreachable = error
             continue
         if trained_on and base.sha256 != trained_on["sha256"]:
             logger.warning(
@@ -233,11 +233,11 @@ def resolve_base_model(name: str, trained_on: dict | None = None) -> BaseModel:
                 *(trained_on["name"], trained_on["source"], trained_on["sha256"][:12], base.source, base.sha256[:12]),
             )
         return base
-    raise error_class(
+    raise (UnreachableError if unreachable else ArtifactError)(
         f"Could not find the base model {name!r}. Tried:\n" + "\n".join(tried) + "\n"
         "Connect to the internet, set HF_ENDPOINT to a Hub mirror you can reach, or give the path of a "
         "downloaded model folder with --model_name_or_path."
-    )
+    ) from unreachable
 
 
 def resolve_base_model_or_fallback(name: str, fallback_name: str | None) -> BaseModel:
@@ -252,8 +252,10 @@ def resolve_base_model_or_fallback(name: str, fallback_name: str | None) -> Base
     except UnreachableError as error:
         if fallback_name is None:
             raise
+        reason = str(error.__cause__).partition("\n")[0]
         logger.warning(
-            "%s\n%s\nTRAINING ON THE FALLBACK BASE %s INSTEAD OF %s (forbid with --fallback_model none).\n%s",
-            *(error, "!" * 80, fallback_name, name, "!" * 80),
+            "The Hugging Face Hub cannot be reached (%s). HF_ENDPOINT can name a mirror of it.\n%s\n"
+            "TRAINING ON THE FALLBACK BASE %s INSTEAD OF %s (forbid with --fallback_model none).\n%s",
+            *(reason, "!" * 80, fallback_name, name, "!" * 80),
         )
         return resolve_base_model(fallback_name)
