@@ -223,6 +223,8 @@ def api(folder: Path, draw: random.Random, options: argparse.Namespace) -> tuple
 
     async def ask(http: httpx.AsyncClient, limit: asyncio.Semaphore, text: str, broken: bool) -> None:
         body = json.dumps({"texts": text})
+        # As JSON has it: two halves of a surrogate pair that meet are one character.
+        text = json.loads(body)["texts"]
         if broken:
             body = body[: draw.randrange(len(body))]
         async with limit:
@@ -232,8 +234,7 @@ def api(folder: Path, draw: random.Random, options: argparse.Namespace) -> tuple
         if answer.status_code not in expected:
             failed.append(f"{answer.status_code} for {body[:60]!r}")
         elif answer.status_code == 200 and len(text) < 2000:
-            # As JSON has it: two halves of a surrogate pair that meet are one character.
-            asked.append((json.loads(body)["texts"], answer.json()["results"][0]))
+            asked.append((text, answer.json()["results"][0]))
 
     async def ask_all(address: str) -> None:
         limit = asyncio.Semaphore(8)
