@@ -27,10 +27,6 @@ FIGURES = REPOSITORY / "results" / "benchmarks"
 MODERN_MESSAGES = REPOSITORY / "tests" / "modern_messages.tsv"
 """Messages unlike the collection, for testing; nothing is trained on them."""
 
-# Balanced 1:1 like the published recipe, but with other ham in each epoch. This takes a third of the default
-# recipe's time.
-BALANCED = "--majority fresh --num_train_epochs 4"
-
 
 def run_measured(command: Sequence[str | Path], **options) -> tuple[float, struct_rusage]:
     """Run a command; return its seconds and the resources that its process used.

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.accuracy import OURS, RIVALS
-from benchmarks.common import BALANCED, FIGURES, REPOSITORY, cpu_kind, spread
+from benchmarks.common import FIGURES, REPOSITORY, cpu_kind, spread
 from text_classifier.files import atomic_path
 from text_classifier.metrics import markdown_table
 
@@ -58,7 +58,7 @@ def training_rows(figures: dict) -> list[tuple[str, str, str, str]]:
     (_, slow), *_, (_, fast) = figures["steps"].items()
     ratio = fast["messages_per_second"] / slow["messages_per_second"]
     whole = figures["whole"]
-    ours, two, balanced, published = (whole[name] for name in ("ours", "two_processes", "balanced", "published"))
+    ours, two, published = (whole[name] for name in ("ours", "two_processes", "published"))
     steps, all_steps = published["steps"]
     return [
         (
@@ -73,13 +73,6 @@ def training_rows(figures: dict) -> list[tuple[str, str, str, str]]:
             "≥ 4× faster",
             f"{ours['minutes']:.1f} ({published['minutes'] / ours['minutes']:.1f}×)",
             f"published recipe {published['minutes']:.0f} (from {steps} of {all_steps} steps)",
-        ),
-        (
-            "... balanced like the published recipe, min",
-            "",
-            f"{balanced['minutes']:.1f} ({published['minutes'] / balanced['minutes']:.1f}×), "
-            f"accuracy {100 * balanced['natural_ratio']:.2f} %",
-            f"`{BALANCED}`",
         ),
         ("... peak memory, GiB", "", f"{ours['gib']:.1f}", f"published recipe {published['gib']:.1f}"),
         ("... with all its evaluation, min", "≤ 8", f"{ours['from_start_to_end_minutes']:.1f}", ""),

@@ -50,7 +50,7 @@ from transformers import (
     Trainer,
 )
 
-from benchmarks.common import BALANCED, FIGURES, REPOSITORY
+from benchmarks.common import FIGURES, REPOSITORY
 from gpt_classification_model import (
     LORA_TARGETS,
     AccuracyCallback,
@@ -194,7 +194,7 @@ def train_as_tutorials_do(argv: list[str]) -> None:
 
 
 def compare_whole_runs(steps: int) -> dict:
-    """Run the default recipe in one process, in two and balanced; run `steps` steps of the published recipe.
+    """Run the default recipe in one process and in two; run `steps` steps of the published recipe.
 
     Returns:
         For each run its minutes and the peak memory of a process in GiB. For runs of the default recipe also the
@@ -220,7 +220,6 @@ def compare_whole_runs(steps: int) -> dict:
         for name, launcher, flags in (
             ("ours", [], []),
             ("two_processes", two, ["--per_device_train_batch_size", "8"]),
-            ("balanced", [], BALANCED.split()),
         ):
             print(f"Running the default recipe: {name} ...", flush=True)
             run(*launcher, "gpt_classification_model.py", *flags)

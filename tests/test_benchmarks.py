@@ -92,12 +92,10 @@ def test_whole_runs_are_compared_with_the_published_recipe():
     whole = {
         "ours": {"minutes": 6.0, "from_start_to_end_minutes": 6.8, "gib": 3.0, "natural_ratio": 0.99},
         "two_processes": {"minutes": 5.0, "gib": 2.0, "natural_ratio": 0.98},
-        "balanced": {"minutes": 2.0, "gib": 2.0, "natural_ratio": 0.985},
         "published": {"minutes": 42.0, "gib": 4.0, "steps": [20, 280]},
     }
     shown = {row[0]: row[2] for row in training_rows({"steps": steps, "whole": whole})}
     assert shown["Training GPT-2's architecture, messages/s"] == "10.0 (5.0×)"
     assert shown["Whole training on the fallback base, min"] == "6.0 (7.0×)"
-    assert shown["... balanced like the published recipe, min"] == "2.0 (21.0×), accuracy 98.50 %"
     assert shown["... with all its evaluation, min"] == "6.8"
     assert shown["... share of the float32 peak, %"] == "60"

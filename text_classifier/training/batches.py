@@ -13,12 +13,13 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from text_classifier.inference import encode
 from text_classifier.training.config import DataArguments
+from text_classifier.training.rivals import sure_messages
 from text_classifier.training.text_noise import add_noise
 
 # Extra splits to train on, and the share of each that an epoch takes. An epoch takes only some of the present-day
 # messages, because they contain many notices. The collection's spam about ringtones and downloads reads like a notice,
 # and with all present-day messages in every epoch, the model would learn to call it ham.
-EXTRA_SPLITS = {"present_day": 1 / 3, "feedback": 1.0}
+EXTRA_SPLITS = {"present_day": 1 / 2, "feedback": 1.0}
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,24 @@ def plan_draws(datasets: dict[str, Dataset], data_args: DataArguments) -> tuple[
             pools_of_part = [f"{name} {label}" for label in datasets[name].labels]
             pools += pools_of_part
             draws |= {pool: math.ceil(size * share) for pool, size in Counter(pools_of_part).items()}
+    if data_args.majority == "all" and data_args.sure_share < 1:
+        pools, draws = _fewer_sure(parts, pools, draws, data_args.sure_share)
     return parts, pools, draws
+
+
+def _fewer_sure(parts: list[Dataset], pools: list, draws: dict, share: float) -> tuple[list[str], dict[str, int]]:
+    """Divide each pool into messages that TF-IDF is sure of, of which an epoch takes only a share, and all others."""
+    texts, labels = ([value for part in parts for value in getattr(part, name)] for name in ("texts", "labels"))
+    times = {pool: draws[pool] / size for pool, size in Counter(pools).items()}
+    divided, taken = [], {}
+    for pool, sure in zip(pools, sure_messages(texts, labels), strict=True):
+        # What people corrected is learned in any case.
+        sure = sure and not str(pool).startswith("feedback")
+        name = f"{pool} sure" if sure else str(pool)
+        divided.append(name)
+        # A pool that an epoch takes only a part of is not cut twice.
+        taken[name] = share * max(1, times[pool]) if sure else times[pool]
+    return divided, {name: math.ceil(size * taken[name]) for name, size in Counter(divided).items()}
 
 
 def make_training_set(

@@ -24,6 +24,7 @@ LIMITS = {
     "lora_layers": (1, None),
     "lora_dropout": (0, 1),
     "minority_repeats": (1, None),
+    "sure_share": (0, 1),
     "token_dropout": (0, 1),
     "text_noise": (0, 1),
     "split_seed": (0, 2**32 - 1),

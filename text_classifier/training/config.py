@@ -100,6 +100,13 @@ class DataArguments:
         default=1,
         metadata={"help": "With `--majority all`: how often an epoch takes each message of the smaller class."},
     )
+    sure_share: float = field(
+        default=1.0,
+        metadata={
+            "help": "With `--majority all`: share that an epoch takes of the messages that TF-IDF is sure of; the "
+            "language model learns from the others."
+        },
+    )
     token_dropout: float = field(
         default=0.0, metadata={"help": "Leave out this share of a training message's tokens, others every epoch."}
     )

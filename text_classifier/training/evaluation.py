@@ -12,17 +12,16 @@ from text_classifier.inference import joint_log_odds
 from text_classifier.metrics import classification_metrics
 from text_classifier.training.batches import length_order
 from text_classifier.training.data import HELD_OUT, Predictions
-from text_classifier.training.rivals import Rivals
+from text_classifier.training.rivals import SURE_LOG_ODDS, Rivals
 
 # Factor for the language model's log odds before those of TF-IDF are added. It is below 1 because the language model is
 # overconfident: the likelihood of the validation messages of five splits together is highest with a factor of 0.49 for
 # the language model and 0.96 for TF-IDF (`python -m benchmarks.accuracy`).
 LANGUAGE_MODEL_WEIGHT = 0.5
 
-# Log odds from the decision threshold, from where TF-IDF may answer alone. Among 2,259 held-out messages of the
-# collection and unlike it, some with typing errors, the farthest whose label the language model turned stood at 2.0.
-# A run takes a larger bound if one of its validation messages comes within `CASCADE_MARGIN` of this one.
-LEAST_CASCADE_BOUND, CASCADE_MARGIN = 2.5, 0.5
+# TF-IDF may answer alone from `SURE_LOG_ODDS` on. A run takes a larger bound if one of its validation messages comes
+# within so many log odds of that one.
+CASCADE_MARGIN = 0.5
 
 
 def choose_threshold(probabilities: np.ndarray, false_positive_rate: float | None) -> float:
@@ -117,7 +116,7 @@ def choose_cascade(together: Predictions, of_tfidf: Predictions, threshold: floa
     )
     beyond = alone - logit(threshold)
     turned = (joint >= logit(threshold)) != (beyond >= 0)
-    bound = max(LEAST_CASCADE_BOUND, np.abs(beyond[turned]).max(initial=0) + CASCADE_MARGIN)
+    bound = max(SURE_LOG_ODDS, np.abs(beyond[turned]).max(initial=0) + CASCADE_MARGIN)
     sides = (beyond <= -bound, beyond >= bound)
     usual = [float(round((joint - alone)[side].mean(), 2)) if side.any() else 0.0 for side in sides]
     return {"bound": float(round(bound, 2)), "usual_log_odds": usual}

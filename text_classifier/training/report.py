@@ -101,7 +101,10 @@ def _describe_left_out(data_args: DataArguments, left_out: int) -> list[str]:
         ]
     repeats = data_args.minority_repeats
     again = f" and those of the smaller class {repeats} times" if repeats > 1 else ""
-    return [f"every epoch also takes {left_out:,} messages of the larger class that balancing left out{again}"]
+    parts = [f"every epoch also takes {left_out:,} messages of the larger class that balancing left out{again}"]
+    if data_args.sure_share < 1:
+        parts.append(f"of messages that TF-IDF is sure of it takes {data_args.sure_share:.0%}")
+    return parts
 
 
 def _describe_extra(found: FoundMessages, splits: dict[str, pd.DataFrame]) -> list[str]:

@@ -1,13 +1,20 @@
 """TF-IDF models: the rivals that the language model is measured against, and the partner that it answers with."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 from scipy.special import expit
+from sklearn.model_selection import StratifiedKFold
 
 from text_classifier.errors import ConfigurationError
 from text_classifier.tfidf import TfidfModel, fit_tfidf
 from text_classifier.training.data import HELD_OUT, Predictions
+
+# Log odds from where TF-IDF is sure. Among 2,259 held-out messages of the collection and unlike it, some with typing
+# errors, the farthest from the decision threshold whose label the language model turned stood at 2.0.
+SURE_LOG_ODDS = 2.5
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,28 @@ def train_rivals(splits: dict[str, pd.DataFrame], majority: str) -> Rivals:
     models = {rival: _train(splits, of_rival) for rival, of_rival in training_sets.items()}
     predictions = {rival: tfidf_predictions(model, held_out) for rival, model in models.items()}
     return Rivals(predictions, name, models[name])
+
+
+def sure_messages(texts: Sequence[str], labels: Sequence[int]) -> np.ndarray:
+    """Return of which of n messages TF-IDF is sure, and right, shape (n,).
+
+    Each message is judged by a model that was trained on four fifths of the others (cross-validation).
+
+    Args:
+        labels: 0 or 1, shape (n,).
+
+    Raises:
+        ConfigurationError: a class has fewer than five messages.
+    """
+    texts, labels = np.array(texts, dtype=object), np.array(labels)
+    log_odds = np.empty(len(texts))
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    try:
+        for train, rest in folds.split(texts, labels):
+            log_odds[rest] = fit_tfidf(texts[train].tolist(), labels[train].tolist()).log_odds(texts[rest].tolist())
+    except ValueError as error:
+        raise ConfigurationError(f"--sure_share needs more messages: {error}") from error
+    return np.where(labels == 1, log_odds, -log_odds) > SURE_LOG_ODDS
 
 
 def _train(splits: dict[str, pd.DataFrame], parts: list[str]) -> TfidfModel:
