@@ -223,8 +223,7 @@ def api(folder: Path, draw: random.Random, options: argparse.Namespace) -> tuple
 
     async def ask(http: httpx.AsyncClient, limit: asyncio.Semaphore, text: str, broken: bool) -> None:
         body = json.dumps({"texts": text})
-        # As JSON has it: two halves of a surrogate pair that meet are one character.
-        text = json.loads(body)["texts"]
+        text = json.loads(body)["texts"]  # Two halves of a surrogate pair that meet are one character in JSON.
         if broken:
             body = body[: draw.randrange(len(body))]
         async with limit:
