@@ -26,6 +26,8 @@ FIGURES = REPOSITORY / "results" / "benchmarks"
 """Each benchmark saves its figures here, for `benchmarks.summary`."""
 MODERN_MESSAGES = REPOSITORY / "tests" / "modern_messages.tsv"
 """Messages unlike the collection, for testing; nothing is trained on them."""
+CHINESE_MESSAGES = REPOSITORY / "tests" / "chinese_messages.tsv"
+"""Chinese messages, for testing; no Chinese message at all is trained on."""
 
 
 def run_measured(command: Sequence[str | Path], **options) -> tuple[float, struct_rusage]:

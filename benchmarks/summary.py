@@ -47,9 +47,10 @@ def accuracy_rows(figures: dict) -> list[tuple[str, str, str, str]]:
         rows.append(
             (f"Seeds more accurate than {rival}", f"{seeds} of {seeds}", f"{above} of {seeds}", f"{points:+.2f} points")
         )
-    right = figures["modern"]
-    rivals = "; ".join(f"{name} {100 * share:.0f}" for name, share in right.items() if name != OURS)
-    rows.append(("Present-day messages, right %", "", f"{100 * right[OURS]:.0f}", rivals))
+    for kind, title in (("modern", "Present-day messages, right %"), ("chinese", "Chinese messages, right %")):
+        right = figures[kind]
+        rivals = "; ".join(f"{name} {100 * share:.0f}" for name, share in right.items() if name != OURS)
+        rows.append((title, "", f"{100 * right[OURS]:.0f}", rivals))
     return rows
 
 

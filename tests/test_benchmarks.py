@@ -66,7 +66,11 @@ def test_runs_are_compared_on_the_same_messages(tmp_path):
     assert figures[ALONE]["accuracy"] == [0.5, 0.5] and figures[ALONE]["gain"] == [0.25, 0.25]
     assert table.count("+25.00 (") == 12
 
-    summary = {"natural_ratio": figures, "modern": {OURS: 0.7, "TF-IDF": 0.6}}
+    summary = {
+        "natural_ratio": figures,
+        "modern": {OURS: 0.7, "TF-IDF": 0.6},
+        "chinese": {OURS: 0.5, "TF-IDF": 0.4},
+    }
     cells = {row[0]: row[1:] for row in accuracy_rows(summary)}
     assert cells[f"Seeds more accurate than {RIVALS[0]}"] == ("2 of 2", "2 of 2", "+25.00 points")
     assert set(figures[OURS]) == {*METRICS, "gain"}

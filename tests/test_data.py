@@ -119,6 +119,13 @@ def test_present_day_messages_share_no_five_words_with_those_for_testing():
     assert not today["Text"].str.contains(".example", regex=False).any(), "an ending that no real link has"
 
 
+def test_half_of_the_chinese_messages_for_testing_are_ham_and_no_chinese_is_trained_on():
+    tested = read_messages(REPOSITORY / "tests/chinese_messages.tsv")
+    assert tested["Label"].value_counts().to_dict() == {"ham": 156, "spam": 156}
+    assert tested["Text"].is_unique and tested["Text"].str.contains("[\u4e00-\u9fff]").mean() > 0.95
+    assert not read_present_day_messages()["Text"].str.contains("[\u4e00-\u9fff]").any()
+
+
 def test_present_day_messages_are_trained_on_besides_the_collection_alone(tmp_path, messages_csv):
     folder = tmp_path / "dataset"
     folder.mkdir()
