@@ -55,7 +55,6 @@ class BatchingClassifier:
     Args:
         tokenizer, model: see `text_classifier.load_tokenizer_and_model`.
         batch_size: largest number of messages in a batch; 1 classifies one at a time.
-        window: seconds that the model waits before a batch that is not full, for messages sent at the same moment.
         max_waiting: number of messages that may wait before `BusyError` is raised; single messages and bulk
             are counted apart.
         max_explanations: number of explanations that may wait or run.
@@ -66,12 +65,11 @@ class BatchingClassifier:
         tokenizer: PreTrainedTokenizerBase,
         model: PreTrainedModel,
         batch_size: int = 16,
-        window: float = 0.004,
         max_waiting: int = 2_000,
         max_explanations: int = 4,
     ):
         self.tokenizer, self.model = tokenizer, model
-        self.batch_size, self.window, self.max_waiting = batch_size, window, max_waiting
+        self.batch_size, self.max_waiting = batch_size, max_waiting
         self.max_explanations = max_explanations
         self._threshold = decision_threshold(model.config)
         self._waiting: list[_Job] = []
@@ -156,8 +154,6 @@ class BatchingClassifier:
             else:
                 self._no_label_waits.clear()
             await self._answer_sure_ones()
-            if len(self._waiting) < self.batch_size:
-                await asyncio.sleep(self.window)
             await self._answer(self._next_batch())
         self._no_label_waits.set()
 
