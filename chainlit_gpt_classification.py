@@ -37,12 +37,13 @@ from chat.dropped_files import answer_file, answer_file_again
 from chat.environment import ADAPTER_DIR, FEEDBACK_FILE, check_address, get_credentials, get_hosts, give_up
 from chat.limits import MAX_FILE_ROWS, MAX_MESSAGE_CHARACTERS, MAX_PENDING_MESSAGES, MAX_REMEMBERED_ANSWERS
 from chat.server import harden
-from chat.texts import LANGUAGES, STARTERS, chinese_label, closest_language, label_name, say
+from chat.texts import LANGUAGES, chinese_label, closest_language, label_name, say, starters
 from chat.uploads import use_own_folder
 from text_classifier import classify, load_tokenizer_and_model
 from text_classifier.characters import is_empty
 from text_classifier.feedback import delete_feedback, open_feedback, save_feedback
 from text_classifier.inference import decide, decision_threshold, encode, fast_dtype, keep_prepared_products
+from text_classifier.languages import other_language
 from text_classifier.remarks import TableError
 
 # ---------------------------------------------------------------------------- start
@@ -88,6 +89,7 @@ check_address()
 use_own_folder()
 keep_prepared_products(256)  # More are no faster here, and each takes memory.
 tokenizer, model = get_model_and_tokenizer()
+other_language([""], model.config)  # It loads for half a second, which no visitor should wait.
 classifier = BatchingClassifier(tokenizer, model, usual_batch_size(model.device))
 label_names = [model.config.id2label[number] for number in range(2)]
 base_name = (getattr(model.config, "base_model_source", None) or {}).get("name") or model.config.model_type
@@ -128,11 +130,17 @@ async def welcome(user: cl.User | None, language: str | None) -> list[cl.ChatPro
         model=describe_model(language),
         privacy=say("privacy_feedback" if FEEDBACK_FILE else "privacy", language),
     )
-    starters = [
-        cl.Starter(label=title[language], message=message) for title, message in STARTERS.get(label_names[1], [])
-    ]
+    to_try = starters(label_names[1], language, getattr(model.config, "languages", None) or [])
     icon = f"{chainlit_config.run.root_path}/public/favicon.svg"
-    return [cl.ChatProfile("classifier", text, icon=icon, default=True, starters=starters)]
+    return [
+        cl.ChatProfile(
+            "classifier",
+            text,
+            icon=icon,
+            default=True,
+            starters=[cl.Starter(label=title, message=message) for title, message in to_try],
+        )
+    ]
 
 
 @cl.on_chat_start
@@ -277,6 +285,7 @@ async def answer_text(text: str) -> None:
     limit = threshold()
     (answer,) = await classifier.classify([text], limit)
     label, probability = decide(answer.positive_probability, limit, model.config.id2label)
+    unknown_to = model.config.languages if other_language([text], model.config)[0] else []
     wanted = bool(settings()["explanations"])
     explain = wanted and classifier.can_explain
     status = say("explaining" if explain else "explanation_busy", tongue)
@@ -288,7 +297,7 @@ async def answer_text(text: str) -> None:
             "probability": answer.positive_probability,
             "threshold": limit,
             "names": [label_name(name, tongue) for name in label_names],
-            "note": reading_note(answer, tokenizer.model_max_length, tongue),
+            "note": reading_note(answer, tokenizer.model_max_length, unknown_to, tongue),
             "explanation": {"status": status} if wanted else None,
             "texts": {
                 "probability": say("probability_of", tongue, label=label_name(label_names[1], tongue)),

@@ -372,6 +372,7 @@ def save(
     """Save the adapter with its model card, the charts, all predictions on held-out messages, and the report."""
     args = trainer.args
     settings = {name: report[name] for name in ("decision_threshold", "language_model_weight", "cascade")}
+    settings["languages"] = report["data"]["languages"]
     save_adapter(
         trainer.model, trainer.processing_class, base, model_card(report), Path(args.adapter_dir), partner, **settings
     )

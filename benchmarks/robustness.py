@@ -43,7 +43,7 @@ from text_classifier.metrics import markdown_table
 from text_classifier.remarks import TableError
 from text_classifier.tables import open_table
 from text_classifier.training.corpus import train_tokenizer
-from text_classifier.training.data import PRESENT_DAY_MESSAGES
+from text_classifier.training.data import MADE_UP_MESSAGES
 from text_classifier.training.runs import complete_checkpoints
 
 Part = Callable[[Path, random.Random, argparse.Namespace], tuple[int, list[str], str]]
@@ -55,7 +55,7 @@ Part = Callable[[Path, random.Random, argparse.Namespace], tuple[int, list[str],
 
 def present_day_texts() -> pd.Series:
     """Return the present-day messages."""
-    return open_table(PRESENT_DAY_MESSAGES).frame()["Text"]
+    return open_table(MADE_UP_MESSAGES["present_day"]).frame()["Text"]
 
 
 def make_base(folder: Path) -> Path:
@@ -71,9 +71,9 @@ def make_base(folder: Path) -> Path:
 
 def training_command(work: Path, base: Path, seed: int, *more: str) -> list[str]:
     """Return a command that trains in `work` within seconds."""
-    flags = f"""--model_name_or_path {base} --fallback_model none --data_file {PRESENT_DAY_MESSAGES} --seed {seed}
-        --output_dir {work}/results --adapter_dir {work}/model --metrics_pdf {work}/metrics.pdf
-        --dataset_dir {work}/dataset --num_train_epochs 2 --eval_steps 30 --save_steps 10 --save_total_limit 3
+    flags = f"""--model_name_or_path {base} --fallback_model none --seed {seed}
+        --data_file {MADE_UP_MESSAGES["present_day"]} --output_dir {work}/results
+        --adapter_dir {work}/model --metrics_pdf {work}/metrics.pdf --dataset_dir {work}/dataset --num_train_epochs 2 --eval_steps 30 --save_steps 10 --save_total_limit 3
         --bf16 false --disable_tqdm true"""
     return [sys.executable, str(REPOSITORY / "gpt_classification_model.py"), *flags.split(), *more]
 

@@ -1,5 +1,6 @@
 """The classifier for programs: `POST /api/classify`, `GET /api/health`, and a page that documents them."""
 
+import asyncio
 import logging
 import secrets
 import uuid
@@ -17,6 +18,7 @@ from chat.limits import MAX_MESSAGE_CHARACTERS, MAX_REQUEST_TEXTS
 from chat.texts import chinese_label
 from text_classifier.characters import is_empty
 from text_classifier.inference import decide, decision_threshold
+from text_classifier.languages import other_language
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ class ClassificationRequest(BaseModel):
             f"One text, or up to {MAX_REQUEST_TEXTS}; "
             f"none empty, none longer than {MAX_MESSAGE_CHARACTERS:,} characters."
         ),
-        examples=[["You have won a prize! Call 09061701461 now", "See you at seven?"]],
+        examples=[["You have won a prize! Call 09061701461 now", "See you at seven?", "晚上七点老地方见"]],
     )
     threshold: float | None = Field(
         default=None, ge=0, le=1, description="Probability from which class 1 is given; by default the adapter's own."
@@ -51,6 +53,9 @@ class Answer(BaseModel):
     probability: float = Field(description="Of `label`, between 0 and 1.", examples=[0.998])
     truncated: bool = Field(description="Whether the text was too long, so that its end was not read.")
     answered_by: str = Field(description="`language model`, `TF-IDF` or `both`.", examples=["both"])
+    other_language: bool = Field(
+        description="Whether the text is in a language that the classifier did not learn; the answer is less sure then."
+    )
 
 
 class ClassificationResponse(BaseModel):
@@ -120,8 +125,9 @@ def create_api(classifier: BatchingClassifier, base_model: str, credentials: tup
             raise HTTPException(503, "Too many requests are waiting", {"Retry-After": "10"}) from None
         except Exception:
             raise HTTPException(500, f"Classification failed (error {log_failure('Classification')})") from None
+        others = await asyncio.to_thread(other_language, texts, config)
         results = []
-        for answer in answers:
+        for answer, other in zip(answers, others, strict=True):
             label, probability = decide(answer.positive_probability, threshold, config.id2label)
             chinese = chinese_label(label)
             results.append(
@@ -131,6 +137,7 @@ def create_api(classifier: BatchingClassifier, base_model: str, credentials: tup
                     probability=probability,
                     truncated=answer.truncated,
                     answered_by=answer.answered_by,
+                    other_language=other,
                 )
             )
         return ClassificationResponse(results=results)

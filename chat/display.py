@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 from chat.texts import say
 from text_classifier.inference import Classification
@@ -29,12 +30,19 @@ def quoted(name: str) -> str:
     return "`" + re.sub(r"[`\s]+", " ", visible(name)) + "`"
 
 
-def reading_note(answer: Classification, max_tokens: int, tongue: str) -> str | None:
-    """Return what a visitor should know about who read the message, or None if it is as usual.
+def reading_note(answer: Classification, max_tokens: int, unknown_to: Sequence[str], tongue: str) -> str | None:
+    """Return what a visitor should know about how the message was read, or None if it was read as usual.
 
     Args:
         max_tokens: that the language model reads.
+        unknown_to: the languages that the model learned (codes such as `en`), if the message is in none of them.
     """
+    notes = []
+    if unknown_to:
+        languages = say("and", tongue).join(say(f"language_{code}", tongue) for code in unknown_to)
+        notes.append(say("other_language", tongue, languages=languages))
     if answer.answered_by == "TF-IDF":
-        return say("tfidf_alone", tongue)
-    return say("truncated", tongue, limit=max_tokens) if answer.truncated else None
+        notes.append(say("tfidf_alone", tongue))
+    elif answer.truncated:
+        notes.append(say("truncated", tongue, limit=max_tokens))
+    return " ".join(notes) or None

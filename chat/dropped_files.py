@@ -10,6 +10,7 @@ import chainlit as cl
 import numpy as np
 import pandas as pd
 from chainlit.session import WebsocketSession
+from transformers import PreTrainedConfig
 
 from chat.batching import BatchingClassifier, BusyError
 from chat.display import quoted, show_probability, visible
@@ -20,6 +21,7 @@ from text_classifier.characters import is_empty
 from text_classifier.columns import find_text_column, mean_lengths
 from text_classifier.decoding import ENCODINGS, SUFFIXES
 from text_classifier.inference import Classification, decide
+from text_classifier.languages import other_language
 from text_classifier.remarks import Remark, TableError
 from text_classifier.scoring import add_answers
 from text_classifier.tables import Limits, Table, open_table
@@ -86,7 +88,7 @@ async def answer_file(
         seconds = time.monotonic() - started
         classified = ClassifiedFile(name, table, column, texts, answers, finished, seconds, file.remarks)
         cl.user_session.set("last_file", (path, name))
-        await send_result(classified, classifier.model.config.id2label, threshold(), tongue)
+        await send_result(classified, classifier.model.config, threshold(), tongue)
 
 
 async def read_file(path: Path, name: str, tongue: str, encoding: str | None) -> Table | None:
@@ -214,12 +216,14 @@ async def stop_file(action: cl.Action) -> None:
 # ---------------------------------------------------------------------------- the result
 
 
-async def send_result(file: ClassifiedFile, id2label: dict[int, str], threshold: float, tongue: str) -> None:
+async def send_result(file: ClassifiedFile, config: PreTrainedConfig, threshold: float, tongue: str) -> None:
     """Send the result of a file: charts, the first rows, and all rows as a CSV."""
+    id2label = config.id2label
     labels = [
         decide(answer.positive_probability, threshold, id2label)[0] if answer else None for answer in file.answers
     ]
-    result = add_answers(file.table, file.answers, labels, id2label[1])
+    others = await asyncio.to_thread(other_language, file.texts, config)
+    result = add_answers(file.table, file.answers, labels, others, id2label[1])
     charts = describe_answers(file, labels, id2label, tongue) | {"threshold": threshold}
     overview = cl.CustomElement(
         name="FileResult",

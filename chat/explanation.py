@@ -1,23 +1,60 @@
 """Measure how much each word of a message pushed the decision."""
 
+import functools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+import opencc
+import rjieba
 import torch
 from captum.attr import ShapleyValueSampling
 
 from text_classifier.inference import Classification
 
-# Chinese and Japanese put no spaces between words, so each character counts as a word.
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]\s*|[^\s\u3040-\u30ff\u3400-\u9fff]+\s*")
+_CHINESE = "\u3400-\u9fff"
+_RUN = re.compile(f"[{_CHINESE}]+|[^{_CHINESE}]+")
+# White space and these marks end a word of a run that is not Chinese; opening marks begin one.
+_OPENING, _CLOSING = "（【《“‘「『", "，。！？；：、…）】》”’」』"
+_PIECE = re.compile(rf"\s+|[{_OPENING}]+|[{_CLOSING}]+|[^\s{_OPENING}{_CLOSING}]+")
 
 
 def split_words(text: str, at_most: int) -> list[str]:
-    """Cut a text into words; a text with more than `at_most` words is cut into groups of neighbouring words."""
-    words = _WORD.findall(text)
+    """Cut a text into words; a text with more than `at_most` words is cut into groups of neighbouring words.
+
+    White space and closing marks belong to the word before them, opening marks to the word behind.
+    """
+    words, opening = [], ""
+    for piece in _pieces(text.lstrip()):
+        if piece[0] in _OPENING:
+            opening += piece
+        elif words and not opening and (piece.isspace() or piece[0] in _CLOSING):
+            words[-1] += piece
+        else:
+            words.append(opening + piece)
+            opening = ""
+    if opening:
+        words.append(opening)
     size = math.ceil(len(words) / at_most)
     return ["".join(words[start : start + size]) for start in range(0, len(words), size)] if words else []
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Yield the words, marks and white space of a text; Chinese, which has no spaces, is cut by its dictionary."""
+    for run in _RUN.findall(text):
+        if not re.match(f"[{_CHINESE}]", run):
+            yield from _PIECE.findall(run)
+            continue
+        # The dictionary has simplified characters. Traditional ones are replaced one by one, so the lengths are equal.
+        simplified, start = "".join(map(_to_simplified().convert, run)), 0
+        for word in rjieba.cut(simplified):
+            yield run[start : start + len(word)]
+            start += len(word)
+
+
+@functools.cache
+def _to_simplified() -> opencc.OpenCC:
+    return opencc.OpenCC("t2s")
 
 
 def word_contributions(

@@ -1,44 +1,63 @@
 """Everything the chat says, in Chinese and English; the page around it has Chainlit's own translations."""
 
+from collections.abc import Sequence
+
 from text_classifier.remarks import ENGLISH
 
 # Names of labels for Chinese readers; a label without a name here is shown as it is.
 CHINESE_LABELS = {"spam": "垃圾信息", "ham": "正常信息", "positive": "正面评论", "negative": "负面评论"}
 
-# Messages to try, by the label that the model detects. Each has a title in both languages and the message itself.
+# Messages to try, by the label that the model detects. Each has a title and a text in the languages that readers use;
+# a text without Chinese is shown in English.
 STARTERS = {
     "spam": [
         (
             {"zh": "典型垃圾信息", "en": "A classic spam"},
-            "WINNER!! You have been selected to receive a £1,000 cash prize! To claim call 09061701461 now. "
-            "Valid 12 hours only.",
+            {
+                "zh": "恭喜您被抽中为幸运用户，奖金8万元和笔记本电脑一台，请速加微信 lucky8888 领取，过期作废！",
+                "en": "WINNER!! You have been selected to receive a £1,000 cash prize! To claim call 09061701461 now. "
+                "Valid 12 hours only.",
+            },
         ),
         (
             {"zh": "新式网络钓鱼", "en": "Modern phishing"},
-            "USPS: Your package has been held due to an unpaid fee of $1.99. Pay now at http://usps-redelivery.info",
+            {
+                "zh": "【快递通知】您的包裹因地址不详无法派送，请点击 kd-bt.example 补填信息并支付1.9元保管费。",
+                "en": "USPS: Your package has been held due to an unpaid fee of $1.99. Pay now at "
+                "http://usps-redelivery.info",
+            },
         ),
         (
-            {"zh": "朋友的消息", "en": "From a friend"},
-            "Hey, are you coming home for dinner tonight? Mum is making noodles.",
+            {"zh": "家人的消息", "en": "From a friend"},
+            {
+                "zh": "妈，我今晚加班，不回来吃饭了，给我留点汤就行",
+                "en": "Hey, are you coming home for dinner tonight? Mum is making noodles.",
+            },
         ),
         (
             {"zh": "容易误判的通知", "en": "A tricky notice"},
-            "Your order has been delivered and left in the porch. Thanks for shopping with us.",
+            {
+                "zh": "【驿站】您的包裹已到东门驿站，取件码 3-2-6016，请于今晚22点前来取。",
+                "en": "Your order has been delivered and left in the porch. Thanks for shopping with us.",
+            },
         ),
     ],
     "positive": [
-        ({"zh": "好评", "en": "Praise"}, "A wonderful film. The acting is superb and I was moved to tears."),
+        (
+            {"zh": "好评", "en": "Praise"},
+            {"en": "A wonderful film. The acting is superb and I was moved to tears."},
+        ),
         (
             {"zh": "差评", "en": "A bad review"},
-            "Two hours that I will never get back: dull, loud, predictable.",
+            {"en": "Two hours that I will never get back: dull, loud, predictable."},
         ),
         (
             {"zh": "先扬后抑", "en": "Praise that turns"},
-            "The trailer promised a masterpiece and the cast is famous, but the film is a bore.",
+            {"en": "The trailer promised a masterpiece and the cast is famous, but the film is a bore."},
         ),
         (
             {"zh": "先抑后扬", "en": "Doubt that turns"},
-            "I expected nothing after the poor first scenes, and ended up loving every minute of it.",
+            {"en": "I expected nothing after the poor first scenes, and ended up loving every minute of it."},
         ),
     ],
 }
@@ -61,6 +80,10 @@ TEXTS = {
         "answer": "该文本被分类为: **{chinese}** · {english} · {percent}",
         "probability_of": "{label}的概率",
         "threshold": "阈值 {percent}",
+        "other_language": "这条消息似乎是另一种语言写的；模型只学过{languages}，这里的判断把握较小。",
+        "language_en": "英文",
+        "language_zh": "中文",
+        "and": "和",
         "tfidf_alone": "现在等候的消息很多，这一条由 TF-IDF 模型单独判断。",
         "truncated": "语言模型只读取了前 {limit} 个词元，底色也只标出这一部分。",
         "explaining": "正在分析哪些词起了作用……",
@@ -151,6 +174,10 @@ TEXTS = {
         "answer": "Classified as **{english}** · {percent} · 该文本被分类为: {chinese}",
         "probability_of": "Probability of {label}",
         "threshold": "threshold {percent}",
+        "other_language": "This seems to be in another language. The model learned {languages}: less sure here.",
+        "language_en": "English",
+        "language_zh": "Chinese",
+        "and": " and ",
         "tfidf_alone": "Many messages are waiting, so the TF-IDF model answered this one alone.",
         "truncated": "The language model read only the first {limit} tokens; words are shaded up to there.",
         "explaining": "Finding the words that mattered …",
@@ -186,6 +213,17 @@ TEXTS = {
 }
 
 LANGUAGES = {"zh": "中文", "en": "English"}
+
+
+def starters(label: str, language: str, learned: Sequence[str]) -> list[tuple[str, str]]:
+    """Return title and text of the messages to try, for readers of `language`.
+
+    Args:
+        label: the one that the model detects.
+        learned: languages that the model learned (codes such as `en`).
+    """
+    written_in = language if language in learned else "en"
+    return [(title[language], text.get(written_in, text["en"])) for title, text in STARTERS.get(label, [])]
 
 
 def closest_language(code: str | None) -> str:

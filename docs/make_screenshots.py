@@ -8,9 +8,9 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from benchmarks.app_server import copy_of_app, running_app
 from benchmarks.common import ADAPTER, REPOSITORY
-from chat.texts import STARTERS
+from chat.texts import starters
 
-SPAM, PHISHING, FRIEND, NOTICE = (message for _, message in STARTERS["spam"])
+CHINESE, ENGLISH = ([text for _, text in starters("spam", tongue, ["en", "zh"])] for tongue in ("zh", "en"))
 
 
 def open_chat(browser: Browser, address: str, locale: str, theme: str, width: int, height: int) -> Page:
@@ -42,14 +42,14 @@ def main() -> None:
         feedback = str(Path(folder, "feedback.sqlite"))
         with running_app(Path(folder), ADAPTER_DIR=str(ADAPTER), FEEDBACK_FILE=feedback) as address:
             page = open_chat(browser, address, "zh-CN", "light", 900, 780)
-            ask(page, PHISHING, 1)
-            ask(page, FRIEND, 2)
+            ask(page, CHINESE[1], 1)
+            ask(page, CHINESE[2], 2)
             page.wait_for_timeout(1000)
             page.screenshot(path=REPOSITORY / "docs/chat.png")
 
             page = open_chat(browser, address, "en-US", "light", 900, 980)
             messages = Path(folder, "messages.csv")
-            texts = [SPAM, FRIEND, PHISHING, NOTICE, "See you at seven?"] * 8
+            texts = [*ENGLISH, "See you at seven?"] * 8
             messages.write_text("id,message\n" + "".join(f'{number},"{text}"\n' for number, text in enumerate(texts)))
             page.locator("#upload-button-input").set_input_files(messages)
             page.locator("#chat-submit:enabled").wait_for()
@@ -59,7 +59,7 @@ def main() -> None:
             page.screenshot(path=REPOSITORY / "docs/chat_file.png")
 
             page = open_chat(browser, address, "en-US", "dark", 390, 760)
-            ask(page, SPAM, 1)
+            ask(page, ENGLISH[0], 1)
             page.wait_for_timeout(1000)
             page.screenshot(path=REPOSITORY / "docs/chat_phone.png")
 

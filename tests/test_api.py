@@ -35,6 +35,13 @@ def test_one_text_and_many(client, loaded):
     assert long["truncated"]
 
 
+def test_a_text_in_another_language_is_marked(client, loaded, monkeypatch):
+    monkeypatch.setattr(loaded[1].config, "languages", ["en"], raising=False)
+    texts = ["See you at seven, mum", "Mamá, se me rompió el móvil", "晚上七点老地方见"]
+    results = client.post("/classify", json={"texts": texts}).json()["results"]
+    assert [result["other_language"] for result in results] == [False, True, True]
+
+
 def test_threshold_moves_the_label(client):
     labels = [
         client.post("/classify", json={"texts": "so so", "threshold": threshold}).json()["results"][0]["label"]

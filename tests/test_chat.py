@@ -38,11 +38,15 @@ def test_opening_says_what_this_is_in_the_browsers_language(page, shipped_adapte
 
 @pytest.mark.registry
 def test_starters_are_answered_rightly(browser, served):
-    for number, label in enumerate(("spam", "spam", "ham", "ham")):
-        page = visit(browser, served[0], "en-GB")
-        page.locator("#starters button").nth(number).click()
-        expect(page.get_by_text(f"Classified as {label}")).to_be_visible()
-        page.context.close()
+    said = {"en-GB": "Classified as {}", "zh-CN": "· {} ·"}
+    for locale, answer in said.items():
+        for number, label in enumerate(("spam", "spam", "ham", "ham")):
+            page = visit(browser, served[0], locale)
+            page.locator("#starters button").nth(number).click()
+            expect(page.get_by_text(answer.format(label))).to_be_visible()
+            sent = page.locator('[data-step-type="user_message"]').inner_text()
+            assert bool(re.search("[\u4e00-\u9fff]", sent)) == (locale == "zh-CN"), "in the visitor's language"
+            page.context.close()
 
 
 # ---------------------------------------------------------------------------- answers

@@ -24,8 +24,8 @@ from text_classifier.training.config import DataArguments
 from text_classifier.training.data import (
     drop_duplicates,
     read_classes,
+    read_made_up_messages,
     read_messages,
-    read_present_day_messages,
     text_key,
 )
 
@@ -111,7 +111,7 @@ def test_present_day_messages_share_no_five_words_with_those_for_testing():
         words = [text.split() for text in text_key(texts)]
         return {tuple(of_text[at : at + 5]) for of_text in words for at in range(len(of_text) - 4)}
 
-    today = read_present_day_messages()
+    today = read_made_up_messages("present_day")
     tested = read_messages(REPOSITORY / "tests/modern_messages.tsv")
     assert not runs_of_words(today["Text"]) & runs_of_words(tested["Text"])
     assert not set(text_key(today["Text"])) & set(text_key(tested["Text"]))
@@ -123,7 +123,7 @@ def test_half_of_the_chinese_messages_for_testing_are_ham_and_no_chinese_is_trai
     tested = read_messages(REPOSITORY / "tests/chinese_messages.tsv")
     assert tested["Label"].value_counts().to_dict() == {"ham": 156, "spam": 156}
     assert tested["Text"].is_unique and tested["Text"].str.contains("[\u4e00-\u9fff]").mean() > 0.95
-    assert not read_present_day_messages()["Text"].str.contains("[\u4e00-\u9fff]").any()
+    assert not read_made_up_messages("present_day")["Text"].str.contains("[\u4e00-\u9fff]").any()
 
 
 def test_present_day_messages_are_trained_on_besides_the_collection_alone(tmp_path, messages_csv):

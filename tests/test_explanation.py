@@ -17,6 +17,19 @@ def stub(texts):
     return answers
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("您的银行账户异常，请点击链接。", ["您", "的", "银行", "账户", "异常，", "请", "点击", "链接。"]),
+        ("請點擊連結領取紅包", ["請", "點擊", "連結", "領取", "紅包"]),
+        ("【江南银行】尾号3316 OK", ["【江南", "银行】", "尾号", "3316 ", "OK"]),
+        ("Win £5 now!", ["Win ", "£5 ", "now!"]),
+    ],
+)
+def test_chinese_is_cut_into_words_too(text, words):
+    assert split_words(text, 99) == words
+
+
 def test_only_words_that_matter_are_credited():
     contributions = dict(word_contributions("call mum about the prize today", stub))
     assert contributions["prize "] > 1.9 and contributions["mum "] == pytest.approx(-1, abs=1e-3)
@@ -41,7 +54,18 @@ def test_contributions_add_up_to_the_answer_of_a_model(tiny_review_adapter):
 
 
 @pytest.mark.parametrize(
-    "text", ["one", "免费领取大奖 now", "tabs\tand\nlines  and spaces ", "🎁🎁 <b>", "word " * 300]
+    "text",
+    [
+        "one",
+        "免费领取大奖 now",
+        "【江南银行】（您好）",
+        "（",
+        "。",
+        "請點擊連結，領取紅包！",
+        "tabs\tand\nlines  and spaces ",
+        "🎁🎁 <b>",
+        "word " * 300,
+    ],
 )
 def test_words_put_together_are_the_text(text):
     words = split_words(text, 20)

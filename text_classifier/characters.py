@@ -42,8 +42,7 @@ def is_empty(text: str) -> bool:
     """
     if _SURELY_READ.search(text):
         return False
-    normalised = _normalizer().normalize_str(replace_half_surrogates(text))
-    return not any(map(_is_visible, normalised))
+    return not any(map(_is_visible, normalise(text)))
 
 
 def _is_visible(character: str) -> bool:
@@ -51,6 +50,11 @@ def _is_visible(character: str) -> bool:
         return False
     # A mark needs a letter to stand on.
     return not unicodedata.category(character).startswith("M")
+
+
+def normalise(text: str) -> str:
+    """Return a message as `make_normalizer` reads it."""
+    return _normalizer().normalize_str(replace_half_surrogates(text))
 
 
 @functools.cache

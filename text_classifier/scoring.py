@@ -15,6 +15,7 @@ from text_classifier.columns import choose_label_column, choose_text_columns, te
 from text_classifier.files import file_sha256
 from text_classifier.inference import Classification, classify
 from text_classifier.labels import find_classes, without_case
+from text_classifier.languages import other_language
 from text_classifier.metrics import classification_metrics, results_table
 from text_classifier.remarks import Remark
 from text_classifier.tables import Table, open_table
@@ -66,16 +67,21 @@ def add_answers(
     table: pd.DataFrame,
     answers: Sequence[Classification | None],
     labels: Sequence[str | None],
+    other_languages: Sequence[bool],
     positive_label: str,
     digits: int = 4,
 ) -> pd.DataFrame:
-    """Return the table with four more columns: label, probability of `positive_label`, truncation, and who answered.
+    """Return the table with the answers in five more columns.
+
+    They are: label, probability of `positive_label`, whether the message was too long, who answered, and whether it is
+    in a language that the adapter did not learn.
 
     Args:
         table: n messages.
         answers: n answers, None for a message that was not classified.
         labels: n labels, None for a message that was not classified. They can differ from the labels in `answers`,
             because another decision threshold can be asked for.
+        other_languages: see `languages.other_language`; n values.
         positive_label: name of class 1.
         digits: digits of the probability after the decimal point.
     """
@@ -86,6 +92,9 @@ def add_answers(
         ],
         "truncated": [str(answer.truncated).lower() if answer else "" for answer in answers],
         "answered_by": [answer.answered_by if answer else "" for answer in answers],
+        "other_language": [
+            str(other).lower() if answer else "" for answer, other in zip(answers, other_languages, strict=True)
+        ],
     }
     result = table.copy()
     for name, values in added.items():
@@ -102,7 +111,8 @@ def score_table(
     texts = texts_of(table, task.text_columns).tolist()
     answers = classify(texts, tokenizer, model, task.threshold, task.exact)
     labels = [answer.label if answer else None for answer in answers]
-    return add_answers(table, answers, labels, model.config.id2label[1], _EXACT_DIGITS if task.label_column else 4)
+    digits = _EXACT_DIGITS if task.label_column else 4
+    return add_answers(table, answers, labels, other_language(texts, model.config), model.config.id2label[1], digits)
 
 
 def as_csv(table: pd.DataFrame, header: bool) -> bytes:
@@ -210,7 +220,7 @@ def measure(target: Path, task: Task, ids: dict[str, int], adapter: str) -> str:
         adapter: name of the adapter in the table.
     """
     scored = pd.read_csv(target, dtype=str, keep_default_na=False)
-    probability = scored.columns[-3]
+    probability = scored.columns[-4]
     told = scored[scored[probability].ne("")]
     truth = without_case(told[task.label_column]).map(ids)
     told, truth = told[truth.notna()], truth.dropna().astype(int)

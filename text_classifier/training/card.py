@@ -59,7 +59,7 @@ def _metadata(report: dict) -> ModelCardData:
         base_model=base["name"],
         library_name="peft" if _is_lora(report) else "transformers",
         pipeline_tag="text-classification",
-        language=None if data["dataset"] == "custom" else "en",
+        language=data["languages"],
         license=base["license"],
         tags=["text-classification", *(["lora"] if _is_lora(report) else [])],
         model_name=f"{base['name'].split('/')[-1]}-{tuning}-{positive}",
@@ -202,11 +202,12 @@ def _training(report: dict) -> str:
 def _limits(report: dict) -> list[str]:
     data, layers = report["data"], report["base_model"]["layers"]
     limits = [KNOWN_LIMITS[data["dataset"]]] if data["dataset"] in KNOWN_LIMITS else []
-    if present_day := data["split_sizes"].get("present_day"):
-        limits.append(
-            f"The {present_day:,} present-day messages were made up for this project: one idea of how banks, carriers "
-            "and swindlers write."
-        )
+    for split, kind in (("present_day", "present-day"), ("chinese", "Chinese")):
+        if made_up := data["split_sizes"].get(split):
+            limits.append(
+                f"The {made_up:,} {kind} messages were made up for this project: one idea of how banks, carriers and "
+                "swindlers write."
+            )
     test = report["results"][report["saved"]]["test"]
     low, high = binomtest(round(test["accuracy"] * test["n"]), test["n"]).proportion_ci(method="wilson")
     limits.append(

@@ -85,6 +85,10 @@ class DataArguments:
         default=False,
         metadata={"help": "Also train on present-day messages written for this project (SMS Spam Collection only)."},
     )
+    chinese_messages: bool = field(
+        default=False,
+        metadata={"help": "Also train on Chinese messages written for this project (SMS Spam Collection only)."},
+    )
     protocol: Literal["deduplicated", "original"] = field(
         default="deduplicated",
         metadata={"help": "`original` parses and splits as the published recipe does: duplicates stay in."},

@@ -24,7 +24,10 @@ from text_classifier.training.config import DataArguments
 
 logger = logging.getLogger(__name__)
 
-PRESENT_DAY_MESSAGES = Path(__file__).parents[2] / "dataset" / "present_day_messages.tsv"
+# Messages that were made up for this project, by the name of their split.
+MADE_UP_MESSAGES = {
+    name: Path(__file__).parents[2] / "dataset" / f"{name}_messages.tsv" for name in ("present_day", "chinese")
+}
 
 SPLITS = ("train", "validation", "test")
 # Held-out splits: training does not learn from them. Decision thresholds are chosen on the two validation splits.
@@ -119,13 +122,16 @@ def drop_conflicts(df: pd.DataFrame) -> pd.DataFrame:
     return df[~both]
 
 
-def read_present_day_messages() -> pd.DataFrame:
-    """Return the present-day messages that were written for this project, columns `Label` and `Text`.
+def read_made_up_messages(split: str) -> pd.DataFrame:
+    """Return messages that were made up for this project, columns `Label` and `Text`.
 
-    In the file, the made-up links of spam end in `.example`, because nobody can own such an address. Here they get the
+    In the files, the made-up links of spam end in `.example`, because nobody can own such an address. Here they get the
     endings of real links. Otherwise a model would learn that `example` means spam.
+
+    Args:
+        split: a name in `MADE_UP_MESSAGES`.
     """
-    messages = read_messages(PRESENT_DAY_MESSAGES)
+    messages = read_messages(MADE_UP_MESSAGES[split])
     endings = itertools.cycle((".com", ".info", ".co", ".net", ".top", ".org", ".co.uk", ".online", ".io", ".xyz"))
     return messages.assign(Text=messages["Text"].str.replace(r"\.example\b", lambda _: next(endings), regex=True))
 
@@ -253,8 +259,9 @@ def find_extra_messages(data_args: DataArguments) -> dict[str, pd.DataFrame]:
         ConfigurationError: the feedback file is not one.
     """
     extra = {}
-    if data_args.present_day_messages and data_args.dataset == "sms_spam" and not data_args.data_file:
-        extra["present_day"] = read_present_day_messages()
+    if data_args.dataset == "sms_spam" and not data_args.data_file:
+        wanted = {"present_day": data_args.present_day_messages, "chinese": data_args.chinese_messages}
+        extra = {split: read_made_up_messages(split) for split in wanted if wanted[split]}
     if data_args.feedback_file:
         try:
             extra["feedback"] = drop_duplicates(read_feedback(Path(data_args.feedback_file)), keep="last")

@@ -85,11 +85,19 @@ def describe_data(
         "sha256": found.sha256,
         "protocol": data_args.protocol,
         "max_length": data_args.max_length,
+        "languages": _languages(data_args),
         "description": "; ".join(parts) + ".",
         "messages": len(found.messages),
         "duplicates": duplicates,
         "split_sizes": {split: len(table) for split, table in splits.items()},
     }
+
+
+def _languages(data_args: DataArguments) -> list[str] | None:
+    """Return the languages of the messages, as ISO 639-1 codes; None if nobody knows them."""
+    if data_args.data_file:
+        return None
+    return ["en", "zh"] if data_args.dataset == "sms_spam" and data_args.chinese_messages else ["en"]
 
 
 def _describe_left_out(data_args: DataArguments, left_out: int) -> list[str]:
@@ -109,9 +117,10 @@ def _describe_left_out(data_args: DataArguments, left_out: int) -> list[str]:
 
 def _describe_extra(found: FoundMessages, splits: dict[str, pd.DataFrame]) -> list[str]:
     parts = []
-    if "present_day" in found.extra:
-        share = f"{EXTRA_SPLITS['present_day']:.0%} of {len(splits['present_day']):,}"
-        parts.append(f"every epoch also takes {share} present-day messages, written for this project")
+    for split, kind in (("present_day", "present-day"), ("chinese", "Chinese")):
+        if split in found.extra:
+            share = f"{EXTRA_SPLITS[split]:.0%} of {len(splits[split]):,}"
+            parts.append(f"every epoch also takes {share} {kind} messages, written for this project")
     if "feedback" in found.extra:
         taken, held_out = len(splits["feedback"]), len(found.extra["feedback"]) - len(splits["feedback"])
         corrections = f"{taken:,} message{'' if taken == 1 else 's'} corrected in the chat"

@@ -43,9 +43,10 @@ def train_rivals(splits: dict[str, pd.DataFrame], majority: str) -> Rivals:
     if majority != "same" and len(splits["left_out_train"]):
         name, parts = f"{name} + left out", [*parts, "left_out_train"]
         training_sets[name] = parts
-    if "present_day" in splits:
-        name, parts = f"{name} + today", [*parts, "present_day"]
-        training_sets[name] = parts
+    for split, named in (("present_day", "today"), ("chinese", "Chinese")):
+        if split in splits:
+            name, parts = f"{name} + {named}", [*parts, split]
+            training_sets[name] = parts
     held_out = {split: splits[split] for split in HELD_OUT}
     models = {rival: _train(splits, of_rival) for rival, of_rival in training_sets.items()}
     predictions = {rival: tfidf_predictions(model, held_out) for rival, model in models.items()}
