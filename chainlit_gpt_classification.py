@@ -130,17 +130,12 @@ async def welcome(user: cl.User | None, language: str | None) -> list[cl.ChatPro
         model=describe_model(language),
         privacy=say("privacy_feedback" if FEEDBACK_FILE else "privacy", language),
     )
-    to_try = starters(label_names[1], language, getattr(model.config, "languages", None) or [])
-    icon = f"{chainlit_config.run.root_path}/public/favicon.svg"
-    return [
-        cl.ChatProfile(
-            "classifier",
-            text,
-            icon=icon,
-            default=True,
-            starters=[cl.Starter(label=title, message=message) for title, message in to_try],
-        )
+    learned = getattr(model.config, "languages", None) or []
+    to_try = [
+        cl.Starter(label=title, message=message) for title, message in starters(label_names[1], language, learned)
     ]
+    icon = f"{chainlit_config.run.root_path}/public/favicon.svg"
+    return [cl.ChatProfile("classifier", text, icon=icon, default=True, starters=to_try)]
 
 
 @cl.on_chat_start
@@ -285,7 +280,6 @@ async def answer_text(text: str) -> None:
     limit = threshold()
     (answer,) = await classifier.classify([text], limit)
     label, probability = decide(answer.positive_probability, limit, model.config.id2label)
-    unknown_to = model.config.languages if other_language([text], model.config)[0] else []
     wanted = bool(settings()["explanations"])
     explain = wanted and classifier.can_explain
     status = say("explaining" if explain else "explanation_busy", tongue)
@@ -297,7 +291,7 @@ async def answer_text(text: str) -> None:
             "probability": answer.positive_probability,
             "threshold": limit,
             "names": [label_name(name, tongue) for name in label_names],
-            "note": reading_note(answer, tokenizer.model_max_length, unknown_to, tongue),
+            "note": reading_note(text, answer, model.config, tokenizer.model_max_length, tongue),
             "explanation": {"status": status} if wanted else None,
             "texts": {
                 "probability": say("probability_of", tongue, label=label_name(label_names[1], tongue)),

@@ -73,8 +73,8 @@ def training_command(work: Path, base: Path, seed: int, *more: str) -> list[str]
     """Return a command that trains in `work` within seconds."""
     flags = f"""--model_name_or_path {base} --fallback_model none --seed {seed}
         --data_file {MADE_UP_MESSAGES["present_day"]} --output_dir {work}/results
-        --adapter_dir {work}/model --metrics_pdf {work}/metrics.pdf --dataset_dir {work}/dataset --num_train_epochs 2 --eval_steps 30 --save_steps 10 --save_total_limit 3
-        --bf16 false --disable_tqdm true"""
+        --adapter_dir {work}/model --metrics_pdf {work}/metrics.pdf --dataset_dir {work}/dataset
+        --num_train_epochs 2 --eval_steps 30 --save_steps 10 --save_total_limit 3 --bf16 false --disable_tqdm true"""
     return [sys.executable, str(REPOSITORY / "gpt_classification_model.py"), *flags.split(), *more]
 
 

@@ -2,10 +2,12 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+
+from transformers import PreTrainedConfig
 
 from chat.texts import say
 from text_classifier.inference import Classification
+from text_classifier.languages import other_language
 
 
 def show_probability(probability: float) -> str:
@@ -30,16 +32,18 @@ def quoted(name: str) -> str:
     return "`" + re.sub(r"[`\s]+", " ", visible(name)) + "`"
 
 
-def reading_note(answer: Classification, max_tokens: int, unknown_to: Sequence[str], tongue: str) -> str | None:
-    """Return what a visitor should know about how the message was read, or None if it was read as usual.
+def reading_note(
+    text: str, answer: Classification, config: PreTrainedConfig, max_tokens: int, tongue: str
+) -> str | None:
+    """Return what a visitor should know about how a message was read, or None if it was read as usual.
 
     Args:
+        config: config of the adapter, which says the languages that it learned.
         max_tokens: that the language model reads.
-        unknown_to: the languages that the model learned (codes such as `en`), if the message is in none of them.
     """
     notes = []
-    if unknown_to:
-        languages = say("and", tongue).join(say(f"language_{code}", tongue) for code in unknown_to)
+    if other_language([text], config)[0]:
+        languages = say("and", tongue).join(say(f"language_{code}", tongue) for code in config.languages)
         notes.append(say("other_language", tongue, languages=languages))
     if answer.answered_by == "TF-IDF":
         notes.append(say("tfidf_alone", tongue))
