@@ -10,10 +10,10 @@ import rjieba
 import torch
 from captum.attr import ShapleyValueSampling
 
+from text_classifier.characters import HAN, has_chinese
 from text_classifier.inference import Classification
 
-_CHINESE = "\u3400-\u9fff"
-_RUN = re.compile(f"[{_CHINESE}]+|[^{_CHINESE}]+")
+_RUN = re.compile(f"[{HAN}]+|[^{HAN}]+")
 # White space and these marks end a word of a run that is not Chinese; opening marks begin one.
 _OPENING, _CLOSING = "（【《“‘「『", "，。！？；：、…）】》”’」』"
 _PIECE = re.compile(rf"\s+|[{_OPENING}]+|[{_CLOSING}]+|[^\s{_OPENING}{_CLOSING}]+")
@@ -42,7 +42,7 @@ def split_words(text: str, at_most: int) -> list[str]:
 def _pieces(text: str) -> Iterator[str]:
     """Yield the words, marks and white space of a text; Chinese, which has no spaces, is cut by its dictionary."""
     for run in _RUN.findall(text):
-        if not re.match(f"[{_CHINESE}]", run):
+        if not has_chinese(run):
             yield from _PIECE.findall(run)
             continue
         # The dictionary has simplified characters. Traditional ones are replaced one by one, so the lengths are equal.

@@ -59,13 +59,6 @@ def test_whether_it_is_sure_is_measured_from_the_threshold(loaded):
         assert classify([OPEN], *loaded, threshold=threshold, exact=False)[0].label == label
 
 
-@pytest.mark.parametrize(
-    "trick", ["W I N a prize now", "WIN a \u0440rize now", "WIN a pr\u200bize now", "WIN a pr1ze now"]
-)
-def test_the_language_model_reads_messages_with_letter_tricks(loaded, trick):
-    assert answered_by([f"{trick}, call 09061 to WIN a prize, WIN a prize"], loaded) == ["both"]
-
-
 def test_an_adapter_without_cascade_or_partner_reads_everything(folder, tiny_review_adapter, loaded, tmp_path):
     _, model = loaded
     model.config.cascade = None

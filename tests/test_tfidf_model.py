@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline, make_union
 
 from text_classifier.inference import classify, load_tokenizer_and_model
-from text_classifier.tfidf import fit_tfidf, load_tfidf, save_tfidf
+from text_classifier.tfidf import balanced_weights, fit_tfidf, load_tfidf, save_tfidf
 
 TEXTS = ["WIN a prize, call 77", "see you at 7 tonight", "", "免费 ❤️ \ud800", "free " * 500]
 
@@ -24,11 +24,38 @@ def messages():
 
 def test_it_is_the_logistic_regression_on_ngrams_that_people_know(messages):
     texts, labels = messages
-    features = make_union(TfidfVectorizer(ngram_range=(1, 2)), TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 5)))
-    usual = make_pipeline(features, LogisticRegression(C=10, max_iter=1000, class_weight="balanced")).fit(texts, labels)
+    features = make_union(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 5), sublinear_tf=True),
+    )
+    usual = make_pipeline(features, LogisticRegression(C=30, max_iter=1000, class_weight="balanced")).fit(texts, labels)
     model = fit_tfidf(texts, labels)
-    assert model.log_odds(TEXTS) == pytest.approx(usual.decision_function(TEXTS), abs=1e-6)
+    english = TEXTS[:3]
+    assert model.log_odds(english) == pytest.approx(usual.decision_function(english), abs=1e-6)
     assert model.log_odds([]).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("您的貸款已批准，請點擊連結", "您的贷款已批准,请点击链接"),
+        ("ＷＩＮ　a ｐｒｉｚｅ", "WIN a prize"),
+        ("F R E E! рrize", "FREE! prize"),
+        ("贷.款.秒.批", "贷款秒批"),
+    ],
+    ids=["traditional", "full width", "set apart and Cyrillic", "Chinese set apart"],
+)
+def test_it_reads_what_is_meant(messages, written, meant):
+    texts, labels = messages
+    model = fit_tfidf([*texts, "您的贷款已批准,请点击链接", "贷款秒批", "晚上回家吃饭"], [*labels, 1, 1, 0])
+    assert model.log_odds([written]) == pytest.approx(model.log_odds([meant]))
+
+
+def test_both_classes_weigh_the_same_in_each_language():
+    texts, labels = ["see you"] * 9 + ["win"] + ["晚上见"] * 2 + ["恭喜中奖"] * 4, [0] * 9 + [1] + [0] * 2 + [1] * 4
+    weights = balanced_weights(texts, labels)
+    assert weights[:9].sum() == pytest.approx(weights[9]) == pytest.approx(5)
+    assert weights[10:12].sum() == pytest.approx(weights[12:].sum()) == pytest.approx(3)
 
 
 def test_of_a_pasted_book_only_the_beginning_is_read(messages):

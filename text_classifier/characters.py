@@ -1,13 +1,14 @@
 """Read the characters of a message as a person does: undo letter tricks, and tell when there is nothing to read.
 
-Spammers write `F R E E`, `frее` with Cyrillic letters or `ｆｒｅｅ`. `make_normalizer` undoes the tricks. The
-normalizer is saved as a part of the tokenizer, so serving reads the same text as training.
+Spammers write `F R E E`, `frее` with Cyrillic letters, `ｆｒｅｅ` or `贷.款`. `make_normalizer` undoes such tricks.
+The normalizer is saved as a part of the tokenizer, so serving reads the same text as training.
 """
 
 import functools
 import re
 import unicodedata
 
+import opencc
 from tokenizers import Regex, normalizers
 
 # Cyrillic and Greek letters that look like Latin ones.
@@ -19,6 +20,10 @@ _ENTITIES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&amp;": "&"}
 _INVISIBLE = Regex("[\u00ad\u200b-\u200f\u2060\ufeff]")
 # Each letter, and the digit that people write instead of it.
 LEET = {"a": "4", "e": "3", "i": "1", "o": "0", "s": "5", "t": "7"}
+
+# The range of Chinese characters, for regular expressions.
+HAN = "\u3400-\u9fff"
+_HAN = re.compile(f"[{HAN}]")
 
 # Whatever else a message has, one of these is left after normalising.
 _SURELY_READ = re.compile("[0-9A-Za-z]")
@@ -57,35 +62,39 @@ def normalise(text: str) -> str:
     return _normalizer().normalize_str(replace_half_surrogates(text))
 
 
+def has_chinese(text: str) -> bool:
+    """Return whether a message has a Chinese character."""
+    return bool(_HAN.search(text))
+
+
+def simplify(text: str) -> str:
+    """Return a normalised message in simplified Chinese characters and the words of the mainland (OpenCC)."""
+    plain = normalise(text)
+    return _to_simplified().convert(plain) if has_chinese(plain) else plain
+
+
+@functools.cache
+def _to_simplified() -> opencc.OpenCC:
+    return opencc.OpenCC("tw2sp")
+
+
 @functools.cache
 def _normalizer() -> normalizers.Normalizer:
     return make_normalizer()
 
 
-def has_letter_tricks(text: str) -> bool:
-    """Return whether normalising changes the letters of a message: look-alike, invisible, set apart, or digits."""
-    return _tricks_normalizer().normalize_str(replace_half_surrogates(text)) != replace_half_surrogates(text)
-
-
-@functools.cache
-def _tricks_normalizer() -> normalizers.Normalizer:
-    return normalizers.Sequence([*_plain_letters(), *_visible_words()])
-
-
 def make_normalizer() -> normalizers.Normalizer:
-    """Return the normalizer of a tokenizer for English messages.
+    """Return the normalizer of a tokenizer for English and Chinese messages.
 
     It replaces accents, compatibility forms (Unicode NFKC: full width, circled, mathematical letters), look-alike
     letters and HTML entities by plain characters, and deletes invisible characters. It joins four or more single
-    letters that are set apart (`F R E E`). It turns digits inside words into letters (`fr33 pr1ze`).
+    letters that are set apart (`F R E E`), and three or more Chinese characters. It turns digits inside words into
+    letters (`fr33 pr1ze`).
     """
-    steps = [normalizers.NFKD(), normalizers.StripAccents(), normalizers.NFKC(), *_plain_letters()]
+    steps = [normalizers.NFKD(), normalizers.StripAccents(), normalizers.NFKC()]
+    steps += [normalizers.Replace(chr(alike), chr(plain)) for alike, plain in _LOOK_ALIKE.items()]
     steps += [normalizers.Replace(written, meant) for written, meant in _ENTITIES.items()]
     return normalizers.Sequence([*steps, *_visible_words()])
-
-
-def _plain_letters() -> list[normalizers.Normalizer]:
-    return [normalizers.Replace(chr(alike), chr(plain)) for alike, plain in _LOOK_ALIKE.items()]
 
 
 def _visible_words() -> list[normalizers.Normalizer]:
@@ -96,7 +105,10 @@ def _visible_words() -> list[normalizers.Normalizer]:
         f"(?<=\\b{gap.join([letter] * before)}){gap}(?={gap.join([letter] * after)}\\b)"
         for before, after in ((3, 1), (2, 2), (1, 3))
     )
-    steps = [normalizers.Replace(_INVISIBLE, ""), normalizers.Replace(Regex(apart), "")]
+    han, mark = f"[{HAN}]", r"[ .*_|/~·-]"
+    # The same for three Chinese characters.
+    apart_han = f"(?<={han}{mark}{han}){mark}(?={han})|(?<={han}){mark}(?={han}{mark}{han})"
+    steps = [normalizers.Replace(_INVISIBLE, ""), normalizers.Replace(Regex(f"{apart}|{apart_han}"), "")]
     digits = "".join(LEET.values())
     for plain, digit in LEET.items():
         # One or two digits inside a word, or two equal digits at its end. A word in capitals may be a postcode (W45WQ,

@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from text_classifier.characters import has_letter_tricks, is_empty, replace_half_surrogates
+from text_classifier.characters import is_empty, replace_half_surrogates
 from text_classifier.merged import ADAPTER_CONFIG, load_merged, quiet_loading
 from text_classifier.tfidf import TFIDF_MAX_CHARACTERS, load_tfidf
 
@@ -229,8 +229,7 @@ def answer_by_tfidf(
 
     TF-IDF is sure where its log odds are farther from the threshold than the language model's can outweigh. How far
     that is, was measured on validation messages (`training.evaluation.choose_cascade`) and stands in the config as
-    `cascade`. The probability takes the log odds that the language model usually adds to such messages. Messages with
-    letter tricks are left to the language model, because TF-IDF does not see through them.
+    `cascade`. The probability takes the log odds that the language model usually adds to such messages.
 
     Args:
         thresholds: decision thresholds, shape (n,).
@@ -245,7 +244,7 @@ def answer_by_tfidf(
     answers: list[Classification | None] = [None] * len(texts)
     for index in np.flatnonzero(np.abs(beyond) >= cascade["bound"]):
         text = texts[index]
-        if not is_empty(text) and not has_letter_tricks(text):
+        if not is_empty(text):
             label, _ = decide(positive[index], thresholds[index], model.config.id2label)
             answers[index] = Classification(label, positive[index], len(text) > TFIDF_MAX_CHARACTERS, "TF-IDF")
     return answers
