@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 import tarfile
 import zipfile
 from collections import Counter
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader
 from transformers import AutoTokenizer
 
 from gpt_classification_model import SpamDataset, create_balanced_dataset, load_splits, make_splits, random_split
+from text_classifier.characters import HAN, simplify
 from text_classifier.errors import ConfigurationError
 from text_classifier.sources import review_snippets
 from text_classifier.sources.datasets import DataFile, read_sms_spam
@@ -119,11 +121,28 @@ def test_present_day_messages_share_no_five_words_with_those_for_testing():
     assert not today["Text"].str.contains(".example", regex=False).any(), "an ending that no real link has"
 
 
-def test_half_of_the_chinese_messages_for_testing_are_ham_and_no_chinese_is_trained_on():
+def test_chinese_messages_share_no_five_characters_with_those_for_testing():
+    def runs_of_characters(texts: pd.Series) -> set[str]:
+        runs = [run for text in texts for run in re.findall(f"[{HAN}]{{5,}}", simplify(text))]
+        return {run[at : at + 5] for run in runs for at in range(len(run) - 4)}
+
     tested = read_messages(REPOSITORY / "tests/chinese_messages.tsv")
-    assert tested["Label"].value_counts().to_dict() == {"ham": 156, "spam": 156}
-    assert tested["Text"].is_unique and tested["Text"].str.contains("[\u4e00-\u9fff]").mean() > 0.95
-    assert not read_made_up_messages("present_day")["Text"].str.contains("[\u4e00-\u9fff]").any()
+    assert tested["Label"].value_counts().to_dict() == {"ham": 156, "spam": 156} and tested["Text"].is_unique
+    learned = read_made_up_messages("chinese")
+    assert not runs_of_characters(learned["Text"]) & runs_of_characters(tested["Text"])
+    assert not set(text_key(learned["Text"])) & set(text_key(tested["Text"]))
+    assert learned["Label"].value_counts().nunique() == 1, "half of them are ham"
+    assert not text_key(learned["Text"]).duplicated().any()
+    assert not learned["Text"].str.contains(r"\.example|1[3-9]\d{9}").any(), "no real link or telephone number"
+
+
+def test_chinese_messages_are_trained_on_unless_they_are_left_out(tmp_path):
+    uci_stand_in(tmp_path)
+    with_chinese, _, data = load_splits(DataArguments(dataset_dir=str(tmp_path), chinese_messages=True))
+    without, _, other = load_splits(DataArguments(dataset_dir=str(tmp_path)))
+    assert set(with_chinese) - set(without) == {"chinese"} and len(with_chinese["chinese"]) > 1_000
+    assert (data["languages"], other["languages"]) == (["en", "zh"], ["en"])
+    assert "Chinese messages" in data["description"] and "Chinese" not in other["description"]
 
 
 def test_present_day_messages_are_trained_on_besides_the_collection_alone(tmp_path, messages_csv):

@@ -23,6 +23,9 @@ TRICKS = {
     "pay &lt;#&gt; &amp; go": "pay <#> & go",
     "Y0u w0n a fr33 pr1ze, cl41m": "You won a free prize, claim",
     "C4SH PR1ZE": "CASH PRIZE",
+    "贷.款.秒.批": "贷款秒批",
+    "加 薇 信 领红包": "加薇信领红包",
+    "ＱＱ：１２３４５": "QQ:12345",
 }
 
 
@@ -39,6 +42,7 @@ def test_letter_tricks_are_undone(written, meant):
         "plan a b or c",
         "see you at 5.30",
         "你好",
+        "在吗 晚上 有空",
         "gr8 l8r b4 2nite, at 10am 150ppm",
         "W45WQ",
     ],
