@@ -326,7 +326,8 @@ def train(
 
     set_seed(args.seed)
     tokenizer = tokenizer_loader(base, data_args.max_length, data_args.normalize_text)
-    reading = (tokenizer, data_args.max_length)
+    data["max_length"] = tokenizer.model_max_length
+    reading = (tokenizer, tokenizer.model_max_length)
     datasets = {name: dataset_class(Path(data_args.dataset_dir, f"{name}.csv"), *reading) for name in splits}
     model = build_model(base, tokenizer, label_names, model_args)
     if args.bf16 and model_args.tuning == "lora":

@@ -27,7 +27,9 @@ FIGURES = REPOSITORY / "results" / "benchmarks"
 MODERN_MESSAGES = REPOSITORY / "tests" / "modern_messages.tsv"
 """Messages unlike the collection, for testing; nothing is trained on them."""
 CHINESE_MESSAGES = REPOSITORY / "tests" / "chinese_messages.tsv"
-"""Chinese messages, for testing; no Chinese message at all is trained on."""
+"""Chinese messages, for testing; nothing is trained on them."""
+OTHER_LANGUAGES = REPOSITORY / "tests" / "other_languages.tsv"
+"""Short messages in ten languages that are neither English nor Chinese."""
 
 
 def run_measured(command: Sequence[str | Path], **options) -> tuple[float, struct_rusage]:

@@ -42,8 +42,12 @@ SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 PRETRAINED_HERE = "./results/gpt_pretraining_chitchat/model"
 
-# Balanced 1:1 like the published recipe, but with other ham in each epoch; no base has more than 30 layers.
-BALANCED = "--majority fresh --num_train_epochs 4 --learning_rate 5e-4 --lora_layers 30"
+# Balanced 1:1 like the published recipe, but with other ham in each epoch, and in English; no base has more than 30
+# layers.
+BALANCED = (
+    "--majority fresh --num_train_epochs 4 --learning_rate 5e-4 --lora_layers 30 --chinese_messages false "
+    "--max_length 120"
+)
 ALL_HAM = "--majority all --num_train_epochs 3 --minority_repeats"
 PUBLISHED = (
     "--majority same --num_train_epochs 5 --learning_rate 1e-4 "

@@ -66,14 +66,18 @@ def test_runs_are_compared_on_the_same_messages(tmp_path):
     assert figures[ALONE]["accuracy"] == [0.5, 0.5] and figures[ALONE]["gain"] == [0.25, 0.25]
     assert table.count("+25.00 (") == 12
 
+    right = {"right": 0.5, "found": 0.6, "false_positive_rate": 0.1}
     summary = {
         "natural_ratio": figures,
-        "modern": {OURS: 0.7, "TF-IDF": 0.6},
-        "chinese": {OURS: 0.5, "TF-IDF": 0.4},
+        "modern": {OURS: right | {"right": 0.7}, "TF-IDF": right},
+        "chinese": {OURS: right, "TF-IDF": right},
+        "languages": {"all ten other languages": 0.9, "ham of the collection": 0.01},
     }
     cells = {row[0]: row[1:] for row in accuracy_rows(summary)}
     assert cells[f"Seeds more accurate than {RIVALS[0]}"] == ("2 of 2", "2 of 2", "+25.00 points")
     assert set(figures[OURS]) == {*METRICS, "gain"}
+    assert cells["Present-day messages, right %"] == ("≥ 95", "70.0", "TF-IDF 50.0")
+    assert cells["Messages in other languages, found %"][1] == "90.0"
 
 
 def test_the_weights_that_drew_the_labels_are_found_again_on_validation_messages(tmp_path):

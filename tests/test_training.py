@@ -37,7 +37,6 @@ from text_classifier.training.runs import peak_memory_gib
         (["--data_file", "missing.csv"], "missing.csv"),
         (["--resume_from_checkpoint", "last"], "no checkpoint in ./results"),
         (["--resume_from_checkpoint", "nowhere"], "not a checkpoint"),
-        (["--max_length", "500"], "at most 128 tokens"),
         (["--target_modules", "q_proj"], "cannot be tuned"),
         (["--model_name_or_path", "no-such-folder/x", "--fallback_model", "none"], "Could not find the base model"),
         (["--adapter_dir", "."], "is no adapter"),
@@ -51,6 +50,17 @@ def test_mistakes_end_in_one_clear_error(tmp_path, tiny_gpt2, messages_csv, caps
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
     assert not (tmp_path / "lora_model").exists() and (tmp_path / "precious.txt").read_text() == "mine"
+
+
+def test_a_base_that_reads_fewer_tokens_than_the_recipe_asks_for_is_used_all_the_same(
+    tmp_path, tiny_gpt2, messages_csv, capsys
+):
+    flags = ["--max_length", "500", "--num_train_epochs", "1", "--disable_tqdm", "true"]
+    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags)) == 0
+    assert "reads at most 128 tokens" in capsys.readouterr().err
+    assert "reads 128 tokens of a message" in (tmp_path / "lora_model/README.md").read_text()
+    tokenizer, model = load_tokenizer_and_model(tmp_path / "lora_model")
+    assert classify(["word " * 600], tokenizer, model)[0].truncated
 
 
 # ---------------------------------------------------------------------------- files and figures of a run

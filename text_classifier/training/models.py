@@ -1,6 +1,7 @@
 """Load base models and tokenizers, and prepare them for training."""
 
 import itertools
+import logging
 import re
 from collections.abc import Sequence
 
@@ -25,6 +26,8 @@ from text_classifier.errors import ConfigurationError
 from text_classifier.merged import quiet_loading
 from text_classifier.sources.weights import BaseModel
 
+logger = logging.getLogger(__name__)
+
 # Activation functions that transformers computes in eight steps, each through memory -> the same in one step.
 FUSED_ACTIVATIONS = {"gelu_new": "gelu_pytorch_tanh"}
 
@@ -36,9 +39,13 @@ def load_tokenizer(base: BaseModel, max_length: int, normalize_text: bool = Fals
     text. A tokenizer without a pad token pads with its end-of-text token.
 
     Args:
-        max_length: number of tokens of a message that the model reads.
+        max_length: number of tokens of a message that the model reads; fewer if the base model cannot read so many.
         normalize_text: undo letter tricks before tokenising; the normalizer is saved with the tokenizer.
     """
+    limit = getattr(AutoConfig.from_pretrained(base.path), "max_position_embeddings", None) or max_length
+    if limit < max_length:
+        logger.info("%s reads at most %d tokens of a message.", base.name, limit)
+        max_length = limit
     tokenizer = AutoTokenizer.from_pretrained(base.path, padding_side="right", model_max_length=max_length)
     if normalize_text:
         backend = tokenizer.backend_tokenizer
@@ -65,9 +72,6 @@ def make_config(
     Args:
         label_names: names of class 0 and class 1.
         layers: keep only this many layers, the first ones, at least 1; None keeps all.
-
-    Raises:
-        ConfigurationError: the base model reads fewer tokens than the tokenizer gives it.
     """
     config = AutoConfig.from_pretrained(
         base.path,
@@ -84,8 +88,6 @@ def make_config(
                 setattr(config, kinds, of_all_layers[:layers])
     if (activation := getattr(config, "activation_function", None)) in FUSED_ACTIVATIONS:
         config.activation_function = FUSED_ACTIVATIONS[activation]
-    if tokenizer.model_max_length > (limit := getattr(config, "max_position_embeddings", float("inf"))):
-        raise ConfigurationError(f"{base.name} reads at most {limit} tokens; lower --max_length.")
     return config
 
 
