@@ -236,7 +236,7 @@ def assert_same_adapter(first: Path, second: Path) -> None:
         (["--tuning", "full"], "--tuning was 'lora'"),
         (["--optim", "adafactor"], "--optim was 'adamw_torch_fused'"),
         (["--data_file", "other.csv"], "data (SHA-256) was"),
-        (["--max_length", "20"], "--max_length was 120"),
+        (["--max_length", "20"], "--max_length was 320"),
     ],
 )
 def test_another_run_is_not_resumed(trained, tmp_path, tiny_gpt2, messages_csv, capsys, flags, named):
@@ -313,16 +313,17 @@ def test_all_messages_of_the_larger_class_can_be_taken_every_epoch(tmp_path, tin
 
 
 def test_an_epoch_takes_half_of_the_present_day_messages(tmp_path, tiny_gpt2):
-    """An epoch has 1,045 balanced messages of the collection, and 263 of the 526 present-day ones of each label."""
+    """An epoch has 1,045 balanced messages of the collection, and half of the present-day ones, 653 ham and 563 spam."""
     (tmp_path / "dataset").mkdir()
     uci_stand_in(tmp_path / "dataset")
-    flags = "--majority same --protocol original --num_train_epochs 1 --disable_tqdm true --present_day_messages"
+    flags = "--majority same --protocol original --num_train_epochs 1 --disable_tqdm true --chinese_messages false"
+    flags += " --present_day_messages"
     steps = {}
     for today in ("true", "false"):
         assert run_here(tmp_path, ["--model_name_or_path", str(tiny_gpt2), *flags.split(), today]) == 0
         steps[today] = json.loads((tmp_path / "results/metrics.json").read_text())["training"]["steps"]
     # A batch has 16 messages.
-    assert steps == {"true": math.ceil((1045 + 2 * 263) / 16), "false": math.ceil(1045 / 16)}
+    assert steps == {"true": math.ceil((1045 + 327 + 282) / 16), "false": math.ceil(1045 / 16)}
 
 
 def test_tensorboard_gets_the_curves_in_the_output_folder(tmp_path, tiny_gpt2, messages_csv, monkeypatch):
