@@ -90,10 +90,18 @@ def test_label_comes_before_the_words(chinese_page):
 
 
 @pytest.mark.registry
+def test_a_message_in_another_language_is_answered_with_a_doubt(page):
+    answer = ask(page, "Mamá, se me rompió el móvil, este es mi número nuevo")
+    expect(answer).to_contain_text(either(page, "似乎是另一种语言", "seems to be in another language"))
+    expect(answer).to_contain_text(either(page, "只学过英文和中文", "learned English and Chinese"))
+    expect(ask(page, "晚上七点老地方见")).not_to_contain_text(either(page, "另一种语言", "another language"))
+
+
+@pytest.mark.registry
 def test_long_message_says_what_was_read(page):
     answer = ask(page, "free prize " * 2000)
     expect(answer).to_contain_text(
-        either(page, "语言模型只读取了前 120 个词元", "The language model read only the first 120 tokens")
+        either(page, "语言模型只读取了前 320 个词元", "The language model read only the first 320 tokens")
     )
     words = answer.locator(".explained-words")
     expect(words).to_be_visible()

@@ -22,9 +22,10 @@ pytestmark = pytest.mark.registry
 
 @pytest.fixture(scope="module")
 def splits(tmp_path_factory):
-    """The splits that the adapter was trained on: the mirror's messages and the present-day messages."""
+    """The splits that the adapter was trained on: the mirror's messages, the present-day and the Chinese messages."""
     folder = str(tmp_path_factory.mktemp("dataset"))
-    return load_splits(DataArguments(data_source="mirror", dataset_dir=folder, present_day_messages=True))[0]
+    made_up = {"present_day_messages": True, "chinese_messages": True}
+    return load_splits(DataArguments(data_source="mirror", dataset_dir=folder, **made_up))[0]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def test_at_the_natural_ratio_it_is_accurate_and_not_below_tfidf_on_the_same_mes
     splits, natural, answers, monkeypatch
 ):
     metrics = classification_metrics(natural["Label"], [answer.positive_probability for answer in answers])
-    parts = ("left_out_train", "present_day")
+    parts = ("left_out_train", "present_day", "chinese")
     partner = classification_metrics(natural["Label"], tfidf_probabilities(splits, natural, *parts))
     assert metrics["accuracy"] >= partner["accuracy"]
     # This baseline is TF-IDF with scikit-learn's default for C, as most people use it.
@@ -96,10 +97,26 @@ def test_messages_unlike_the_collection_are_told_apart_better_than_by_tfidf(spli
     assert not set(messages["Text"]) & set(pd.concat(splits.values())["Text"])
     messages["Label"] = messages["Label"].eq("spam").astype(int)
     right = np.greater_equal(spam_probabilities(messages["Text"], shipped), 0.5) == messages["Label"]
-    rival = tfidf_probabilities(splits, messages, "left_out_train", "present_day")
+    rival = tfidf_probabilities(splits, messages, "left_out_train", "present_day", "chinese")
     assert right.mean() >= max(0.94, classification_metrics(messages["Label"], rival)["accuracy"])
     assert right[messages["Group"].eq("look_alike_unicode")].mean() >= 0.9
     assert right[messages["Group"].eq("group_chat")].mean() == 1
+
+
+def test_chinese_messages_are_told_apart_better_than_by_tfidf(splits, shipped):
+    """The messages were written apart from the Chinese ones that it was trained on."""
+    messages = pd.read_csv(REPOSITORY / "tests/chinese_messages.tsv", sep="\t", quoting=csv.QUOTE_NONE)
+    messages["Label"] = messages["Label"].eq("spam").astype(int)
+    metrics = classification_metrics(messages["Label"], spam_probabilities(messages["Text"], shipped))
+    rival = tfidf_probabilities(splits, messages, "left_out_train", "present_day", "chinese")
+    assert metrics["accuracy"] >= max(0.95, classification_metrics(messages["Label"], rival)["accuracy"])
+    assert metrics["recall"] >= 0.95 and metrics["false_positive_rate"] <= 0.04
+
+
+def test_it_reads_chinese_messages_of_120_characters_to_their_end(splits, shipped):
+    text = "".join(splits["chinese"]["Text"].sample(40, random_state=0))
+    pieces = [text[start : start + 120] for start in range(0, len(text) - 120, 120)]
+    assert len(pieces) > 5 and not any(answer.truncated for answer in classify(pieces, *shipped))
 
 
 def test_where_tfidf_answers_first_labels_stay_and_the_language_model_reads_few(natural, answers, shipped):
