@@ -313,7 +313,7 @@ def test_all_messages_of_the_larger_class_can_be_taken_every_epoch(tmp_path, tin
 
 
 def test_an_epoch_takes_half_of_the_present_day_messages(tmp_path, tiny_gpt2):
-    """An epoch has 1,045 balanced messages of the collection, and half of the present-day ones, 653 ham and 563 spam."""
+    """An epoch has 1,045 balanced messages of the collection, and half of the 653 ham and 563 spam of today."""
     (tmp_path / "dataset").mkdir()
     uci_stand_in(tmp_path / "dataset")
     flags = "--majority same --protocol original --num_train_epochs 1 --disable_tqdm true --chinese_messages false"
