@@ -289,7 +289,7 @@ def test_settings_change_threshold_language_and_explanations(browser, served):
     page.get_by_role("option", name="中文").click()
     page.get_by_role("switch").click()
     page.locator("#confirm").click()
-    borderline = "Text me when you are free"
+    borderline = "Claim your free drink at the bar before 9, I'm buying"
     answer = ask(page, borderline)
     expect(answer).to_contain_text("该文本被分类为: 垃圾信息 · spam")
     expect(answer).to_contain_text("阈值 1 %")

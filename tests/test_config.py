@@ -11,7 +11,7 @@ from text_classifier.training.config import DEFAULT_RECIPE, parse_arguments
 def test_default_recipe_has_the_documented_values(capsys):
     model, data, training = parse_arguments([])
     assert (model.model_name_or_path, model.lora_r, model.lora_alpha) == ("gpt2", 8, 32)
-    assert data.max_length == 120 and data.split_seed == training.seed == 123
+    assert data.max_length == 320 and data.split_seed == training.seed == 123
     assert training.per_device_train_batch_size == training.per_device_eval_batch_size == 16
     assert training.eval_steps == training.save_steps == training.logging_steps == 100
     assert training.lr_scheduler_type == "cosine" and training.warmup_steps == 0.1 and training.max_grad_norm == 1.0

@@ -1,5 +1,6 @@
 """Letter tricks are undone both in training and in serving, and noise keeps the meaning of a message."""
 
+import json
 import random
 
 import pytest
@@ -64,7 +65,7 @@ def test_a_saved_tokenizer_reads_like_the_one_trained_with(architecture, tiny_gp
         (folder / "tokenizer.json").unlink()
         for name in ("vocab.json", "merges.txt"):
             (tmp_path / name).rename(folder / name)
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text(json.dumps({"model_type": architecture}))
     (folder / "model.safetensors").touch()
     base = resolve_base_model(str(folder))
     trained_with = load_tokenizer(base, max_length=20, normalize_text=True)
