@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-import re
 import tarfile
 import zipfile
 from collections import Counter
@@ -17,7 +16,6 @@ from torch.utils.data import DataLoader
 from transformers import AutoTokenizer
 
 from gpt_classification_model import SpamDataset, create_balanced_dataset, load_splits, make_splits, random_split
-from text_classifier.characters import HAN, simplify
 from text_classifier.errors import ConfigurationError
 from text_classifier.sources import review_snippets
 from text_classifier.sources.datasets import DataFile, read_sms_spam
@@ -26,9 +24,7 @@ from text_classifier.training.config import DataArguments
 from text_classifier.training.data import (
     drop_duplicates,
     read_classes,
-    read_made_up_messages,
     read_messages,
-    text_key,
 )
 
 
@@ -106,58 +102,6 @@ def test_original_protocol_gives_the_published_loaders(tmp_path, tiny_gpt2, monk
         dataset = SpamDataset(tmp_path / f"{name}.csv", tokenizer, 120)
         batches[name] = len(DataLoader(dataset, 8, drop_last=name == "train"))
     assert batches == {"train": 130, "validation": 19, "test": 38}
-
-
-def test_present_day_messages_share_no_five_words_with_those_for_testing():
-    def runs_of_words(texts: pd.Series) -> set[tuple[str, ...]]:
-        words = [text.split() for text in text_key(texts)]
-        return {tuple(of_text[at : at + 5]) for of_text in words for at in range(len(of_text) - 4)}
-
-    today = read_made_up_messages("present_day")
-    tested = read_messages(REPOSITORY / "tests/modern_messages.tsv")
-    assert not runs_of_words(today["Text"]) & runs_of_words(tested["Text"])
-    assert not set(text_key(today["Text"])) & set(text_key(tested["Text"]))
-    assert today["Label"].value_counts().to_dict() == {"ham": 653, "spam": 563}
-    assert not today["Text"].str.contains(".example", regex=False).any(), "an ending that no real link has"
-
-
-def test_chinese_messages_share_no_five_characters_with_those_for_testing():
-    def runs_of_characters(texts: pd.Series) -> set[str]:
-        runs = [run for text in texts for run in re.findall(f"[{HAN}]{{5,}}", simplify(text))]
-        return {run[at : at + 5] for run in runs for at in range(len(run) - 4)}
-
-    tested = read_messages(REPOSITORY / "tests/chinese_messages.tsv")
-    assert tested["Label"].value_counts().to_dict() == {"ham": 156, "spam": 156} and tested["Text"].is_unique
-    learned = read_made_up_messages("chinese")
-    assert not runs_of_characters(learned["Text"]) & runs_of_characters(tested["Text"])
-    assert not set(text_key(learned["Text"])) & set(text_key(tested["Text"]))
-    assert learned["Label"].eq("ham").mean() == pytest.approx(0.5, abs=0.06), "about half of them are ham"
-    assert not text_key(learned["Text"]).duplicated().any()
-    assert not learned["Text"].str.contains(r"\.example|1[3-9]\d{9}").any(), "no real link or telephone number"
-
-
-def test_chinese_messages_are_trained_on_unless_they_are_left_out(tmp_path):
-    uci_stand_in(tmp_path)
-    with_chinese, _, data = load_splits(DataArguments(dataset_dir=str(tmp_path), chinese_messages=True))
-    without, _, other = load_splits(DataArguments(dataset_dir=str(tmp_path)))
-    assert set(with_chinese) - set(without) == {"chinese"} and len(with_chinese["chinese"]) > 1_000
-    assert (data["languages"], other["languages"]) == (["en", "zh"], ["en"])
-    assert "Chinese messages" in data["description"] and "Chinese" not in other["description"]
-
-
-def test_present_day_messages_are_trained_on_besides_the_collection_alone(tmp_path, messages_csv):
-    folder = tmp_path / "dataset"
-    folder.mkdir()
-    uci_stand_in(folder)
-    with_today, names, data = load_splits(DataArguments(dataset_dir=str(folder), present_day_messages=True))
-    without = load_splits(DataArguments(dataset_dir=str(folder)))[0]
-    assert names == ("ham", "spam") and set(with_today) - set(without) == {"present_day"}
-    assert with_today["present_day"]["Label"].value_counts().to_dict() == {0: 653, 1: 563}
-    assert "also takes 50% of 1,216 present-day messages" in data["description"]
-    for name, part in without.items():
-        pd.testing.assert_frame_equal(with_today[name], part)
-    own = load_splits(DataArguments(data_file=str(messages_csv), present_day_messages=True))[0]
-    assert set(own) == set(without)
 
 
 def test_too_few_messages_are_refused():

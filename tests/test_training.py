@@ -53,11 +53,12 @@ def test_mistakes_end_in_one_clear_error(tmp_path, tiny_gpt2, messages_csv, caps
 
 
 def test_a_base_that_reads_fewer_tokens_than_the_recipe_asks_for_is_used_all_the_same(
-    tmp_path, tiny_gpt2, messages_csv, capsys
+    tmp_path, tiny_gpt2, messages_csv, caplog
 ):
+    caplog.set_level("INFO")
     flags = ["--max_length", "500", "--num_train_epochs", "1", "--disable_tqdm", "true"]
     assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags)) == 0
-    assert "reads at most 128 tokens" in capsys.readouterr().err
+    assert "reads at most 128 tokens" in caplog.text
     assert "reads 128 tokens of a message" in (tmp_path / "lora_model/README.md").read_text()
     tokenizer, model = load_tokenizer_and_model(tmp_path / "lora_model")
     assert classify(["word " * 600], tokenizer, model)[0].truncated
