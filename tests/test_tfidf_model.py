@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline, make_union
 
 from text_classifier.inference import classify, load_tokenizer_and_model
-from text_classifier.tfidf import balanced_weights, fit_tfidf, load_tfidf, save_tfidf
+from text_classifier.tfidf import fit_tfidf, load_tfidf, save_tfidf
 
 TEXTS = ["WIN a prize, call 77", "see you at 7 tonight", "", "免费 ❤️ \ud800", "free " * 500]
 
@@ -51,11 +51,22 @@ def test_it_reads_what_is_meant(messages, written, meant):
     assert model.log_odds([written]) == pytest.approx(model.log_odds([meant]))
 
 
-def test_both_classes_weigh_the_same_in_each_language():
-    texts, labels = ["see you"] * 9 + ["win"] + ["晚上见"] * 2 + ["恭喜中奖"] * 4, [0] * 9 + [1] + [0] * 2 + [1] * 4
-    weights = balanced_weights(texts, labels)
-    assert weights[:9].sum() == pytest.approx(weights[9]) == pytest.approx(5)
-    assert weights[10:12].sum() == pytest.approx(weights[12:].sum()) == pytest.approx(3)
+def test_enough_chinese_messages_get_a_model_of_their_own_and_change_nothing_for_the_others(messages):
+    texts, labels = messages
+    chinese = [f"晚上{number}点见面" for number in range(50)] + [f"恭喜中奖{number}元" for number in range(50)]
+    both = fit_tfidf([*texts, *chinese], [*labels, *[0] * 50, *[1] * 50])
+    assert both.log_odds(TEXTS[:3]) == pytest.approx(fit_tfidf(texts, labels).log_odds(TEXTS[:3]))
+    ham, spam = both.log_odds(["晚上见面吧", "您中奖了"])
+    assert ham < 0 < spam
+    few = fit_tfidf([*texts, *chinese[1:]], [*labels, *[0] * 49, *[1] * 50])
+    assert list(few.models) == ["other"] and np.diff(few.log_odds(["晚上见面吧", "您中奖了"])) > 1
+
+
+def test_weights_are_those_of_scikit_learn(messages):
+    texts, labels = messages
+    twice = fit_tfidf(texts, labels, [2.0 - label for label in labels]).log_odds(TEXTS)
+    assert not np.allclose(twice, fit_tfidf(texts, labels).log_odds(TEXTS))
+    assert twice.mean() < fit_tfidf(texts, labels).log_odds(TEXTS).mean(), "class 0 weighs more"
 
 
 def test_of_a_pasted_book_only_the_beginning_is_read(messages):

@@ -31,6 +31,9 @@ FEATURES = {
 # messages get the wrong label in cross-validation.
 C = 30.0
 
+# With so many Chinese messages of each class in training, they get a model of their own.
+CHINESE_MESSAGES = 50
+
 # Characters of a message that are read, in training and in use. More is not read, because the n-grams of a pasted book
 # would fill the memory.
 TFIDF_MAX_CHARACTERS = 10_000
@@ -44,8 +47,8 @@ def as_read(texts: Sequence[str]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class TfidfModel:
-    """A trained logistic regression on TF-IDF features."""
+class NgramModel:
+    """A trained logistic regression on TF-IDF features of n-grams."""
 
     vectorizers: dict[str, TfidfVectorizer]
     """Vectorizers by name, with the names of `FEATURES`."""
@@ -54,50 +57,81 @@ class TfidfModel:
     intercept: float
 
     def log_odds(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the log odds of class 1 of n messages, shape (n,)."""
-        if not len(texts):
-            return np.empty(0)
-        texts = as_read(texts)
+        """Return the log odds of class 1 of n messages that were made by `as_read`, shape (n,)."""
         features = {name: vectorizer.transform(texts) for name, vectorizer in self.vectorizers.items()}
         return self.intercept + sum(features[name] @ of_name for name, of_name in self.coefficients.items())
 
 
-def fit_tfidf(texts: Sequence[str], labels: Sequence[int]) -> TfidfModel:
-    """Train on n messages; in each language, both classes have equal weight. This takes seconds for short messages.
+@dataclass(frozen=True)
+class TfidfModel:
+    """One model for all messages, or one for those with Chinese characters and one for the others.
+
+    Two languages share few n-grams, but numbers, links and marks mean something else in each: one model for both is
+    worse in both.
+    """
+
+    models: dict[str, NgramModel]
+    """Models by the messages that they answer: `other`, and perhaps `chinese`."""
+
+    def log_odds(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the log odds of class 1 of n messages, shape (n,)."""
+        texts = as_read(texts)
+        log_odds = np.empty(len(texts))
+        for name, indices in _divide(texts, "chinese" in self.models).items():
+            if len(indices):
+                log_odds[indices] = self.models[name].log_odds([texts[index] for index in indices])
+        return log_odds
+
+
+def _divide(texts: Sequence[str], by_language: bool) -> dict[str, np.ndarray]:
+    """Return the indices of the messages with Chinese characters and of the others, or of all as `other`."""
+    chinese = np.array([by_language and has_chinese(text) for text in texts], dtype=bool)
+    parts = {"chinese": np.flatnonzero(chinese), "other": np.flatnonzero(~chinese)}
+    return parts if by_language else {"other": parts["other"]}
+
+
+def fit_tfidf(texts: Sequence[str], labels: Sequence[int], weights: Sequence[float] | None = None) -> TfidfModel:
+    """Train on n messages, with equal weight for both classes. This takes seconds if the messages are short.
 
     Args:
         labels: 0 or 1, shape (n,).
+        weights: weights of the messages beside those of their classes, shape (n,); all 1 if not given.
 
     Raises:
         ValueError: the messages hold no words, or only one class.
     """
+    texts, labels = as_read(texts), np.asarray(labels)
+    weights = np.ones(len(texts)) if weights is None else np.asarray(weights)
+    parts = _divide(texts, by_language=True)
+    enough = np.bincount(labels[parts["chinese"]], minlength=2).min() >= CHINESE_MESSAGES
+    both = len(np.unique(labels[parts["other"]])) > 1
+    models = {}
+    for name, indices in _divide(texts, by_language=bool(enough and both)).items():
+        models[name] = _fit([texts[index] for index in indices], labels[indices], weights[indices])
+    return TfidfModel(models)
+
+
+def _fit(texts: Sequence[str], labels: np.ndarray, weights: np.ndarray) -> NgramModel:
     vectorizers = {name: TfidfVectorizer(**settings) for name, settings in FEATURES.items()}
-    texts = as_read(texts)
     features = [vectorizer.fit_transform(texts) for vectorizer in vectorizers.values()]
-    regression = LogisticRegression(C=C, max_iter=1000)
-    regression.fit(sparse.hstack(features), labels, balanced_weights(texts, labels))
+    regression = LogisticRegression(C=C, max_iter=1000, class_weight="balanced")
+    regression.fit(sparse.hstack(features), labels, weights)
     ends = np.cumsum([matrix.shape[1] for matrix in features])[:-1]
     coefficients = dict(zip(vectorizers, np.split(regression.coef_[0], ends), strict=True))
-    return TfidfModel(vectorizers, coefficients, float(regression.intercept_[0]))
-
-
-def balanced_weights(texts: Sequence[str], labels: Sequence[int]) -> np.ndarray:
-    """Return weights of n messages, shape (n,), with which both classes weigh the same, in Chinese and elsewhere.
-
-    Otherwise the rare spam of the English messages, which weighs more, would make Chinese itself a sign of spam.
-    """
-    groups = 2 * np.array([has_chinese(text) for text in texts], dtype=int) + np.asarray(labels)
-    counts = np.bincount(groups, minlength=4).reshape(2, 2)
-    return (counts.sum(axis=1, keepdims=True) / (2 * np.maximum(counts, 1))).ravel()[groups]
+    return NgramModel(vectorizers, coefficients, float(regression.intercept_[0]))
 
 
 def save_tfidf(model: TfidfModel, folder: Path) -> None:
     """Save a model as two files in a folder: its weights, and the n-grams that the weights belong to."""
-    tensors = {"intercept": np.array([model.intercept])}
-    for name, vectorizer in model.vectorizers.items():
-        tensors |= {f"{name}.coefficients": model.coefficients[name], f"{name}.idf": vectorizer.idf_}
+    tensors, vocabulary = {}, {}
+    for part, of_part in model.models.items():
+        tensors[f"{part}.intercept"] = np.array([of_part.intercept])
+        for name, vectorizer in of_part.vectorizers.items():
+            tensors[f"{part}.{name}.coefficients"] = of_part.coefficients[name]
+            tensors[f"{part}.{name}.idf"] = vectorizer.idf_
+        names = {name: vectorizer.get_feature_names_out().tolist() for name, vectorizer in of_part.vectorizers.items()}
+        vocabulary[part] = names
     save_file(tensors, folder / WEIGHTS_FILE)
-    vocabulary = {name: vectorizer.get_feature_names_out().tolist() for name, vectorizer in model.vectorizers.items()}
     (folder / VOCABULARY_FILE).write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
 
 
@@ -106,18 +140,24 @@ def load_tfidf(folder: Path) -> TfidfModel:
 
     Raises:
         OSError: a file is missing.
-        ValueError: the files are damaged, or they do not belong together.
+        ValueError: the files are damaged, or they do not belong together, or an earlier version wrote them.
     """
     weights_file, vocabulary_file = folder / WEIGHTS_FILE, folder / VOCABULARY_FILE
     try:
         tensors = load_file(weights_file)
         vocabulary = json.loads(vocabulary_file.read_text(encoding="utf-8"))
-        vectorizers = {}
-        for name, settings in FEATURES.items():
-            vectorizers[name] = TfidfVectorizer(vocabulary=vocabulary[name], **settings)
-            # scikit-learn raises an error here if there are not as many weights as n-grams.
-            vectorizers[name].idf_ = tensors[f"{name}.idf"]
-        coefficients = {name: tensors[f"{name}.coefficients"] for name in FEATURES}
-        return TfidfModel(vectorizers, coefficients, float(tensors["intercept"][0]))
+        return TfidfModel({part: _load_part(part, tensors, vocabulary[part]) for part in {"other": {}} | vocabulary})
     except (SafetensorError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{weights_file} or {VOCABULARY_FILE} beside it is damaged: {error}") from error
+        raise ValueError(
+            f"{weights_file} or {VOCABULARY_FILE} beside it is damaged, or of an earlier version: {error}"
+        ) from error
+
+
+def _load_part(part: str, tensors: dict[str, np.ndarray], vocabulary: dict[str, list[str]]) -> NgramModel:
+    vectorizers = {}
+    for name, settings in FEATURES.items():
+        vectorizers[name] = TfidfVectorizer(vocabulary=vocabulary[name], **settings)
+        # scikit-learn raises an error here if there are not as many weights as n-grams.
+        vectorizers[name].idf_ = tensors[f"{part}.{name}.idf"]
+    coefficients = {name: tensors[f"{part}.{name}.coefficients"] for name in FEATURES}
+    return NgramModel(vectorizers, coefficients, float(tensors[f"{part}.intercept"][0]))

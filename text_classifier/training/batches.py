@@ -13,7 +13,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from text_classifier.inference import encode
 from text_classifier.training.config import DataArguments
-from text_classifier.training.rivals import sure_messages
+from text_classifier.training.rivals import sure_messages, weight_of
 from text_classifier.training.text_noise import add_noise
 
 # Extra splits to train on, and the share of each that an epoch takes. An epoch takes only some of the present-day
@@ -233,7 +233,9 @@ def _fewer_sure(parts: list[Dataset], pools: list, draws: dict, share: float) ->
     texts, labels = ([value for part in parts for value in getattr(part, name)] for name in ("texts", "labels"))
     times = {pool: draws[pool] / size for pool, size in Counter(pools).items()}
     divided, taken = [], {}
-    for pool, sure in zip(pools, sure_messages(texts, labels), strict=True):
+    # The pools of extra splits have the split's name and the label.
+    weights = [weight_of(str(pool).partition(" ")[0]) for pool in pools]
+    for pool, sure in zip(pools, sure_messages(texts, labels, weights), strict=True):
         # What people corrected is learned in any case.
         sure = sure and not str(pool).startswith("feedback")
         name = f"{pool} sure" if sure else str(pool)

@@ -16,6 +16,11 @@ from text_classifier.training.data import HELD_OUT, Predictions
 # errors, the farthest from the decision threshold whose label the language model turned stood at 2.0.
 SURE_LOG_ODDS = 2.5
 
+# Weight of the present-day messages beside the collection's. Their notices are like the collection's spam about
+# ringtones, so with full weight TF-IDF calls more of that spam ham. With 0.5, five splits are more accurate, and
+# present-day messages nearly as much.
+PRESENT_DAY_WEIGHT = 0.5
+
 
 @dataclass(frozen=True)
 class Rivals:
@@ -53,32 +58,39 @@ def train_rivals(splits: dict[str, pd.DataFrame], majority: str) -> Rivals:
     return Rivals(predictions, name, models[name])
 
 
-def sure_messages(texts: Sequence[str], labels: Sequence[int]) -> np.ndarray:
+def weight_of(split: str) -> float:
+    """Return the weight of a split's messages for TF-IDF."""
+    return PRESENT_DAY_WEIGHT if split == "present_day" else 1.0
+
+
+def sure_messages(texts: Sequence[str], labels: Sequence[int], weights: Sequence[float]) -> np.ndarray:
     """Return of which of n messages TF-IDF is sure, and right, shape (n,).
 
     Each message is judged by a model that was trained on four fifths of the others (cross-validation).
 
     Args:
         labels: 0 or 1, shape (n,).
+        weights: see `tfidf.fit_tfidf`.
 
     Raises:
         ConfigurationError: a class has fewer than five messages.
     """
-    texts, labels = np.array(texts, dtype=object), np.array(labels)
+    texts, labels, weights = np.array(texts, dtype=object), np.array(labels), np.array(weights)
     log_odds = np.empty(len(texts))
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     try:
         for train, rest in folds.split(texts, labels):
-            log_odds[rest] = fit_tfidf(texts[train].tolist(), labels[train].tolist()).log_odds(texts[rest].tolist())
+            model = fit_tfidf(texts[train].tolist(), labels[train].tolist(), weights[train])
+            log_odds[rest] = model.log_odds(texts[rest].tolist())
     except ValueError as error:
         raise ConfigurationError(f"--sure_share needs more messages: {error}") from error
     return np.where(labels == 1, log_odds, -log_odds) > SURE_LOG_ODDS
 
 
 def _train(splits: dict[str, pd.DataFrame], parts: list[str]) -> TfidfModel:
-    messages = pd.concat([splits[part] for part in parts])
+    messages = pd.concat([splits[part].assign(Weight=weight_of(part)) for part in parts])
     try:
-        return fit_tfidf(messages["Text"].tolist(), messages["Label"].tolist())
+        return fit_tfidf(messages["Text"].tolist(), messages["Label"].tolist(), messages["Weight"])
     except ValueError as error:
         raise ConfigurationError(f"The messages hold no words: {error}") from error
 
