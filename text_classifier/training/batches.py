@@ -234,7 +234,7 @@ def _fewer_sure(parts: list[Dataset], pools: list, draws: dict, share: float) ->
     times = {pool: draws[pool] / size for pool, size in Counter(pools).items()}
     divided, taken = [], {}
     # The pools of extra splits have the split's name and the label.
-    weights = [weight_of(str(pool).partition(" ")[0]) for pool in pools]
+    weights = [weight_of(str(pool).partition(" ")[0], label) for pool, label in zip(pools, labels, strict=True)]
     for pool, sure in zip(pools, sure_messages(texts, labels, weights), strict=True):
         # What people corrected is learned in any case.
         sure = sure and not str(pool).startswith("feedback")

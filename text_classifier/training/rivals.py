@@ -16,10 +16,9 @@ from text_classifier.training.data import HELD_OUT, Predictions
 # errors, the farthest from the decision threshold whose label the language model turned stood at 2.0.
 SURE_LOG_ODDS = 2.5
 
-# Weight of the present-day messages beside the collection's. Their notices are like the collection's spam about
-# ringtones, so with full weight TF-IDF is less accurate on the collection; with 0.3, more wanted notices are called
-# spam.
-PRESENT_DAY_WEIGHT = 0.5
+# Weight of the present-day spam beside the other messages. With full weight more ham is called spam, of the collection
+# and of wanted notices.
+PRESENT_DAY_SPAM_WEIGHT = 0.5
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,9 @@ def train_rivals(splits: dict[str, pd.DataFrame], majority: str) -> Rivals:
     return Rivals(predictions, name, models[name])
 
 
-def weight_of(split: str) -> float:
-    """Return the weight of a split's messages for TF-IDF."""
-    return PRESENT_DAY_WEIGHT if split == "present_day" else 1.0
+def weight_of(split: str, label: int) -> float:
+    """Return the weight for TF-IDF of a split's messages with a label, 0 or 1."""
+    return PRESENT_DAY_SPAM_WEIGHT if (split, label) == ("present_day", 1) else 1.0
 
 
 def sure_messages(texts: Sequence[str], labels: Sequence[int], weights: Sequence[float]) -> np.ndarray:
@@ -88,9 +87,10 @@ def sure_messages(texts: Sequence[str], labels: Sequence[int], weights: Sequence
 
 
 def _train(splits: dict[str, pd.DataFrame], parts: list[str]) -> TfidfModel:
-    messages = pd.concat([splits[part].assign(Weight=weight_of(part)) for part in parts])
+    messages = pd.concat([splits[part] for part in parts])
+    weights = [weight_of(part, label) for part in parts for label in splits[part]["Label"]]
     try:
-        return fit_tfidf(messages["Text"].tolist(), messages["Label"].tolist(), messages["Weight"])
+        return fit_tfidf(messages["Text"].tolist(), messages["Label"].tolist(), weights)
     except ValueError as error:
         raise ConfigurationError(f"The messages hold no words: {error}") from error
 
