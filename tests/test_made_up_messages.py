@@ -58,7 +58,7 @@ def test_present_day_messages_are_trained_on_besides_the_collection_alone(tmp_pa
     without = load_splits(DataArguments(dataset_dir=str(folder)))[0]
     assert names == ("ham", "spam") and set(with_today) - set(without) == {"present_day"}
     assert with_today["present_day"]["Label"].value_counts().to_dict() == {0: 803, 1: 612}
-    assert "also takes 50% of 1,415 present-day messages" in data["description"]
+    assert "also takes 40% of 1,415 present-day messages" in data["description"]
     for name, part in without.items():
         pd.testing.assert_frame_equal(with_today[name], part)
     own = load_splits(DataArguments(data_file=str(messages_csv), present_day_messages=True))[0]
