@@ -8,8 +8,8 @@ Every command runs in a process of its own, as a person would start it, and its 
 - with `--ray`, the smaller file on two Ray workers.
 
 The files hold messages of the collection, drawn with repetition. Then single messages are timed in a loaded model.
-Last, labels are compared: those of TF-IDF first with those of both models, on the collection and on messages unlike
-it, plain and with letter tricks; and those of bfloat16 with those of float32.
+Last, labels are compared: those of TF-IDF first with those of both models, on the collection, on messages unlike it,
+plain and with letter tricks, and on Chinese ones; and those of bfloat16 with those of float32.
 """
 
 import argparse
@@ -27,7 +27,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from benchmarks.common import ADAPTER, FIGURES, MODERN_MESSAGES, REPOSITORY, run_measured
+from benchmarks.common import ADAPTER, CHINESE_MESSAGES, FIGURES, MODERN_MESSAGES, REPOSITORY, run_measured
 from text_classifier.files import write_json
 from text_classifier.inference import classify, fast_dtype, load_tokenizer_and_model
 from text_classifier.metrics import markdown_table
@@ -138,6 +138,7 @@ def main() -> None:
     for trick, change in ADVERSARIAL.items():
         draw = random.Random(0)
         texts[f"messages unlike it {trick}"] = [change(text, draw) for text in unlike]
+    texts["Chinese messages"] = open_table(CHINESE_MESSAGES).frame()["Text"].tolist()
     cascade = compare_cascade(texts, tokenizer, model)
     exact = classify(texts["the collection"], *load_tokenizer_and_model(ADAPTER, torch.float32))
     fast = classify(texts["the collection"], tokenizer, model)
