@@ -39,8 +39,7 @@ def main() -> None:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
         )
-        feedback = str(Path(folder, "feedback.sqlite"))
-        with running_app(Path(folder), ADAPTER_DIR=str(ADAPTER), FEEDBACK_FILE=feedback) as address:
+        with running_app(Path(folder), ADAPTER_DIR=str(ADAPTER)) as address:
             page = open_chat(browser, address, "zh-CN", "light", 900, 780)
             ask(page, CHINESE[1], 1)
             ask(page, CHINESE[2], 2)
