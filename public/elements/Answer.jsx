@@ -71,7 +71,7 @@ export default function Answer() {
             <div style={{ ...small, marginBottom: '0.25rem' }}>
               {texts.explanation}{' '}
               {[-1, 1].map((side) => (
-                <span key={side} style={{ background: shade(side * 0.6), padding: '0 0.375rem', marginRight: '0.375rem', borderRadius: '0.25rem', color: 'hsl(var(--foreground))' }}>
+                <span key={side} style={{ display: 'inline-block', background: shade(side * 0.6), padding: '0 0.375rem', marginRight: '0.375rem', borderRadius: '0.25rem', color: 'hsl(var(--foreground))' }}>
                   {side < 0 ? '←' : '→'} {names[side < 0 ? 0 : 1]}
                 </span>
               ))}
