@@ -17,7 +17,7 @@ test: $(VENV)/development
 	$(VENV)/bin/lint-imports --no-logo
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest --numprocesses 2
 
-# This takes an hour and a half. After a stop, finished benchmarks are not repeated.
+# This takes an hour. After a stop, finished benchmarks are not repeated.
 benchmark: $(VENV)/development
 	$(VENV)/bin/python -m benchmarks.summary
 

@@ -1,6 +1,6 @@
 """Run every benchmark and put all figures beside the rivals' into one table: `python -m benchmarks.summary`.
 
-This takes an hour and a half on two CPU cores, which should have nothing else to do. A finished benchmark is
+This takes an hour on two CPU cores, which should have nothing else to do. A finished benchmark is
 not repeated, so the run can be stopped and started again. `make clean` removes the figures. The table is
 printed and saved as BENCHMARKS.md.
 """
