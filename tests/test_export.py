@@ -87,7 +87,7 @@ def test_the_folder_is_a_plain_model_without_the_layers_that_are_not_used(merged
     model = AutoModelForSequenceClassification.from_pretrained(merged)
     assert len(model.model.layers) == 12 and model.config.pad_token_id == 2
     # The package loads it as well, and answers with the language model alone.
-    texts = ["You won a prize! Call 09061701461 now to claim", "See you at seven?"]
+    texts = ["Win £1000, call 09061701461!", "See you at seven?"]
     tokenizer, model = load_tokenizer_and_model(merged)
     assert model.tfidf is None and (tokenizer.padding_side, tokenizer.model_max_length) == ("right", 320)
     answers = [answer.positive_probability for answer in classify_parts(texts, tokenizer, model)]

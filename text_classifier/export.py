@@ -200,7 +200,7 @@ def _use(name: str, tokenizer: PreTrainedTokenizerBase, onnx: bool) -> str:
         "from transformers import pipeline",
         "",
         f'classify = pipeline("text-classification", model="{name}", truncation=True)',
-        'print(classify(["You won a prize! Call 09061701461 now to claim", "See you at seven?"], batch_size=8))',
+        'print(classify(["Win £1000, call 09061701461!", "See you at seven?"], batch_size=8))',
         "```",
         "",
         f"`truncation=True` cuts a message after {tokenizer.model_max_length} tokens, as training did. The pipeline "
