@@ -36,13 +36,20 @@ from text_classifier.inference import encode, keep_prepared_products
 from text_classifier.metrics import classification_metrics
 from text_classifier.sources.weights import BaseModel, resolve_base_model_or_fallback
 from text_classifier.tfidf import TfidfModel
-from text_classifier.training.batches import ClassificationTrainer, make_training_set, training_sample, validation_set
+from text_classifier.training.batches import ClassificationTrainer, training_sample, training_set, validation_set
 from text_classifier.training.card import model_card
 from text_classifier.training.charts import plot_metrics, reliability_page, run_labels
 from text_classifier.training.checks import check_options
 from text_classifier.training.config import DataArguments, FineTuningArguments, ModelArguments, parse_arguments
 from text_classifier.training.console import use_console
-from text_classifier.training.data import SPLITS, add_training_messages, drop_conflicts, drop_duplicates, find_messages
+from text_classifier.training.data import (
+    HELD_OUT,
+    SPLITS,
+    add_training_messages,
+    drop_conflicts,
+    drop_duplicates,
+    find_messages,
+)
 from text_classifier.training.evaluation import (
     Comparison,
     at_natural_ratio,
@@ -59,7 +66,13 @@ from text_classifier.training.models import (
     store_frozen_in_bfloat16,
     wrap_in_lora,
 )
-from text_classifier.training.report import describe_base, describe_data, describe_results, describe_training
+from text_classifier.training.report import (
+    describe_base,
+    describe_data,
+    describe_results,
+    describe_training,
+    short_table,
+)
 from text_classifier.training.resuming import begin_run, check_same_run, checkpoint_to_resume, facts_of_run
 from text_classifier.training.rivals import Rivals, train_rivals
 from text_classifier.training.runs import check_same_everywhere, peak_memory_gib, run_facts, run_script
@@ -234,7 +247,7 @@ def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
 
 
 class AccuracyCallback(TrainerCallback):
-    """After every evaluation, also measure and log the accuracy on training messages.
+    """After every evaluation, also measure and log accuracy and loss on training messages.
 
     Args:
         trainer: the trainer that gets this callback.
@@ -247,7 +260,7 @@ class AccuracyCallback(TrainerCallback):
 
     def on_evaluate(self, args, state, control, **kwargs):
         output = self.trainer.predict(self.dataset, metric_key_prefix="train")
-        self.trainer.log({"train_accuracy": output.metrics["train_accuracy"]})
+        self.trainer.log({name: output.metrics[name] for name in ("train_accuracy", "train_loss")})
 
 
 def build_trainer(
@@ -258,22 +271,20 @@ def build_trainer(
     args: FineTuningArguments,
 ) -> Trainer:
     """Build the `Trainer` with its callbacks: accuracy on training messages, and early stopping if asked for."""
-    train_dataset, sampler = make_training_set(datasets, tokenizer, data_args, args)
+    # Early stopping ends on a worse checkpoint, so it needs load_best_model_at_end.
+    args.load_best_model_at_end |= args.early_stopping_patience is not None
     trainer = ClassificationTrainer(
         model=model,
         args=args,
-        train_dataset=train_dataset,
-        eval_dataset=validation_set(datasets, data_args.majority),
+        train_dataset=training_set(datasets, data_args),
+        eval_dataset=validation_set(datasets, data_args, args),
         data_collator=DataCollatorWithPadding(tokenizer),
         processing_class=tokenizer,
         compute_metrics=compute_metrics,
     )
-    trainer.train_sampler = sampler
     use_console(trainer)
-    trainer.add_callback(AccuracyCallback(trainer, training_sample(datasets, data_args.majority, args.seed)))
+    trainer.add_callback(AccuracyCallback(trainer, training_sample(datasets, data_args, args.seed)))
     if args.early_stopping_patience is not None:
-        # Early stopping ends on a worse checkpoint, so it needs load_best_model_at_end.
-        args.load_best_model_at_end = True
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
     return trainer
 
@@ -336,15 +347,16 @@ def train(
     trainer = build_trainer(model, tokenizer, datasets, data_args, args)
 
     # TF-IDF takes seconds, so it comes first: bad data shows before hours of training. Only one process reports it.
-    rivals = train_rivals(splits, data_args.majority) if main_process else Rivals({}, "", None)
+    rivals = train_rivals(splits, data_args.left_out_messages) if main_process else Rivals({}, "", None)
     partner = rivals.partner if model_args.add_tfidf else None
     logger.info("Evaluating before fine-tuning")
-    before = predict(trainer, datasets)
+    held_out = {name: datasets[name] for name in HELD_OUT}
+    before = predict(trainer, held_out)
     if main_process:
         begin_run(args, facts)
     outcome = trainer.train(resume_from_checkpoint=checkpoint)
     logger.info("Evaluating after fine-tuning")
-    after = predict(trainer, datasets)
+    after = predict(trainer, held_out | {"train": training_sample(datasets, data_args, args.seed)})
     compared = compare_models(before, after, rivals, partner is not None, args.target_false_positive_rate)
     logger.info("Decision threshold: %g", compared.threshold)
 
@@ -354,7 +366,7 @@ def train(
         "base_model": describe_base(base, model_args.model_name_or_path, model.config.num_hidden_layers),
         "data": data,
         "training": describe_training(trainer, model_args.tuning, outcome.metrics["train_runtime"]),
-        **describe_results(compared),
+        **describe_results(compared, label_names),
     }
     if main_process:
         report |= {"total_seconds": time.perf_counter() - started, "peak_memory_gib": peak_memory_gib()}
@@ -372,7 +384,8 @@ def save(
 ) -> None:
     """Save the adapter with its model card, the charts, all predictions on held-out messages, and the report."""
     args = trainer.args
-    settings = {name: report[name] for name in ("decision_threshold", "language_model_weight", "cascade")}
+    kept = ("decision_threshold", "language_model_weight", "cascade", "accuracy", "warnings")
+    settings = {name: report[name] for name in kept}
     settings["languages"] = report["data"]["languages"]
     save_adapter(
         trainer.model, trainer.processing_class, base, model_card(report), Path(args.adapter_dir), partner, **settings
@@ -382,7 +395,8 @@ def save(
     save_predictions(compared.predictions, splits, Path(args.output_dir, "predictions.csv"))
     write_json(report, Path(args.output_dir, "metrics.json"))
     saved = f"{args.adapter_dir}/, {args.metrics_pdf}, and metrics.json and predictions.csv in {args.output_dir}/"
-    print(f"\n{report['table']}\n\nSaved {saved}")
+    warnings = "".join(f"\nWARNING: {warning}" for warning in report["warnings"])
+    print(f"\n{report['summary']}{warnings}\n\n{short_table(report)}\n\nSaved {saved}")
 
 
 def main(argv: Sequence[str] | None = None, **pieces) -> int:

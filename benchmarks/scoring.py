@@ -33,7 +33,6 @@ from text_classifier.inference import classify, fast_dtype, load_tokenizer_and_m
 from text_classifier.metrics import markdown_table
 from text_classifier.sources.datasets import read_sms_spam, resolve_sms_spam
 from text_classifier.tables import open_table
-from text_classifier.training.text_noise import mistype
 
 FIRST_ANSWER = f"""
 from text_classifier import classify, load_tokenizer_and_model
@@ -51,6 +50,15 @@ def run(*command: str | Path) -> tuple[float, float]:
 
 # Each Latin letter, and a Cyrillic one that looks like it.
 LOOK_ALIKE = str.maketrans("aceiopsxy", "асеіорѕху")
+
+
+def mistype(word: str, draw: random.Random) -> str:
+    """Return the word with two letters swapped, or with one letter dropped or doubled; a short word stays as it is."""
+    if len(word) < 3:
+        return word
+    at = draw.randrange(len(word) - 1)
+    changed = draw.choice([word[at + 1] + word[at], word[at + 1], word[at] * 2 + word[at + 1]])
+    return word[:at] + changed + word[at + 2 :]
 
 
 def with_typing_errors(text: str, draw: random.Random) -> str:

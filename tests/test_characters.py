@@ -51,7 +51,7 @@ def normalizing_adapter(tmp_path_factory, tiny_gpt2):
     messages = make_messages()
     nothing = pd.DataFrame({"Label": ["ham", "spam"] * 2, "Text": ["\u200b", "\u0301", "\ufe0f", "\u00b4"]})
     pd.concat([messages, nothing]).to_csv(folder / "messages.csv", index=False)
-    flags = ["--normalize_text", "true", "--token_dropout", "0.5", "--text_noise", "1", "--num_train_epochs", "1"]
+    flags = ["--normalize_text", "true", "--num_train_epochs", "1"]
     assert run_here(folder, arguments(tiny_gpt2, folder / "messages.csv", *flags)) == 0
     return folder
 

@@ -11,9 +11,9 @@ from text_classifier.training.config import DEFAULT_RECIPE, parse_arguments
 def test_default_recipe_has_the_documented_values(capsys):
     model, data, training = parse_arguments([])
     assert (model.model_name_or_path, model.lora_r, model.lora_alpha) == ("gpt2", 8, 32)
-    assert data.max_length == 320 and data.split_seed == training.seed == 123
+    assert data.max_length == 512 and data.split_seed == training.seed == 123
     assert training.per_device_train_batch_size == training.per_device_eval_batch_size == 16
-    assert training.eval_steps == training.save_steps == training.logging_steps == 100
+    assert training.eval_steps == training.logging_steps == 50
     assert training.lr_scheduler_type == "cosine" and training.warmup_steps == 0.1 and training.max_grad_norm == 1.0
     assert training.output_dir == "./results" and training.report_to == []
     assert not training.load_best_model_at_end, "the last step's weights are kept"
@@ -22,8 +22,7 @@ def test_default_recipe_has_the_documented_values(capsys):
 def test_the_published_recipe_has_the_published_values():
     model, data, training = parse_arguments([str(REPOSITORY / "recipes/sms_spam_gpt2_published.yaml")])
     assert (model.lora_r, model.lora_alpha, model.lora_dropout, model.num_hidden_layers) == (8, 32, 0.1, None)
-    assert (data.protocol, data.majority) == ("original", "same") and not data.normalize_text
-    assert data.token_dropout == data.text_noise == 0
+    assert data.protocol == "original" and not data.left_out_messages and not data.normalize_text
     assert (training.num_train_epochs, training.learning_rate) == (5, 1e-4)
 
 

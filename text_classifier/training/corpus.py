@@ -1,6 +1,5 @@
 """Read the raw text of a pretraining run, split it, tokenise it and cut it into windows."""
 
-import json
 import logging
 from array import array
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from text_classifier.errors import ConfigurationError, UnreachableError
 from text_classifier.files import file_sha256
-from text_classifier.sources.datasets import DataFile, resolve_chitchat, resolve_the_verdict
+from text_classifier.sources.datasets import DataFile, read_utterances, resolve_chitchat, resolve_the_verdict
 from text_classifier.sources.weights import resolve_tokenizer
 from text_classifier.training.pretraining_config import CorpusArguments, GPTArguments
 
@@ -55,11 +54,7 @@ def read_documents(path: Path) -> list[str]:
 
 def read_conversations(path: Path) -> list[str]:
     """Read the chitchat data set; each conversation is one document, each utterance one line."""
-    conversations = json.loads(path.read_text(encoding="utf-8")).values()
-    documents = (
-        "\n".join(" ".join(utterance["text"].split()) for turn in conversation["messages"] for utterance in turn)
-        for conversation in conversations
-    )
+    documents = ("\n".join(utterances) for utterances in read_utterances(path))
     return [document for document in documents if document.strip()]
 
 

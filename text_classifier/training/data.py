@@ -18,6 +18,7 @@ from text_classifier.feedback import read_feedback
 from text_classifier.files import file_sha256
 from text_classifier.labels import Classes, find_classes, without_case
 from text_classifier.remarks import TableError
+from text_classifier.sources.background import read_background
 from text_classifier.sources.datasets import read_sms_spam, resolve_imdb, resolve_sms_spam
 from text_classifier.tables import open_table
 from text_classifier.training.config import DataArguments
@@ -28,6 +29,9 @@ logger = logging.getLogger(__name__)
 MADE_UP_MESSAGES = {
     name: Path(__file__).parents[2] / "dataset" / f"{name}_messages.tsv" for name in ("present_day", "chinese")
 }
+
+# Splits that are only trained on.
+EXTRA_SPLITS = ("present_day", "chinese", "background", "feedback")
 
 SPLITS = ("train", "validation", "test")
 # Held-out splits: training does not learn from them. Decision thresholds are chosen on the two validation splits.
@@ -146,7 +150,7 @@ def add_training_messages(
 
     Args:
         splits: name -> messages, as `make_splits` in gpt_classification_model.py returns them.
-        name: name of the new split, one of `batches.EXTRA_SPLITS`.
+        name: name of the new split, one of `EXTRA_SPLITS`.
         messages: the new messages, columns `Label` (names) and `Text`.
         label_names: names of class 0 and class 1.
 
@@ -262,6 +266,8 @@ def find_extra_messages(data_args: DataArguments) -> dict[str, pd.DataFrame]:
     if data_args.dataset == "sms_spam" and not data_args.data_file:
         wanted = {"present_day": data_args.present_day_messages, "chinese": data_args.chinese_messages}
         extra = {split: read_made_up_messages(split) for split in wanted if wanted[split]}
+        if data_args.background_texts:
+            extra["background"] = read_background()[["Text"]].assign(Label="ham")
     if data_args.feedback_file:
         try:
             extra["feedback"] = drop_duplicates(read_feedback(Path(data_args.feedback_file)), keep="last")

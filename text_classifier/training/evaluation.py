@@ -11,7 +11,7 @@ from transformers import Trainer
 from text_classifier.inference import joint_log_odds
 from text_classifier.metrics import classification_metrics
 from text_classifier.training.batches import length_order
-from text_classifier.training.data import HELD_OUT, Predictions
+from text_classifier.training.data import Predictions
 from text_classifier.training.rivals import SURE_LOG_ODDS, Rivals
 
 # Factor for the language model's log odds before those of TF-IDF are added. It is below 1 because the language model is
@@ -49,7 +49,7 @@ def evaluate(
 
     Args:
         model: its name in the table of results.
-        predictions: labels and probabilities of class 1 for every split in `HELD_OUT`.
+        predictions: labels and probabilities of class 1 for every split in `HELD_OUT`, and perhaps for `train`.
         false_positive_rate: choose the decision threshold for this rate; None means the threshold 0.5.
 
     Returns:
@@ -60,7 +60,11 @@ def evaluate(
     negatives = np.concatenate([probabilities[labels == 0] for labels, probabilities in validation])
     threshold = choose_threshold(negatives, false_positive_rate)
     thresholds = {model: threshold} if threshold == 0.5 else {f"{model}, threshold 0.5": 0.5, model: threshold}
-    reported = {split.removesuffix("_test"): predictions[split] for split in ("validation", "test", "left_out_test")}
+    reported = {
+        split.removesuffix("_test"): predictions[split]
+        for split in ("train", "validation", "test", "left_out_test")
+        if split in predictions
+    }
     reported["natural"] = at_natural_ratio(predictions)
     rows = {
         row: {split: classification_metrics(*of_split, used) for split, of_split in reported.items()}
@@ -70,13 +74,14 @@ def evaluate(
 
 
 def predict(trainer: Trainer, datasets: dict[str, Dataset]) -> Predictions:
-    """Return labels and probabilities of class 1, each of shape (n,), for each held-out split."""
+    """Return labels and probabilities of class 1, each of shape (n,), for each dataset by its name."""
     predictions = {}
-    for split in HELD_OUT:
-        labels, probabilities = np.array(datasets[split].labels, dtype=int), np.empty(len(datasets[split]))
-        if len(labels):
-            logits = torch.tensor(trainer.predict(datasets[split]).predictions, dtype=torch.float64)
-            probabilities[length_order(datasets[split])] = logits.softmax(dim=-1)[:, 1].numpy()
+    for split, dataset in datasets.items():
+        labels, probabilities = np.empty(len(dataset), dtype=int), np.empty(len(dataset))
+        if len(dataset):
+            output, order = trainer.predict(dataset), length_order(dataset)
+            labels[order] = output.label_ids
+            probabilities[order] = torch.tensor(output.predictions, dtype=torch.float64).softmax(dim=-1)[:, 1].numpy()
         predictions[split] = (labels, probabilities)
     return predictions
 
@@ -94,8 +99,8 @@ def predictions_together(of_language_model: Predictions, of_tfidf: Predictions, 
         weight: factor for the language model's log odds.
     """
     return {
-        split: (labels, expit(joint_log_odds(log_odds(probabilities), log_odds(of_tfidf[split][1]), weight)))
-        for split, (labels, probabilities) in of_language_model.items()
+        split: (labels, expit(joint_log_odds(log_odds(of_language_model[split][1]), log_odds(probabilities), weight)))
+        for split, (labels, probabilities) in of_tfidf.items()
     }
 
 
@@ -132,6 +137,8 @@ class Comparison:
     """Metrics by model and split; see `evaluate`."""
     saved: str
     """Name of the model that the saved folder answers with."""
+    tfidf: str
+    """Name of the TF-IDF model that learned from most messages."""
     language_model_weight: float | None
     """Factor for the language model's log odds; None if no TF-IDF model answers with it."""
     threshold: float
@@ -166,4 +173,4 @@ def compare_models(
     cascade = None
     if with_partner:
         cascade = choose_cascade(predictions[saved], rivals.predictions[rivals.partner_name], thresholds[saved])
-    return Comparison(predictions, results, saved, weight, thresholds[saved], cascade)
+    return Comparison(predictions, results, saved, rivals.partner_name, weight, thresholds[saved], cascade)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
-from tokenizers import normalizers
+from tokenizers import normalizers, processors
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -38,6 +38,11 @@ def load_tokenizer(base: BaseModel, max_length: int, normalize_text: bool = Fals
     A classifier built on a decoder reads its answer at the last token that is not padding, so padding must differ from
     text. A tokenizer without a pad token pads with its end-of-text token.
 
+    A decoder's first position draws most attention, and what stands there is hardly read: without a token in front, all
+    messages of one token get the same answer. So a tokenizer that adds no token of its own gets the beginning-of-text
+    token in front of each message (GPT-2: `<|endoftext|>`). It is saved with the tokenizer, so plain PEFT and
+    `pipeline` read the same.
+
     Args:
         max_length: number of tokens of a message that the model reads; fewer if the base model cannot read so many.
         normalize_text: undo letter tricks before tokenising; the normalizer is saved with the tokenizer.
@@ -47,11 +52,21 @@ def load_tokenizer(base: BaseModel, max_length: int, normalize_text: bool = Fals
         logger.info("%s reads at most %d tokens of a message.", base.name, limit)
         max_length = limit
     tokenizer = AutoTokenizer.from_pretrained(base.path, padding_side="right", model_max_length=max_length)
-    if normalize_text:
+    first = tokenizer.bos_token or tokenizer.eos_token
+    needs_first = first is not None and not tokenizer.num_special_tokens_to_add()
+    if needs_first or normalize_text:
         backend = tokenizer.backend_tokenizer
-        steps = [make_normalizer(), backend.normalizer] if backend.normalizer else [make_normalizer()]
-        backend.normalizer = normalizers.Sequence(steps)
-        # GPT-2's own class is built from the vocabulary alone, so it would lose the normalizer when it is loaded.
+        if needs_first:
+            add_first = processors.TemplateProcessing(
+                single=[first, "$A"], special_tokens=[(first, tokenizer.convert_tokens_to_ids(first))]
+            )
+            # The post-processor of a byte-level tokenizer corrects the offsets of the words.
+            earlier = [backend.post_processor] if backend.post_processor else []
+            backend.post_processor = processors.Sequence([*earlier, add_first])
+        if normalize_text:
+            steps = [make_normalizer(), backend.normalizer] if backend.normalizer else [make_normalizer()]
+            backend.normalizer = normalizers.Sequence(steps)
+        # GPT-2's own class is built from the vocabulary alone, so it would lose both when it is loaded.
         tokenizer = PreTrainedTokenizerFast(
             tokenizer_object=backend,
             padding_side="right",

@@ -6,9 +6,8 @@ from pathlib import Path
 import pandas as pd
 from transformers import AutoConfig, Trainer
 
-from text_classifier.metrics import results_table
+from text_classifier.metrics import percent, results_table
 from text_classifier.sources.weights import BaseModel
-from text_classifier.training.batches import EXTRA_SPLITS
 from text_classifier.training.config import DataArguments
 from text_classifier.training.data import SPLITS, FoundMessages, in_conflict
 from text_classifier.training.evaluation import Comparison
@@ -101,31 +100,25 @@ def _languages(data_args: DataArguments) -> list[str] | None:
 
 
 def _describe_left_out(data_args: DataArguments, left_out: int) -> list[str]:
-    if not left_out or data_args.majority == "same":
-        return []
-    if data_args.majority == "fresh":
-        return [
-            f"every epoch draws its messages of the larger class anew from {left_out:,} more that balancing left out"
-        ]
     repeats = data_args.minority_repeats
-    again = f" and those of the smaller class {repeats} times" if repeats > 1 else ""
-    parts = [f"every epoch also takes {left_out:,} messages of the larger class that balancing left out{again}"]
-    if data_args.sure_share < 1:
-        parts.append(f"of messages that TF-IDF is sure of it takes {data_args.sure_share:.0%}")
+    parts = [f"an epoch takes those of the smaller class {repeats} times"] if repeats > 1 else []
+    if data_args.left_out_messages and left_out:
+        parts.append(f"an epoch also takes {left_out:,} messages of the larger class that balancing left out")
     return parts
 
 
 def _describe_extra(found: FoundMessages, splits: dict[str, pd.DataFrame]) -> list[str]:
-    parts = []
-    for split, kind in (("present_day", "present-day"), ("chinese", "Chinese")):
-        if split in found.extra:
-            share = f"{EXTRA_SPLITS[split]:.0%} of {len(splits[split]):,}"
-            parts.append(f"every epoch also takes {share} {kind} messages, written for this project")
+    kinds = {
+        "present_day": "modern messages, written for this project",
+        "chinese": "Chinese messages, written for this project",
+        "background": "sentences that are no messages, as ham",
+    }
+    parts = [f"an epoch also takes {len(splits[name]):,} {kind}" for name, kind in kinds.items() if name in splits]
     if "feedback" in found.extra:
         taken, held_out = len(splits["feedback"]), len(found.extra["feedback"]) - len(splits["feedback"])
         corrections = f"{taken:,} message{'' if taken == 1 else 's'} corrected in the chat"
         more = f" ({held_out:,} more stand in the held-out splits and are not trained on)" if held_out else ""
-        parts.append(f"every epoch also takes {corrections}{more}")
+        parts.append(f"an epoch also takes {corrections}{more}")
     return parts
 
 
@@ -150,9 +143,10 @@ def describe_training(trainer: Trainer, tuning: str, seconds: float) -> dict:
     }
 
 
-def describe_results(compared: Comparison) -> dict:
+def describe_results(compared: Comparison, label_names: Sequence[str]) -> dict:
     """Return all figures, the name of the saved model, and what goes into its config: threshold, weight, cascade."""
     return {
+        **summarise(compared, label_names),
         "decision_threshold": compared.threshold,
         "saved": compared.saved,
         "language_model_weight": compared.language_model_weight,
@@ -160,3 +154,42 @@ def describe_results(compared: Comparison) -> dict:
         "results": compared.results,
         "table": results_table(compared.results),
     }
+
+
+def summarise(compared: Comparison, label_names: Sequence[str]) -> dict:
+    """Say what each model alone and both together have on held-out messages, and where the language model fails.
+
+    Returns:
+        `accuracy`: share of held-out messages, at the natural ratio, that each model labels correctly; `summary`: the
+        same in one line; `warnings`: sentences, none if the language model is worth its weight.
+    """
+    models = {"language model alone": "after", "TF-IDF alone": compared.tfidf}
+    if compared.saved != "after":
+        models["both together"] = compared.saved
+    metrics = {name: compared.results[model]["natural"] for name, model in models.items()}
+    accuracy = {name: of_model["accuracy"] for name, of_model in metrics.items()}
+    (negatives, positives) = (sum(row) for row in metrics["language model alone"]["confusion_matrix"])
+    majority, label = max((negatives, label_names[0]), (positives, label_names[1]))
+    warnings = []
+    if accuracy["language model alone"] <= majority / (negatives + positives):
+        warnings.append(f"The language model is not better than always answering {label}.")
+    if list(accuracy.values())[-1] <= accuracy["TF-IDF alone"] and "both together" in accuracy:
+        warnings.append("The language model adds nothing to TF-IDF on these messages.")
+    elif accuracy["language model alone"] <= accuracy["TF-IDF alone"] and "both together" not in accuracy:
+        warnings.append("The language model is not better than TF-IDF on these messages.")
+    told = ", ".join(f"{name} {percent(share, 1)} %" for name, share in accuracy.items())
+    return {
+        "accuracy": accuracy,
+        "summary": f"Labels that are right, of {negatives + positives:,} held-out messages: {told}.",
+        "warnings": warnings,
+    }
+
+
+def short_table(report: dict) -> str:
+    """Return the rows of `report["table"]` that matter most, at most eight, for the console."""
+    results = report["results"]
+    shown = {"before": ["test"], "after": ["train", "test", "natural"]}
+    # The TF-IDF model that learned from most messages is the last one.
+    shown |= {name: ["test", "natural"] for name in (report["saved"], list(results)[-1]) if name != "after"}
+    rows = {name: {split: results[name][split] for split in splits} for name, splits in shown.items()}
+    return results_table(rows)

@@ -1,12 +1,9 @@
 """TF-IDF models: the rivals that the language model is measured against, and the partner that it answers with."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 from scipy.special import expit
-from sklearn.model_selection import StratifiedKFold
 
 from text_classifier.errors import ConfigurationError
 from text_classifier.tfidf import TfidfModel, fit_tfidf
@@ -32,22 +29,22 @@ class Rivals:
     partner: TfidfModel
 
 
-def train_rivals(splits: dict[str, pd.DataFrame], majority: str) -> Rivals:
+def train_rivals(splits: dict[str, pd.DataFrame], with_left_out: bool) -> Rivals:
     """Train a TF-IDF model on the balanced messages and the corrections, and others on these and more messages.
 
     Args:
         splits: split name -> table with the columns `Label` (0/1) and `Text`.
-        majority: see `DataArguments.majority`; with `same` the left-out messages are not trained on.
+        with_left_out: whether the left-out messages are trained on.
 
     Raises:
         ConfigurationError: the messages hold no words.
     """
     name, parts = "TF-IDF, train", ["train", *(["feedback"] if "feedback" in splits else [])]
     training_sets = {name: parts}
-    if majority != "same" and len(splits["left_out_train"]):
+    if with_left_out and len(splits["left_out_train"]):
         name, parts = f"{name} + left out", [*parts, "left_out_train"]
         training_sets[name] = parts
-    for split, named in (("present_day", "today"), ("chinese", "Chinese")):
+    for split, named in (("present_day", "modern"), ("chinese", "Chinese"), ("background", "background")):
         if split in splits:
             name, parts = f"{name} + {named}", [*parts, split]
             training_sets[name] = parts
@@ -60,30 +57,6 @@ def train_rivals(splits: dict[str, pd.DataFrame], majority: str) -> Rivals:
 def weight_of(split: str, label: int) -> float:
     """Return the weight for TF-IDF of a split's messages with a label, 0 or 1."""
     return PRESENT_DAY_SPAM_WEIGHT if (split, label) == ("present_day", 1) else 1.0
-
-
-def sure_messages(texts: Sequence[str], labels: Sequence[int], weights: Sequence[float]) -> np.ndarray:
-    """Return of which of n messages TF-IDF is sure, and right, shape (n,).
-
-    Each message is judged by a model that was trained on four fifths of the others (cross-validation).
-
-    Args:
-        labels: 0 or 1, shape (n,).
-        weights: see `tfidf.fit_tfidf`.
-
-    Raises:
-        ConfigurationError: a class has fewer than five messages.
-    """
-    texts, labels, weights = np.array(texts, dtype=object), np.array(labels), np.array(weights)
-    log_odds = np.empty(len(texts))
-    folds = StratifiedKFold(5, shuffle=True, random_state=0)
-    try:
-        for train, rest in folds.split(texts, labels):
-            model = fit_tfidf(texts[train].tolist(), labels[train].tolist(), weights[train])
-            log_odds[rest] = model.log_odds(texts[rest].tolist())
-    except ValueError as error:
-        raise ConfigurationError(f"--sure_share needs more messages: {error}") from error
-    return np.where(labels == 1, log_odds, -log_odds) > SURE_LOG_ODDS
 
 
 def _train(splits: dict[str, pd.DataFrame], parts: list[str]) -> TfidfModel:

@@ -1,7 +1,6 @@
-"""Letter tricks are undone both in training and in serving, and noise keeps the meaning of a message."""
+"""Letter tricks are undone both in training and in serving, and every message begins with a token of its own."""
 
 import json
-import random
 
 import pytest
 from conftest import save_wordpiece_tokenizer
@@ -10,9 +9,7 @@ from transformers import AutoTokenizer, GPT2TokenizerFast
 from text_classifier.characters import make_normalizer
 from text_classifier.inference import encode
 from text_classifier.sources.weights import resolve_base_model
-from text_classifier.training.batches import FreshSampler, TextNoise
 from text_classifier.training.models import load_tokenizer
-from text_classifier.training.text_noise import add_noise
 
 TRICKS = {
     "F R E E entry": "FREE entry",
@@ -74,40 +71,9 @@ def test_a_saved_tokenizer_reads_like_the_one_trained_with(architecture, tiny_gp
     plain = load_tokenizer(base, max_length=20)
     for written, meant in TRICKS.items():
         assert dict(encode([written], loaded)) == dict(encode([meant], plain))
-
-
-def test_noise_gives_masked_numbers_back_and_says_the_same():
-    draw = random.Random(0)
-    versions = [add_noise("Ok, I will pay &lt;#&gt; pounds for the ticket tonight", draw) for _ in range(200)]
-    assert not any("&lt;" in version for version in versions)
-    assert len(set(versions)) > 150
-    with_number = [version for version in versions if any(character.isdigit() for character in version)]
-    assert 100 < len(with_number) < 200, "sometimes there is one, sometimes not"
-    assert sum("ticket" in version.lower() for version in versions) > 120, "most words stay as they are"
-
-
-@pytest.mark.parametrize("text", ["7", "call 0906", "a", " ", "£1000"])
-def test_noise_leaves_something_of_every_message(text):
-    draw = random.Random(1)
-    assert all(add_noise(text, draw) for _ in range(100))
-
-
-def test_training_sees_other_versions_every_epoch_and_a_resumed_run_the_same(tiny_gpt2):
-    tokenizer = AutoTokenizer.from_pretrained(tiny_gpt2, model_max_length=120)
-    texts = [f"see you at {hour} tonight, bring the tickets" for hour in range(50)]
-    messages = [
-        {"input_ids": ids, "labels": index % 2} for index, ids in enumerate(encode(texts, tokenizer)["input_ids"])
-    ]
-    sampler = FreshSampler([0, 1] * 25, [9] * 50, draws={0: 25, 1: 25}, group_size=2, seed=1)
-
-    def epoch(number: int, share: float = 0.5) -> list:
-        sampler.set_epoch(number)
-        noisy = TextNoise(messages, texts, share, tokenizer, sampler, seed=1)
-        return [noisy[index]["input_ids"] for index in range(50)]
-
-    changed = sum(one != message["input_ids"] for one, message in zip(epoch(0), messages, strict=True))
-    assert 10 < changed < 30
-    assert epoch(0) == epoch(0) != epoch(1)
-    assert epoch(0, share=0) == [message["input_ids"] for message in messages]
-    noisy = TextNoise(messages, texts, 1.0, tokenizer, sampler, seed=1)
-    assert [noisy[index]["labels"] for index in range(50)] == [0, 1] * 25
+    for text in ("hi", "", "<|endoftext|>"):
+        (ids,) = encode([text], loaded)["input_ids"]
+        assert ids[0] == {"gpt2": loaded.eos_token_id, "bert": loaded.cls_token_id}[architecture]
+        assert ids.count(ids[0]) == 1, "one token in front, and a typed one is ordinary text"
+    (cut,) = encode(["word " * 50], loaded, loaded.model_max_length)["input_ids"]
+    assert len(cut) == 20 and loaded.decode(cut[1]).strip()

