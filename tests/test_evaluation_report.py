@@ -1,14 +1,21 @@
 """The figures follow the textbook definitions, and the TF-IDF baseline really learns."""
 
+import re
+import warnings
+
 import numpy as np
 import pytest
 from conftest import make_messages
+from matplotlib.backends.backend_pdf import PdfPages
+from matplotlib.text import Text
+from scipy.special import expit
 
 from gpt_classification_model import make_splits
-from text_classifier.metrics import calibration_bins, calibration_error, classification_metrics, results_table
+from text_classifier.metrics import calibration_error, classification_metrics, results_table
 from text_classifier.tfidf import fit_tfidf
-from text_classifier.training.charts import plot_reliability
+from text_classifier.training.charts import plot_metrics, plot_reliability
 from text_classifier.training.evaluation import evaluate, predictions_together
+from text_classifier.training.fonts import CHINESE_FONTS, is_drawable
 from text_classifier.training.rivals import tfidf_predictions
 
 
@@ -64,8 +71,6 @@ def test_threshold_is_chosen_on_validation_messages_alone():
 def test_calibration_error_of_a_case_worked_by_hand():
     # There are two bins. In one the mean probability is 0.1 and 1 of 4 is class 1; in the other 0.9 and 2 of 2.
     labels, probabilities = [0, 0, 0, 1, 1, 1], [0.1, 0.1, 0.1, 0.1, 0.9, 0.9]
-    means, shares, counts = calibration_bins(labels, probabilities)
-    assert means == pytest.approx([0.1, 0.9]) and shares.tolist() == [0.25, 1] and counts.tolist() == [4, 2]
     assert calibration_error(labels, probabilities) == pytest.approx((4 * 0.15 + 2 * 0.1) / 6)
     assert calibration_error([0, 1], [0.0, 1.0]) == 0 and calibration_error([], []) is None
 
@@ -78,11 +83,53 @@ def test_natural_ratio_is_test_and_left_out_together():
     assert row["natural"]["confusion_matrix"] == [[2, 1], [1, 0]] and row["natural"]["n"] == 4
 
 
-def test_reliability_chart_shows_every_message():
-    labels, probabilities = np.array([0, 0, 1, 1]), np.array([0.02, 0.03, 0.4, 0.98])
+@pytest.mark.parametrize("n", [0, 1, 30, 903, 5000])
+def test_reliability_chart_shows_every_message_in_bins_that_tell_something(n):
+    """No line joins the bins. Each has at least ten messages, unless it is the only one, and its range says whose."""
+    random = np.random.default_rng(n)
+    labels = (random.random(n) < 0.12).astype(int)
+    probabilities = expit(random.normal(np.where(labels, 6, -6), 3)).round(3)
     reliability, histogram = plot_reliability(labels, probabilities, "spam", "Held out").axes
-    assert sorted(int(text.get_text()) for text in reliability.texts) == [1, 1, 2]
-    assert sum(bar.get_height() for bar in histogram.patches) == 4
+    bins = [
+        re.fullmatch(r"(\d+)–(\d+) %\n\((.+)\)", tick.get_text()).groups() for tick in reliability.get_xticklabels()
+    ]
+    counts = [int(count.replace(",", "")) for *_, count in bins]
+    assert counts == [
+        np.sum((probabilities >= int(low) / 100) & ((probabilities < int(high) / 100) | (high == "100")))
+        for low, high, _ in bins
+    ]
+    assert sum(counts) == n == sum(bar.get_height() for bar in histogram.patches)
+    assert len(counts) in {0: [0], 1: [1], 30: [1, 2, 3]}.get(n, range(5, 8)) and (len(counts) < 2 or min(counts) >= 10)
+    assert all(len(line.get_xdata()) == 1 for line in reliability.lines)
+    assert not reliability.texts, "no number that a curve could strike through"
+
+
+def test_reliability_of_a_case_worked_by_hand():
+    """Of 20 messages near 0 none is spam, of 20 near 1 all but one are; Wilson's intervals are those of a table."""
+    labels, probabilities = np.repeat([0, 1, 0], [20, 19, 1]), np.repeat([0.002, 0.996], 20)
+    reliability, _ = plot_reliability(labels, probabilities, "spam", "Held out").axes
+    said, measured = reliability.collections[::2], reliability.collections[1::2]
+    assert [line.get_segments()[0][0, 1] for line in said] == pytest.approx([0.002, 0.996])
+    assert [line.get_segments()[0][:, 1] for line in measured] == [
+        pytest.approx([0, 0.1611], abs=1e-4),
+        pytest.approx([0.7639, 0.9911], abs=1e-4),
+    ]
+
+
+@pytest.mark.parametrize("fonts", [("No such font", "DejaVu Serif"), CHINESE_FONTS], ids=["no Chinese font", "one"])
+def test_chinese_names_are_drawn_or_written_in_other_letters(fonts, tmp_path, monkeypatch):
+    monkeypatch.setattr("text_classifier.training.fonts.CHINESE_FONTS", fonts)
+    if fonts == CHINESE_FONTS and not is_drawable("垃圾信息"):
+        pytest.skip("no Chinese font is installed")
+    pages, save = [], PdfPages.savefig
+    monkeypatch.setattr(PdfPages, "savefig", lambda self, figure: pages.append(figure) or save(self, figure))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        page = plot_reliability(np.array([0, 1]), np.array([0.1, 0.9]), "垃圾信息", "$5 in £$ and 数据.csv")
+        plot_metrics([], tmp_path / "charts.pdf", "gpt2 on 数据.csv", more_pages=[page])
+    texts = [text.get_text() for page in pages for text in page.findobj(Text)]
+    data, label = ("数据", "垃圾信息") if fonts == CHINESE_FONTS else (r"\u6570\u636e", "class 1")
+    assert {f"gpt2 on {data}.csv", rf"\$5 in £\$ and {data}.csv", f"Share of {label}", f"not {label}"} <= {*texts}
 
 
 def test_what_two_models_say_together_in_a_case_worked_by_hand():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import PdfPages
 from training_runs import arguments, run_here
 
@@ -90,14 +91,48 @@ def test_charts_are_drawn_for_any_history(tmp_path, history):
     assert b"/Subtype /Image" not in content, "vectors only"
 
 
-def test_the_accuracy_chart_shows_all_from_0_to_1_and_enlarges_the_top(tmp_path, monkeypatch):
+@pytest.fixture
+def drawn(tmp_path, monkeypatch):
+    """Draw the charts of a log history and return their axes."""
     pages, save = [], PdfPages.savefig
     monkeypatch.setattr(PdfPages, "savefig", lambda self, figure: pages.append(figure) or save(self, figure))
+
+    def draw(history: list[dict], **options) -> list[Axes]:
+        plot_metrics(history, tmp_path / "charts.pdf", **options)
+        return pages.pop().axes
+
+    return draw
+
+
+def test_the_accuracy_chart_shows_all_from_0_to_1_and_enlarges_the_top(drawn):
     history = [{"step": 0, "eval_accuracy": 0.1, "train_accuracy": 0.2}]
     history += [{"step": step, "eval_accuracy": 0.97, "train_accuracy": 0.99} for step in (10, 20, 30)]
-    plot_metrics(history, tmp_path / "charts.pdf")
-    accuracy, loss = pages[0].axes
+    accuracy, loss = drawn(history, best_step=20)
     assert accuracy.get_ylim()[0] == 0 and accuracy.get_ylim()[1] >= 1
     (inset,) = [child for child in accuracy.child_axes if child.lines]
     assert inset.get_ylim()[0] == 0.9 and inset.get_xlim()[0] < 10 < 30 < inset.get_xlim()[1]
     assert not [child for child in loss.child_axes if child.lines]
+    assert [line.get_xdata()[0] for line in inset.lines] == [0, 0, 20], "both curves and the best checkpoint"
+    history[2]["eval_accuracy"] = 0.5
+    assert not drawn(history)[0].child_axes, "an enlargement would hide what is low"
+
+
+def test_the_loss_chart_compares_losses_of_the_same_kind_once_per_step(drawn):
+    history = [{"step": step, "loss": 9.0, "eval_loss": 0.3, "train_loss": 0.2} for step in (0, 25)]
+    history += [
+        {"step": 25, "eval_loss": 7.0, "train_loss": 7.0},
+        {"step": 25, "train_loss": 5.0, "train_runtime": 1.0},
+    ]
+    train, validation = drawn(history)[1].lines
+    assert train.get_xydata().tolist() == [[0, 0.2], [25, 0.2]]
+    assert validation.get_xydata().tolist() == [[0, 0.3], [25, 0.3]]
+    only_running = [{key: value for key, value in entry.items() if key != "train_loss"} for entry in history[:2]]
+    assert drawn([*only_running, history[-1]])[1].lines[0].get_xydata().tolist() == [[0, 9], [25, 9]]
+
+
+@pytest.mark.parametrize(("points", "marked"), [(12, True), (13, False)])
+def test_many_points_have_no_markers(drawn, points, marked):
+    history = [{"step": step, "eval_loss": 1, "eval_accuracy": 0.95} for step in range(points)]
+    accuracy, loss = drawn(history)
+    curves = [*accuracy.lines, *loss.lines, *accuracy.child_axes[0].lines]
+    assert len(curves) == 3 and {line.get_markersize() > 0 for line in curves} == {marked}

@@ -4,22 +4,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, PercentFormatter
+from scipy.stats import binomtest
 from transformers import Trainer
 
 from text_classifier.files import atomic_path
-from text_classifier.metrics import calibration_bins, calibration_error
+from text_classifier.metrics import calibration_error, percent
+from text_classifier.training.fonts import choose_fonts, is_drawable
 
 SIZE = (11, 4.8)
 """Width and height of a page in inches."""
 
 # Name of each chart -> keys of its train and validation curves in the log.
-CHARTS = {"Accuracy": ("train_accuracy", "eval_accuracy"), "Loss": ("loss", "eval_loss")}
+CHARTS = {"Accuracy": ("train_accuracy", "eval_accuracy"), "Loss": ("train_loss", "eval_loss")}
 STYLES = {
     "Train": {"color": "tab:blue", "linestyle": "-", "marker": "o"},
     "Validation": {"color": "tab:orange", "linestyle": "--", "marker": "s"},
@@ -58,27 +59,38 @@ def plot_metrics(
         _draw_curves(axes, log_history, keys, steps_per_unit)
         if not axes.lines:
             axes.text(0.5, 0.5, "nothing was logged", transform=axes.transAxes, ha="center", color="gray")
-        elif best_step is not None:
-            axes.axvline(
-                best_step / steps_per_unit, color="gray", linestyle=":", label=f"Best checkpoint (step {best_step})"
-            )
+        elif name == "Accuracy":
+            _enlarge_above(axes, 0.9)
+        if axes.lines and best_step is not None:
+            mark = {"color": "gray", "linestyle": ":", "label": f"Best checkpoint (step {best_step})"}
+            for part in (axes, *axes.child_axes):
+                # The line ends above an enlargement, whose title and numbers it would strike through.
+                part.axvline(best_step / steps_per_unit, ymin=0.75 if part.child_axes else 0, **mark)
         axes.set(title=name, xlabel={"step": "Training step", "epoch": "Epoch"}[over], ylabel=name)
         axes.grid(alpha=0.3)
         _set_scales(axes, name)
         if per_step:
             _add_axis_above(axes, *per_step, steps_per_unit)
-        if name == "Accuracy":
-            _enlarge_above(axes, 0.9, log_history, keys, steps_per_unit)
     _add_legend_below(figure)
     figure.suptitle(title)
     _save_pages((figure, *more_pages), Path(pdf_file), title)
 
 
-def _draw_curves(axes: Axes, log_history: list[dict], keys: Sequence[str], steps_per_unit: float, **style) -> None:
-    for key, (label, usual_style) in zip(keys, STYLES.items(), strict=True):
-        points = [(entry["step"] / steps_per_unit, entry[key]) for entry in log_history if key in entry]
+def _draw_curves(axes: Axes, log_history: list[dict], keys: Sequence[str], steps_per_unit: float) -> None:
+    for key, (label, style) in zip(keys, STYLES.items(), strict=True):
+        # Pretraining measures no train_loss; there Trainer's running loss stands in.
+        points = _points(log_history, key) or _points(log_history, key.removeprefix("train_"))
         if points:
-            axes.plot(*zip(*points, strict=True), label=label, **usual_style | style)
+            x, y = np.transpose(points)
+            # Many markers would run into each other.
+            axes.plot(x / steps_per_unit, y, label=label, **style, markersize=4 if len(points) <= 12 else 0)
+
+
+def _points(log_history: list[dict], key: str) -> list[tuple[int, float]]:
+    """Return what was logged, one value per step: the first, because the best checkpoint may be measured later."""
+    # The summary of a training has a train_loss too, but that is the mean over the training.
+    entries = [entry for entry in log_history if key in entry and "train_runtime" not in entry]
+    return sorted({entry["step"]: entry[key] for entry in reversed(entries)}.items())
 
 
 def _set_scales(axes: Axes, name: str) -> None:
@@ -100,15 +112,16 @@ def _add_axis_above(axes: Axes, counted: str, per_step: int, steps_per_unit: flo
     above.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
-def _enlarge_above(
-    axes: Axes, level: float, log_history: list[dict], keys: Sequence[str], steps_per_unit: float
-) -> None:
-    """Enlarge the top of an accuracy chart in its empty lower half, because accuracy soon gets there and stays."""
-    high = [entry["step"] / steps_per_unit for entry in log_history for key in keys if entry.get(key, 0) >= level]
-    if len(set(high)) < 2:
+def _enlarge_above(axes: Axes, level: float) -> None:
+    """Enlarge the top of an accuracy chart in its lower half, if accuracy soon gets there and leaves that empty."""
+    curves = list(axes.lines)
+    x, y = np.concatenate([curve.get_xydata() for curve in curves]).T
+    high = x[y >= level]
+    if len(set(high)) < 2 or (y[x > 0.2 * x.max()] < 0.75).any():
         return
     inset = axes.inset_axes((0.27, 0.11, 0.7, 0.55))
-    _draw_curves(inset, log_history, keys, steps_per_unit, markersize=3)
+    for curve in curves:
+        inset.plot(*curve.get_data(), **STYLES[curve.get_label()], markersize=0.75 * curve.get_markersize())
     margin = 0.03 * (max(high) - min(high))
     inset.set(xlim=(min(high) - margin, max(high) + margin), ylim=(level, 1.004))
     inset.set_title(f"The same above {level:g}", fontsize="small")
@@ -121,18 +134,15 @@ def _add_legend_below(figure: Figure) -> None:
     handles = {
         label: drawn for axes in figure.axes for drawn, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles) or 1)
+    if handles:
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
 
 
 def _save_pages(figures: Sequence[Figure], pdf_file: Path, title: str) -> None:
-    # Font type 42 keeps text as outlined text, which is searchable and sharp at any size.
     metadata = {"Title": title, "CreationDate": None}
-    with (
-        matplotlib.rc_context({"pdf.fonttype": 42}),
-        atomic_path(pdf_file) as scratch,
-        PdfPages(scratch, metadata=metadata) as pages,
-    ):
+    with atomic_path(pdf_file) as scratch, PdfPages(scratch, metadata=metadata) as pages:
         for figure in figures:
+            choose_fonts(figure)
             pages.savefig(figure)
 
 
@@ -159,14 +169,14 @@ def reliability_page(report: dict, labels: np.ndarray, probabilities: np.ndarray
 
 
 def plot_reliability(labels: np.ndarray, probabilities: np.ndarray, positive_label: str, title: str) -> Figure:
-    """Draw the share of class 1 over its predicted probability, and a histogram of the probabilities.
+    """Draw the share of class 1 among messages of similar probability, and a histogram of the probabilities.
 
-    The share equals the probability if the model is perfectly calibrated.
+    The share equals the mean probability if the model is perfectly calibrated.
 
     Args:
-        labels, probabilities: labels and probabilities of class 1 of n held-out messages, shape (n,); see
-            `calibration_bins`.
+        labels, probabilities: labels and probabilities of class 1 of n held-out messages, shape (n,).
     """
+    positive_label = positive_label if is_drawable(positive_label) else "class 1"
     figure = Figure(figsize=SIZE, layout="constrained")
     reliability, histogram = figure.subplots(1, 2)
     _draw_reliability(reliability, labels, probabilities, positive_label)
@@ -177,35 +187,49 @@ def plot_reliability(labels: np.ndarray, probabilities: np.ndarray, positive_lab
 
 
 def _draw_reliability(axes: Axes, labels: np.ndarray, probabilities: np.ndarray, positive_label: str) -> None:
-    means, shares, counts = calibration_bins(labels, probabilities)
-    axes.plot([0, 1], [0, 1], color="gray", linestyle=":", label="Perfectly calibrated")
-    axes.plot(means, shares, color="tab:blue", marker="o", label="Measured, by bins")
-    for mean, share, count in zip(means, shares, counts, strict=True):
-        # The number stands on the side towards the middle of the chart, because there is room.
-        right, up = mean < 0.5, share < 0.5
-        axes.annotate(
-            f"{count:,}",
-            (mean, share),
-            (6 if right else -6, 4 if up else -4),
-            textcoords="offset points",
-            ha="left" if right else "right",
-            va="bottom" if up else "top",
-            fontsize=8,
-            color="gray",
-        )
+    edges, ticks = _bin_edges(probabilities), []
+    members = np.digitize(probabilities, edges[1:-1])
+    for place, number in enumerate(np.unique(members)):
+        inside = members == number
+        n, share, mean = int(inside.sum()), labels[inside].mean(), probabilities[inside].mean()
+        low, high = binomtest(int(labels[inside].sum()), n).proportion_ci(method="wilson")
+        axes.hlines(mean, place - 0.3, place + 0.3, color="gray", label="Mean probability that the model gave")
+        error = [[share - low], [high - share]]
+        axes.errorbar(place, share, error, fmt="o", color="tab:blue", capsize=4, label="Measured share, 95 % interval")
+        ticks.append(f"{100 * edges[number]:.0f}–{100 * edges[number + 1]:.0f} %\n({n:,})")
+    axes.set_xticks(range(len(ticks)), ticks, fontsize="small")
     axes.set(
-        title=f"Reliability (expected calibration error {100 * calibration_error(labels, probabilities):.2f} %)",
-        xlabel=f"Probability of {positive_label}, mean of the bin",
-        ylabel=f"Share of {positive_label} (number of messages)",
-        xlim=(-0.03, 1.03),
+        title=f"Reliability (expected calibration error {percent(calibration_error(labels, probabilities))} %)",
+        xlabel=f"Probability of {positive_label} (number of messages)",
+        ylabel=f"Share of {positive_label}",
+        xlim=(-0.6, max(len(ticks), 1) - 0.4),
         ylim=(-0.03, 1.03),
     )
-    axes.grid(alpha=0.3)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    axes.grid(axis="y", alpha=0.3)
+
+
+def _bin_edges(probabilities: np.ndarray) -> list[float]:
+    """Return the edges of bins: one at each end, where most messages are, the others about equally full.
+
+    One edge is at 50 %, so that a bin does not mix what the model takes for the one class and for the other.
+    """
+    unsure = probabilities[(probabilities >= 0.01) & (probabilities < 0.99)]
+    bins, edges = min(len(unsure) // 30, 4), [0.0]
+    inner = np.quantile(unsure, np.arange(1, bins) / bins).round(2) if bins else ()
+    for edge in sorted((0.01, *inner, 0.5, 0.99)):
+        # A bin of a few messages tells nothing, so it is joined with the next one.
+        if min(np.sum((probabilities >= edges[-1]) & (probabilities < edge)), np.sum(probabilities >= edge)) >= 10:
+            edges.append(edge)
+    return [*edges, 1]
 
 
 def _draw_histogram(axes: Axes, labels: np.ndarray, probabilities: np.ndarray, positive_label: str) -> None:
-    names = {1: (positive_label, "tab:red"), 0: (f"not {positive_label}", "tab:green")}
-    for label, (name, colour) in names.items():
-        axes.hist(probabilities[labels == label], bins=30, range=(0, 1), color=colour, alpha=0.6, label=name)
-    axes.set(title="How sure the model is", xlabel=f"Probability of {positive_label}", ylabel="Messages", yscale="log")
+    by_label = [probabilities[labels == label] for label in (1, 0)]
+    names = [positive_label, f"not {positive_label}"]
+    axes.hist(by_label, bins=20, range=(0, 1), color=["tab:red", "tab:green"], label=names)
+    axes.set(title="How sure the model is", xlabel=f"Probability of {positive_label}", ylabel="Messages")
+    if len(labels):
+        axes.set(yscale="log", ylim=(0.5, None))
+    axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axes.grid(alpha=0.3)
