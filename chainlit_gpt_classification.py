@@ -75,10 +75,21 @@ def describe_model(language: str) -> str:
         line = say("model", language, base=card.base_model.split("/")[-1], tuning=tuning)
         figures = {result.metric_type: show_probability(result.metric_value) for result in card.eval_results}
         dataset = card.eval_results[0].dataset_name
-        return line + say("model_figures", language, accuracy=figures["accuracy"], f1=figures["f1"], dataset=dataset)
+        line += say("model_figures", language, accuracy=figures["accuracy"], f1=figures["f1"], dataset=dataset)
+        return line + describe_halves(language)
     # A folder without a model card, or with a card of another form, can be served all the same.
     except (OSError, ValueError, AttributeError, KeyError, TypeError, IndexError, yaml.YAMLError):
         return say("model", language, base=base_name, tuning=tuning)
+
+
+def describe_halves(language: str) -> str:
+    """Return what the language model, TF-IDF and both have on held-out messages, if the adapter's config says so."""
+    shares = getattr(model.config, "accuracy", None)
+    if not shares:
+        return ""
+    told = [say(name, language, share=f"{100 * share:.1f} %") for name, share in shares.items()]
+    useless = " " + say("model_is_useless", language) if model.config.warnings else ""
+    return say("model_halves", language, shares=say("comma", language).join(told)) + useless
 
 
 # The model's thread and the server's thread take turns in one interpreter. They change every 0.5 ms instead of every

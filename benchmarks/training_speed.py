@@ -65,7 +65,7 @@ from text_classifier.inference import fast_dtype
 from text_classifier.merged import quiet_loading
 from text_classifier.metrics import markdown_table
 from text_classifier.sources.weights import resolve_base_model, resolve_base_model_or_fallback
-from text_classifier.training.batches import FreshSampler
+from text_classifier.training.batches import LengthGroups
 from text_classifier.training.config import DataArguments, parse_arguments
 from text_classifier.training.models import FUSED_ACTIVATIONS, load_tokenizer, store_frozen_in_bfloat16
 from text_classifier.training.runs import peak_memory_gib
@@ -259,8 +259,7 @@ def main() -> None:
         dataset = SpamDataset(Path(folder, "train.csv"), tokenizer, 120)
     print(f"{len(dataset)} messages a round, {sum(dataset.lengths) / len(dataset):.1f} tokens on average")
 
-    draws = {label: dataset.labels.count(label) for label in (0, 1)}
-    grouped = FreshSampler(dataset.labels, dataset.lengths, draws, group_size=16, seed=0)
+    grouped = LengthGroups(dataset, group_size=16, seed=0)
     longest = DataCollatorWithPadding(tokenizer)
     to_120 = DataCollatorWithPadding(tokenizer, padding="max_length", max_length=120)
     as_ours = (0.0, "eager", FUSED_ACTIVATIONS["gelu_new"])

@@ -71,6 +71,11 @@ TEXTS = {
         ),
         "model": "模型：{base}{tuning}",
         "model_figures": " · 测试集准确率 {accuracy} · F1 {f1}（{dataset}）",
+        "model_halves": "。未参与训练的消息：{shares}判断正确",
+        "language model alone": "语言模型单独 {share}",
+        "TF-IDF alone": "TF-IDF 单独 {share}",
+        "both together": "两者一起 {share}",
+        "model_is_useless": "**注意：在这些消息上，语言模型没有起作用。**",
         "privacy": "消息只在本服务器上处理，不会保存；上传的文件在访问结束五分钟后删除。",
         "privacy_feedback": (
             "消息只在本服务器上处理；点击“标错了”时，该消息和两个标签会存入服务器上的反馈文件。上传的文件在访问结束五分钟后删除。"
@@ -84,6 +89,7 @@ TEXTS = {
         "language_en": "英文",
         "language_zh": "中文",
         "and": "和",
+        "comma": "，",
         "tfidf_alone": "现在等候的消息很多，这一条由 TF-IDF 模型单独判断。",
         "truncated": "语言模型只读取了前 {limit} 个词元，底色也只标出这一部分。",
         "explaining": "正在分析哪些词起了作用……",
@@ -161,6 +167,11 @@ TEXTS = {
         ),
         "model": "Model: {base}{tuning}",
         "model_figures": " · test accuracy {accuracy} · F1 {f1} ({dataset})",
+        "model_halves": ". Held-out messages that are labelled correctly: {shares}",
+        "language model alone": "language model alone {share}",
+        "TF-IDF alone": "TF-IDF alone {share}",
+        "both together": "both together {share}",
+        "model_is_useless": "**Note: the language model is of no use on these messages.**",
         "privacy": (
             "Messages are processed on this server and not stored; uploaded files are deleted five minutes after the "
             "visit."
@@ -178,6 +189,7 @@ TEXTS = {
         "language_en": "English",
         "language_zh": "Chinese",
         "and": " and ",
+        "comma": ", ",
         "tfidf_alone": "Many messages are waiting, so the TF-IDF model answered this one alone.",
         "truncated": "The language model read only the first {limit} tokens; words are shaded up to there.",
         "explaining": "Finding the words that mattered …",

@@ -254,7 +254,7 @@ def test_a_pooler_that_the_base_has_stands_between_last_block_and_head(bases, tm
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_first_layers_of_a_base_train_in_bfloat16(bases, tmp_path, name):
     """As by the default recipe: some architectures list the kind of every layer, and the list has to be cut as well."""
-    tokenizer, model = build(bases[name], "--num_hidden_layers", "2")
+    tokenizer, model = build(bases[name], "--fallback_model", bases[name].name, "--fallback_layers", "2")
     store_frozen_in_bfloat16(model)
     with torch.autocast("cpu", torch.bfloat16):
         train(model, tokenizer)

@@ -29,7 +29,7 @@ NO_DATA = ("--data_file", "not-there.csv")
         ("--per_device_eval_batch_size 0", "per_device_eval_batch_size 0: at least 1"),
         ("--gradient_accumulation_steps 0", "at least 1"),
         ("--max_length 0", "max_length 0: at least 1"),
-        ("--num_hidden_layers 0", "num_hidden_layers 0: at least 1"),
+        ("--fallback_layers 0", "fallback_layers 0: at least 1"),
         ("--lora_r 0", "lora_r 0: at least 1"),
         ("--lora_dropout 2", "lora_dropout 2.0: it must lie between 0 and 1"),
         ("--split_seed -1", "split_seed -1"),

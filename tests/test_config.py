@@ -21,7 +21,7 @@ def test_default_recipe_has_the_documented_values(capsys):
 
 def test_the_published_recipe_has_the_published_values():
     model, data, training = parse_arguments([str(REPOSITORY / "recipes/sms_spam_gpt2_published.yaml")])
-    assert (model.lora_r, model.lora_alpha, model.lora_dropout, model.num_hidden_layers) == (8, 32, 0.1, None)
+    assert (model.lora_r, model.lora_alpha, model.lora_dropout, model.fallback_layers) == (8, 32, 0.1, None)
     assert data.protocol == "original" and not data.left_out_messages and not data.normalize_text
     assert (training.num_train_epochs, training.learning_rate) == (5, 1e-4)
 

@@ -1,21 +1,25 @@
 """The model goes to the accelerator where there is one, and everything it reads follows it there."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cached_property
 from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import REPOSITORY
 from device_stand_in import DEVICE, StandInMode, TensorThere
-from transformers import PreTrainedModel
+from training_runs import arguments, run_here
+from transformers import PreTrainedModel, TrainingArguments
 
 from chat.batching import BatchingClassifier, usual_batch_size
 from chat.explanation import word_contributions
 from text_classifier import inference, ray_scoring
 from text_classifier.__main__ import main
 from text_classifier.inference import choose_device, classify, classify_parts, fast_dtype, load_tokenizer_and_model
+from text_classifier.training.config import machine_defaults
 
 TEXTS = [f"message {number}, call {number} " + "very " * (number % 9) + "long" for number in range(40)]
 CPU = torch.device("cpu")
@@ -160,3 +164,52 @@ def test_ray_gives_out_devices_itself(monkeypatch):
     monkeypatch.setenv("DEVICE", "cuda:1")
     with pytest.raises(ValueError, match="DEVICE=cuda:1 does not go with --workers"):
         ray_scoring._has_gpus(2)
+
+
+# ---------------------------------------------------------------------------- training
+
+
+@pytest.mark.parametrize(
+    ("has_bf16", "flags", "expected"),
+    [
+        (True, [], (True, False)),
+        (False, [], (False, True)),
+        (True, ["--fp16", "true"], (False, True)),
+        (False, ["--bf16", "false"], (False, False)),
+    ],
+)
+def test_training_takes_the_fast_number_format_of_a_gpu(monkeypatch, has_bf16, flags, expected):
+    """A T4 has no instructions for bfloat16. A flag alone chooses another format."""
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: gpu)
+    module = SimpleNamespace(is_bf16_supported=lambda including_emulation: has_bf16)
+    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
+    defaults = machine_defaults(flags)
+    chosen = defaults | {flags[0].strip("-"): flags[1] == "true"} if flags else defaults
+    assert (chosen["bf16"], chosen["fp16"]) == expected
+
+
+def test_one_of_two_gpus_is_used_and_said(tmp_path, tiny_gpt2, messages_csv, monkeypatch, caplog):
+    """Two are played on the CPU. Trainer would wrap the model in DataParallel and take twice the batch."""
+    setup = TrainingArguments._setup_devices.func
+
+    def setup_two(args):
+        device = setup(args)
+        args._n_gpu = 2
+        return device
+
+    monkeypatch.setattr(TrainingArguments, "_setup_devices", cached_property(setup_two))
+    flags = ["--num_train_epochs", "1", "--per_device_train_batch_size", "6", "--eval_strategy", "no"]
+    flags += ["--save_strategy", "no", "--load_best_model_at_end", "false"]
+    with caplog.at_level("INFO"):
+        assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags)) == 0
+    assert "One of 2 GPUs is used. To use all: torchrun --nproc_per_node 2" in caplog.text
+    assert "Device: CPU, float32, 6 messages a step" in caplog.text
+    steps = json.loads((tmp_path / "results/metrics.json").read_text())["training"]["steps"]
+    assert steps == 84 / 6
+
+
+@pytest.mark.parametrize("flag", ["--gradient_checkpointing", "--auto_find_batch_size"])
+def test_options_that_save_memory_work(tmp_path, tiny_gpt2, messages_csv, flag):
+    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, flag, "true", "--num_train_epochs", "1")) == 0
+    assert (tmp_path / "lora_model/adapter_model.safetensors").is_file()

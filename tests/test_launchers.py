@@ -49,6 +49,30 @@ def test_launchers_count_every_message_once(trained, tmp_path, tiny_gpt2, messag
     assert first[0]["train_accuracy"] == first[1]["train_accuracy"]
 
 
+def test_a_step_is_the_same_in_one_batch_in_several_and_in_two_processes(tmp_path, tiny_gpt2, messages_csv):
+    """Loss and gradient are means over the step's messages, whatever they are divided into."""
+    ways = {"8 x 1": (8, 1, 1), "4 x 2": (4, 2, 1), "2 x 4": (2, 4, 1), "2 x 2 in two processes": (2, 2, 2)}
+    first = {}
+    for name, (batch, accumulation, processes) in ways.items():
+        flags = ["--per_device_train_batch_size", str(batch), "--gradient_accumulation_steps", str(accumulation)]
+        flags += ["--max_steps", "1", "--logging_steps", "1", "--save_steps", "1", "--eval_steps", "1"]
+        flags += ["--output_dir", f"results/{batch}-{processes}"]
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"] if processes == 2 else []
+        result = subprocess.run(
+            [sys.executable, *launcher, str(SCRIPT), *arguments(tiny_gpt2, messages_csv, *flags)],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, result.stderr[-3000:]
+        state = json.loads((tmp_path / f"results/{batch}-{processes}/checkpoint-1/trainer_state.json").read_text())
+        (first[name],) = [entry for entry in state["log_history"] if "grad_norm" in entry]
+    for key in ("loss", "grad_norm"):
+        expected = pytest.approx(first["8 x 1"][key], rel=0.01)
+        assert {name: entry[key] for name, entry in first.items()} == dict.fromkeys(ways, expected)
+
+
 def newest_log(folder: Path) -> list[dict]:
     state = max((folder / "results").glob("checkpoint-*/trainer_state.json"), key=lambda path: path.stat().st_mtime)
     return [entry for entry in json.loads(state.read_text())["log_history"] if "train_accuracy" in entry]

@@ -24,8 +24,9 @@ from transformers import (
 
 import gpt_classification_model
 from text_classifier.inference import classify, encode, load_tokenizer_and_model
-from text_classifier.sources.weights import BaseModel
+from text_classifier.sources.weights import BaseModel, resolve_base_model
 from text_classifier.training.config import parse_arguments
+from text_classifier.training.models import load_tokenizer
 
 
 def test_gpt2_s_activation_in_one_step_changes_no_result(tiny_gpt2):
@@ -127,7 +128,8 @@ def test_imdb_recipe_learns_reviews_on_the_fallback_encoder(tmp_path, imdb_csv):
 
 
 def test_only_the_first_layers_of_a_base_are_used_when_asked_for(tmp_path, tiny_gpt2, messages_csv, capsys):
-    flags = ["--num_hidden_layers", "1", "--num_train_epochs", "1"]
+    # Only the fallback model is cut; here it is the base itself.
+    flags = ["--fallback_model", str(tiny_gpt2), "--fallback_layers", "1", "--num_train_epochs", "1"]
     assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags)) == 0
     adapter = tmp_path / "lora_model"
     report = json.loads((tmp_path / "results/metrics.json").read_text())
@@ -149,8 +151,21 @@ def test_only_the_first_layers_of_a_base_are_used_when_asked_for(tmp_path, tiny_
     assert list(plain.config.id2label.values()) == ["ham", "spam"]
     card = (adapter / "README.md").read_text()
     assert "its first 1 layers" in card and "Loaded in another way than above" in card
-    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, "--num_hidden_layers", "0")) == 1
-    assert "--num_hidden_layers 0: at least 1 is needed" in capsys.readouterr().err
+    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, "--fallback_layers", "0")) == 1
+    assert "--fallback_layers 0: at least 1 is needed" in capsys.readouterr().err
+
+
+def test_the_default_recipe_cuts_no_base_but_the_fallback_one(tiny_gpt2):
+    """GPT-2 medium has 24 layers and keeps them all, although the recipe keeps 12 of the fallback model's 30."""
+    base = resolve_base_model(str(tiny_gpt2))
+    model_args, data_args, _ = parse_arguments(["--fallback_layers", "1"])
+    tokenizer = load_tokenizer(base, data_args.max_length)
+    layers = {}
+    for fallback in (model_args.fallback_model, base.name):
+        model_args.fallback_model = fallback
+        model = gpt_classification_model.build_model(base, tokenizer, ("a", "b"), model_args)
+        layers[fallback == base.name] = len(model.get_base_model().transformer.h)
+    assert layers == {False: 2, True: 1}
 
 
 @pytest.mark.parametrize(

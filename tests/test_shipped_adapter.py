@@ -22,10 +22,10 @@ pytestmark = pytest.mark.registry
 
 @pytest.fixture(scope="module")
 def splits(tmp_path_factory):
-    """The splits that the adapter was trained on: the mirror's messages, the present-day and the Chinese messages."""
+    """The splits that the adapter was trained on: the mirror's messages, made-up messages and background texts."""
     folder = str(tmp_path_factory.mktemp("dataset"))
-    made_up = {"present_day_messages": True, "chinese_messages": True}
-    return load_splits(DataArguments(data_source="mirror", dataset_dir=folder, **made_up))[0]
+    more = {"present_day_messages": True, "chinese_messages": True, "background_texts": True}
+    return load_splits(DataArguments(data_source="mirror", dataset_dir=folder, **more))[0]
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,19 @@ def answers(natural, shipped):
 
 def spam_probabilities(texts, shipped) -> list[float]:
     return [answer.positive_probability for answer in classify(list(texts), *shipped)]
+
+
+@pytest.fixture(scope="module")
+def alone(shipped_adapter):
+    """The shipped language model without its TF-IDF model, as plain PEFT and exports answer."""
+    tokenizer, model = load_tokenizer_and_model(shipped_adapter)
+    model.tfidf = None
+    return tokenizer, model
+
+
+def read_test_messages(name: str) -> pd.DataFrame:
+    messages = pd.read_csv(REPOSITORY / f"tests/{name}_messages.tsv", sep="\t", quoting=csv.QUOTE_NONE)
+    return messages.assign(Label=messages["Label"].eq("spam").astype(int))
 
 
 def tfidf_probabilities(splits, messages, *more_parts) -> np.ndarray:
@@ -76,7 +89,7 @@ def test_at_the_natural_ratio_it_is_accurate_and_not_below_tfidf_on_the_same_mes
     splits, natural, answers, monkeypatch
 ):
     metrics = classification_metrics(natural["Label"], [answer.positive_probability for answer in answers])
-    parts = ("left_out_train", "present_day", "chinese")
+    parts = ("left_out_train", "present_day", "chinese", "background")
     partner = classification_metrics(natural["Label"], tfidf_probabilities(splits, natural, *parts))
     assert metrics["accuracy"] >= partner["accuracy"]
     # This baseline is TF-IDF with scikit-learn's default for C, as most people use it.
@@ -92,12 +105,11 @@ def test_messages_unlike_the_collection_are_told_apart_better_than_by_tfidf(spli
 
     They have letter tricks, present-day phishing and present-day ham.
     """
-    messages = pd.read_csv(REPOSITORY / "tests/modern_messages.tsv", sep="\t", quoting=csv.QUOTE_NONE)
-    assert len(messages) >= 200 and messages["Label"].eq("ham").sum() == len(messages) / 2
+    messages = read_test_messages("modern")
+    assert len(messages) >= 200 and messages["Label"].sum() == len(messages) / 2
     assert not set(messages["Text"]) & set(pd.concat(splits.values())["Text"])
-    messages["Label"] = messages["Label"].eq("spam").astype(int)
     right = np.greater_equal(spam_probabilities(messages["Text"], shipped), 0.5) == messages["Label"]
-    rival = tfidf_probabilities(splits, messages, "left_out_train", "present_day", "chinese")
+    rival = tfidf_probabilities(splits, messages, "left_out_train", "present_day", "chinese", "background")
     assert right.mean() >= max(0.94, classification_metrics(messages["Label"], rival)["accuracy"])
     assert right[messages["Group"].eq("look_alike_unicode")].mean() >= 0.9
     assert right[messages["Group"].eq("group_chat")].mean() == 1
@@ -105,10 +117,9 @@ def test_messages_unlike_the_collection_are_told_apart_better_than_by_tfidf(spli
 
 def test_chinese_messages_are_told_apart_better_than_by_tfidf(splits, shipped):
     """The messages were written apart from the Chinese ones that it was trained on."""
-    messages = pd.read_csv(REPOSITORY / "tests/chinese_messages.tsv", sep="\t", quoting=csv.QUOTE_NONE)
-    messages["Label"] = messages["Label"].eq("spam").astype(int)
+    messages = read_test_messages("chinese")
     metrics = classification_metrics(messages["Label"], spam_probabilities(messages["Text"], shipped))
-    rival = tfidf_probabilities(splits, messages, "left_out_train", "present_day", "chinese")
+    rival = tfidf_probabilities(splits, messages, "left_out_train", "present_day", "chinese", "background")
     assert metrics["accuracy"] >= max(0.95, classification_metrics(messages["Label"], rival)["accuracy"])
     assert metrics["recall"] >= 0.95 and metrics["false_positive_rate"] <= 0.04
 

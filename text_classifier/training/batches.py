@@ -55,6 +55,12 @@ def length_order(dataset: Dataset) -> list[int]:
 class ClassificationTrainer(Trainer):
     """A `Trainer` that groups training messages by length and evaluates messages sorted by length."""
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # Classifiers take any keyword, so Trainer believes that they divide their loss by the number of messages of the
+        # whole step. They do not: losses and gradients would be multiplied by processes and accumulation steps.
+        self.model_accepts_loss_kwargs = False
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
         args = self.args
         group_size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size

@@ -9,7 +9,7 @@ from text_classifier.tfidf import TFIDF_MAX_CHARACTERS
 KNOWN_LIMITS = {
     "sms_spam": (
         "The collection's messages are in English and date from before 2012, many from Singapore: other languages and "
-        "present-day phishing are not in it."
+        "modern phishing are not in it."
     ),
     "imdb": (
         "The reviews are in English, from before 2011, and clearly for or against a film: lukewarm ones are not in "
@@ -33,7 +33,7 @@ def model_card(report: dict) -> str:
     sections = {
         "Intended use": _intended_use(report),
         "Use": _use(report),
-        "Figures": f"{report['table']}\n\n{_explain_figures(report)}",
+        "Figures": f"{_halves(report)}\n\n{report['table']}\n\n{_explain_figures(report)}",
         "Training data": _training_data(report["data"]),
         "Training": _training(report),
         "Limits": "\n".join(f"- {limit}" for limit in _limits(report)),
@@ -91,7 +91,7 @@ def _title(report: dict) -> str:
     if base["fallback_used"]:
         what += (
             f"\n\n> The recipe asked for `{base['requested']}`, which this machine could not reach; "
-            f"the fallback base `{base['name']}` was used instead."
+            f"the fallback base `{base['name']}` was used instead. So there are no figures of `{base['requested']}`."
         )
     return f"# {base['name']} + {trained_part}{' + TF-IDF' if partner else ''}: {negative} or {positive}\n\n{what}"
 
@@ -136,14 +136,19 @@ def _use(report: dict) -> str:
     )
 
 
+def _halves(report: dict) -> str:
+    """Return what each model alone and both have, and what that means, before any table."""
+    return " ".join([report["summary"], *(f"**{warning}**" for warning in report["warnings"])])
+
+
 def _explain_figures(report: dict) -> str:
-    present_day = "present_day" in report["data"]["split_sizes"]
+    modern = "present_day" in report["data"]["split_sizes"]
     sentences = [
         "*left out* are messages of the larger class that balancing set aside; *natural* are those and the test split "
-        "together, at the natural ratio of the classes. FPR is the false-positive rate, ECE the expected calibration "
-        "error of the probabilities.",
+        "together, at the natural ratio of the classes; *train* are some training messages. FPR is the false-positive "
+        "rate, ECE the expected calibration error of the probabilities.",
         "TF-IDF rows are a logistic regression on TF-IDF features, trained on the messages that the row names"
-        + ("; *today* stands for the present-day messages." if present_day else "."),
+        + ("; *modern* are messages written for this project." if modern else "."),
     ]
     if _has_partner(report):
         sentences.append(
@@ -202,7 +207,7 @@ def _training(report: dict) -> str:
 def _limits(report: dict) -> list[str]:
     data, layers = report["data"], report["base_model"]["layers"]
     limits = [KNOWN_LIMITS[data["dataset"]]] if data["dataset"] in KNOWN_LIMITS else []
-    for split, kind in (("present_day", "present-day"), ("chinese", "Chinese")):
+    for split, kind in (("present_day", "modern"), ("chinese", "Chinese")):
         if made_up := data["split_sizes"].get(split):
             limits.append(
                 f"The {made_up:,} {kind} messages were made up for this project: one idea of how banks, carriers and "

@@ -19,7 +19,7 @@ LIMITS = {
     "n_embd": (1, None),
     "context_length": (2, None),
     "vocab_size": (257, None),
-    "num_hidden_layers": (1, None),
+    "fallback_layers": (1, None),
     "lora_r": (1, None),
     "lora_layers": (1, None),
     "lora_dropout": (0, 1),

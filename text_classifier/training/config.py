@@ -27,8 +27,9 @@ class ModelArguments:
     fallback_model: str | None = field(
         default=None, metadata={"help": "Base to use where the first cannot be reached; `none` forbids one."}
     )
-    num_hidden_layers: int | None = field(
-        default=None, metadata={"help": "Keep only so many layers of the base, the first ones; all if not set."}
+    fallback_layers: int | None = field(
+        default=None,
+        metadata={"help": "Keep only so many layers of the fallback model, the first ones; all if not set."},
     )
     tuning: Literal["lora", "head", "last_block", "last_two_blocks", "full"] = field(
         default="lora",
@@ -206,15 +207,22 @@ def read_recipe(recipe: Path, parser: RecipeParser) -> dict:
     return options
 
 
-def machine_defaults() -> dict:
+def machine_defaults(words: Sequence[str] = ()) -> dict:
     """Return the options of `TrainingArguments` that depend on the machine.
 
-    Training uses mixed precision if the GPU has instructions for bfloat16. Without a GPU, the same holds for the CPU.
+    Training uses mixed precision: bfloat16 if the GPU has instructions for it, else float16 on an NVIDIA GPU (such as a
+    T4). Without a GPU, it is bfloat16 if the CPU has instructions for it.
+
+    Args:
+        words: command line and recipe; if they name a number format, none is chosen here.
     """
     accelerator = torch.accelerator.current_accelerator(check_available=True)
-    bf16 = fast_dtype(accelerator or torch.device("cpu")) is torch.bfloat16
+    named = any(word.startswith(("--bf16", "--fp16")) for word in words)
+    bf16 = not named and fast_dtype(accelerator or torch.device("cpu")) is torch.bfloat16
+    fp16 = not named and not bf16 and accelerator is not None and accelerator.type == "cuda"
     # On a machine without an accelerator, several processes form a group only if `use_cpu` is set.
-    return {"use_cpu": accelerator is None, "dataloader_pin_memory": accelerator is not None, "bf16": bf16}
+    on_cpu = accelerator is None
+    return {"use_cpu": on_cpu, "dataloader_pin_memory": not on_cpu, "bf16": bf16, "fp16": fp16}
 
 
 def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Path, purpose: str) -> tuple:
@@ -244,12 +252,12 @@ def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Pat
     )
     recipe = read_recipe(Path(named or default_recipe), parser)
     parser.recipe_options = list(recipe)
-    parser.set_defaults(**machine_defaults())
     # The recipe is parsed like flags, so that its values are checked in the same way. They become the defaults of the
     # command line.
     words = []
     for name, value in recipe.items():
         words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    parser.set_defaults(**machine_defaults([*words, *flags]))
     set_by_recipe, unread = parser.parse_known_args(words)
     parser.set_defaults(**{name: getattr(set_by_recipe, name) for name in recipe})
     try:

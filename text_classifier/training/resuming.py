@@ -93,6 +93,6 @@ def facts_of_run(
     data_options = ("protocol", "split_seed", "present_day_messages", "chinese_messages", "left_out_messages")
     data_options += ("background_texts", "minority_repeats", "max_length", "normalize_text")
     facts |= {f"--{name}": getattr(data_args, name) for name in data_options}
-    model_options = ("tuning", "num_hidden_layers", "lora_r", "lora_alpha", "target_modules", "lora_layers")
+    model_options = ("tuning", "fallback_layers", "lora_r", "lora_alpha", "target_modules", "lora_layers")
     facts |= {f"--{name}": getattr(model_args, name) for name in model_options}
     return facts | {"--optim": args.optim.value}

@@ -17,6 +17,8 @@ from transformers import Trainer, TrainingArguments
 
 from text_classifier.errors import ArtifactError, ConfigurationError
 
+logger = logging.getLogger(__name__)
+
 
 def complete_checkpoints(output_dir: str | Path) -> list[Path]:
     """Return the checkpoint folders of a run, without those that a killed run left unfinished."""
@@ -68,6 +70,31 @@ def run_facts() -> dict:
     }
 
 
+def use_one_gpu(args: TrainingArguments) -> None:
+    """Use one of several GPUs, unless a launcher started a process for each, and say so.
+
+    Trainer would wrap the model in `nn.DataParallel`, which takes a batch for each GPU and has no mixed precision.
+    """
+    if args.n_gpu > 1:
+        logger.info(
+            "One of %d GPUs is used. To use all: torchrun --nproc_per_node %d %s …", args.n_gpu, args.n_gpu, sys.argv[0]
+        )
+        args._n_gpu = 1
+
+
+def describe_device(args: TrainingArguments) -> str:
+    """Return device, number format and batch of a run in one line."""
+    device = "CPU"
+    if args.device.type != "cpu":
+        module = torch.get_device_module(args.device)
+        name = module.get_device_name(args.device) if hasattr(module, "get_device_name") else ""
+        device = f"{args.device} {name}".strip()
+    number_format = "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32"
+    processes = f" in {args.world_size} processes" if args.world_size > 1 else ""
+    batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return f"{device}{processes}, {number_format}, {batch} messages a step"
+
+
 def run_script(run: Callable[[], object], args: TrainingArguments, outputs: str) -> int:
     """Run a training script, print errors without a traceback, and return the exit code.
 
@@ -81,6 +108,8 @@ def run_script(run: Callable[[], object], args: TrainingArguments, outputs: str)
     logging.basicConfig(format="%(message)s")
     for name in ("gpt_classification_model", "gpt_pretraining", "text_classifier", "__main__"):
         logging.getLogger(name).setLevel(logging.INFO if args.process_index == 0 else logging.ERROR)
+    use_one_gpu(args)
+    logger.info("Device: %s", describe_device(args))
     try:
         run()
     except (ArtifactError, ConfigurationError, OSError) as error:
