@@ -316,7 +316,10 @@ def prepare(
 
 
 def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuningArguments) -> dict:
-    """Run a recipe from data to saved adapter and return the report that is saved as metrics.json."""
+    """Run a recipe from data to saved adapter and return the report that is saved as metrics.json.
+
+    Of several processes the first one reports and saves; the others return an empty report.
+    """
     started = time.perf_counter()
     check_options(model_args, data_args, args)
     # Batches of all lengths need more programs than the 1,024 that are kept by default.
@@ -348,6 +351,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
     outcome = trainer.train(resume_from_checkpoint=checkpoint)
     logger.info("Evaluating after fine-tuning")
     after = predict(trainer, held_out | {"train": training_sample(datasets, data_args, args.seed)})
+    if not main_process:
+        return {}
     compared = compare_models(before, after, rivals, partner is not None, args.target_false_positive_rate)
     logger.info("Decision threshold: %g", compared.threshold)
 
@@ -359,9 +364,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
         "training": describe_training(trainer, model_args.tuning, outcome.metrics["train_runtime"]),
         **describe_results(compared, label_names),
     }
-    if main_process:
-        report |= {"total_seconds": time.perf_counter() - started, "peak_memory_gib": peak_memory_gib()}
-        save(report, compared, splits, partner, trainer, base)
+    report |= {"total_seconds": time.perf_counter() - started, "peak_memory_gib": peak_memory_gib()}
+    save(report, compared, splits, partner, trainer, base)
     return report
 
 

@@ -198,7 +198,9 @@ def test_one_of_two_gpus_is_used_and_said(tmp_path, tiny_gpt2, messages_csv, mon
         args._n_gpu = 2
         return device
 
-    monkeypatch.setattr(TrainingArguments, "_setup_devices", cached_property(setup_two))
+    two = cached_property(setup_two)
+    two.__set_name__(TrainingArguments, "_setup_devices")
+    monkeypatch.setattr(TrainingArguments, "_setup_devices", two)
     flags = ["--num_train_epochs", "1", "--per_device_train_batch_size", "6", "--eval_strategy", "no"]
     flags += ["--save_strategy", "no", "--load_best_model_at_end", "false"]
     with caplog.at_level("INFO"):

@@ -14,9 +14,11 @@ from gpt_classification_model import make_splits
 from text_classifier.metrics import calibration_error, classification_metrics, results_table
 from text_classifier.tfidf import fit_tfidf
 from text_classifier.training.charts import plot_metrics, plot_reliability
-from text_classifier.training.evaluation import evaluate, predictions_together
+from text_classifier.training.data import HELD_OUT
+from text_classifier.training.evaluation import compare_models, evaluate, predictions_together
 from text_classifier.training.fonts import CHINESE_FONTS, is_drawable
-from text_classifier.training.rivals import tfidf_predictions
+from text_classifier.training.report import summarise
+from text_classifier.training.rivals import Rivals, tfidf_predictions
 
 
 def test_metrics_of_a_case_worked_by_hand():
@@ -142,3 +144,23 @@ def test_what_two_models_say_together_in_a_case_worked_by_hand():
     ours, theirs = np.array([0.9, 0.8, 1.0]), np.array([0.25, 0.25, 0.2])
     (kept, together) = predictions_together({"test": (labels, ours)}, {"test": (labels, theirs)}, 0.5)["test"]
     assert kept is labels and together == pytest.approx([0.5, 0.4, 1], abs=1e-6)
+
+
+def test_a_language_model_that_is_of_no_use_is_told():
+    """A random model after some steps may call everything ham, and TF-IDF hides it."""
+    labels = np.array([0] * 80 + [1] * 20)
+    good = np.where(labels == 1, 0.9, 0.1)
+
+    def summary(language_model: np.ndarray) -> dict:
+        after, tfidf = ({split: (labels, of) for split in HELD_OUT} for of in (language_model, good))
+        rivals = Rivals({"TF-IDF, train": tfidf}, "TF-IDF, train", None)
+        return summarise(compare_models(after, after, rivals, True, None), ("ham", "spam"))
+
+    useless = summary(np.full(100, 0.45))
+    assert useless["accuracy"] == {"language model alone": 0.8, "TF-IDF alone": 1.0, "both together": 1.0}
+    assert "200 held-out messages: language model alone 80.0 %, TF-IDF alone 100.0 %" in useless["summary"]
+    assert [warning.split(".")[0] for warning in useless["warnings"]] == [
+        "The language model is not better than always answering ham",
+        "The language model adds nothing to TF-IDF on these messages",
+    ]
+    assert summary(np.where(labels == 1, 0.99, 0.01))["warnings"] == [], "as often right, but surer of it"

@@ -10,7 +10,8 @@ SCRIPT = Path(__file__).resolve().parent.parent / "gpt_classification_model.py"
 
 QUICK = (
     "--num_train_epochs 3 --eval_steps 5 --save_steps 5 --logging_steps 5 --save_total_limit 9 "
-    "--learning_rate 5e-3 --disable_tqdm true --bf16 false --load_best_model_at_end true"
+    "--learning_rate 5e-3 --disable_tqdm true --bf16 false "
+    "--left_out_messages false --minority_repeats 1 --load_best_model_at_end true"
 )
 
 

@@ -61,6 +61,15 @@ class ClassificationTrainer(Trainer):
         # whole step. They do not: losses and gradients would be multiplied by processes and accumulation steps.
         self.model_accepts_loss_kwargs = False
 
+    def train(self, *args, **kwargs):
+        """Train, also after an evaluation, as `Trainer.train` does."""
+        # accelerate prepares a model once. After an evaluation, several processes would train without exchanging
+        # gradients, and each would end with weights of its own.
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        self.accelerator._models.clear()
+        self.model._is_accelerate_prepared = False
+        return super().train(*args, **kwargs)
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
         args = self.args
         group_size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
