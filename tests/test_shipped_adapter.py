@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard
 from gpt_classification_model import load_splits
 from text_classifier.inference import classify, load_tokenizer_and_model
 from text_classifier.metrics import classification_metrics
+from text_classifier.sources.background import read_background
 from text_classifier.tfidf import fit_tfidf
 from text_classifier.training.config import DataArguments
 from text_classifier.training.rivals import tfidf_predictions
@@ -98,6 +99,35 @@ def test_at_the_natural_ratio_it_is_accurate_and_not_below_tfidf_on_the_same_mes
     assert metrics["accuracy"] >= max(0.99, baseline["accuracy"]) and metrics["f1"] >= max(0.96, baseline["f1"])
     assert metrics["n"] > 800 and metrics["false_positive_rate"] <= 0.003
     assert metrics["calibration_error"] <= 0.02
+
+
+def test_the_language_model_alone_keeps_its_figures(natural, alone):
+    """Plain PEFT, exports and the documents' code answer with it."""
+    metrics = classification_metrics(natural["Label"], spam_probabilities(natural["Text"], alone))
+    assert metrics["accuracy"] >= 0.985 and metrics["f1"] >= 0.94 and metrics["false_positive_rate"] <= 0.005
+    modern, chinese = (read_test_messages(name) for name in ("modern", "chinese"))
+    for messages, least in ((modern, 0.92), (chinese, 0.9)):
+        assert (
+            classification_metrics(messages["Label"], spam_probabilities(messages["Text"], alone))["accuracy"] >= least
+        )
+
+
+def test_sentences_that_are_no_messages_are_ham(alone, shipped):
+    """They come from sources that were not trained on."""
+    sentences = read_background(for_testing=True).groupby("Source").head(100)["Text"]
+    for classifier in (alone, shipped):
+        assert np.mean(np.greater_equal(spam_probabilities(sentences, classifier), 0.5)) <= 0.05
+
+
+def test_messages_of_one_word_are_read(alone, shipped):
+    """Without a token in front, all of them got the same answer, 0.60."""
+    greetings, others = ["hi", "hello", "ok", "?", "1", "你好"], ["free", "Jackpot!!!"]
+    probabilities = spam_probabilities([*greetings, *others], alone)
+    assert max(probabilities[:6]) < 0.3 and max(probabilities) - min(probabilities) > 0.2
+    short = read_test_messages("short")
+    english = short[short["Group"].eq("english")]
+    right = np.greater_equal(spam_probabilities(english["Text"], shipped), 0.5) == english["Label"].eq(1)
+    assert len(english) == 49 and right.mean() >= 0.9
 
 
 def test_messages_unlike_the_collection_are_told_apart_better_than_by_tfidf(splits, shipped):
