@@ -87,7 +87,9 @@ def describe_halves(language: str) -> str:
     shares = getattr(model.config, "accuracy", None)
     if not shares:
         return ""
-    told = [say(name, language, share=f"{100 * share:.1f} %") for name, share in shares.items()]
+    # config.json has them in the order of the alphabet.
+    names = [name for name in ("language model alone", "TF-IDF alone", "both together") if name in shares]
+    told = [say(name, language, share=f"{100 * shares[name]:.1f} %") for name in names]
     useless = " " + say("model_is_useless", language) if model.config.warnings else ""
     return say("model_halves", language, shares=say("comma", language).join(told)) + useless
 

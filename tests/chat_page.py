@@ -11,6 +11,8 @@ expect.set_options(timeout=PATIENCE_MS)
 
 SPAM = "URGENT! You have won a 1 week FREE membership in our £100,000 prize Jackpot! Txt the word: CLAIM to No: 81010"
 HAM = "Hey, are you coming home for dinner tonight? Mum is making noodles."
+# TF-IDF is not sure of it, so the language model has to read it and a large file takes its time.
+DOUBTFUL = "Reply YES to confirm"
 
 DESKTOP, PHONE = {"width": 1100, "height": 800}, {"width": 390, "height": 844}
 VISITORS = {
@@ -68,8 +70,8 @@ def upload(page: Page, name: str, content: bytes) -> None:
     page.locator("#chat-input").press("Enter")
 
 
-def messages_csv(count: int) -> bytes:
+def messages_csv(count: int, third: str = "=1+1") -> bytes:
     table = io.StringIO()
-    rows = [[number, (SPAM, HAM, "=1+1")[number % 3]] for number in range(count)]
+    rows = [[number, (SPAM, HAM, third)[number % 3]] for number in range(count)]
     csv.writer(table).writerows([["id", "message"], *rows])
     return table.getvalue().encode()

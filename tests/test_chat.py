@@ -101,7 +101,7 @@ def test_a_message_in_another_language_is_answered_with_a_doubt(page):
 def test_long_message_says_what_was_read(page):
     answer = ask(page, "free prize " * 2000)
     expect(answer).to_contain_text(
-        either(page, "语言模型只读取了前 320 个词元", "The language model read only the first 320 tokens")
+        either(page, "语言模型只读取了前 512 个词元", "The language model read only the first 512 tokens")
     )
     words = answer.locator(".explained-words")
     expect(words).to_be_visible()

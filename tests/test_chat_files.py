@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import openpyxl
 import pytest
-from chat_page import HAM, PATIENCE_MS, SPAM, ask, either, messages_csv, upload, visit
+from chat_page import DOUBTFUL, HAM, PATIENCE_MS, SPAM, ask, either, messages_csv, upload, visit
 from playwright.sync_api import expect
 
 
@@ -33,7 +33,7 @@ def test_file_gives_charts_rows_and_the_whole_result(page):
 
 @pytest.mark.registry
 def test_five_thousand_messages_can_be_stopped_and_what_is_done_is_kept(page):
-    upload(page, "many.csv", messages_csv(5000))
+    upload(page, "many.csv", messages_csv(5000, DOUBTFUL))
     progress = page.get_by_role("progressbar")
     expect(progress).to_be_visible()
     expect(progress).not_to_have_attribute("aria-valuenow", "0")
@@ -49,7 +49,7 @@ def test_five_thousand_messages_can_be_stopped_and_what_is_done_is_kept(page):
 def test_the_stop_button_of_the_page_works_too_and_speaks_the_language(chinese_page):
     page = chinese_page
     ask(page, HAM)
-    upload(page, "many.csv", messages_csv(5000))
+    upload(page, "many.csv", messages_csv(5000, DOUBTFUL))
     expect(page.get_by_role("progressbar")).to_be_visible()
     page.locator("#stop-button").click()
     expect(page.get_by_text("已停止。以下是停止前已完成的部分")).to_be_visible()
@@ -144,7 +144,7 @@ def test_nothing_is_kept_of_who_starts_a_new_chat(browser, served):
 @pytest.mark.registry
 def test_who_leaves_in_the_middle_disturbs_nobody(browser, served):
     leaving = visit(browser, served[0])
-    upload(leaving, "large.csv", messages_csv(2000))
+    upload(leaving, "large.csv", messages_csv(2000, DOUBTFUL))
     expect(leaving.get_by_role("progressbar")).to_be_visible()
     leaving.context.close()
     page = visit(browser, served[0])

