@@ -124,7 +124,7 @@ def test_nothing_is_kept_of_who_starts_a_new_chat(browser, served):
     # Files of other tests may be there: a visit that only lost its connection is kept for five minutes.
     others = left_behind()
     page = visit(browser, served[0])
-    upload(page, "private.csv", messages_csv(500))
+    upload(page, "private.csv", messages_csv(2000, DOUBTFUL))
     expect(page.get_by_role("progressbar")).to_be_visible()
     page.locator("#new-chat-button").click()
     page.locator("#confirm").click()
