@@ -71,7 +71,7 @@ TEXTS = {
         ),
         "model": "模型：{base}{tuning}",
         "model_figures": " · 测试集准确率 {accuracy} · F1 {f1}（{dataset}）",
-        "model_halves": "。未参与训练的消息：{shares}判断正确",
+        "model_halves": "。未参与训练的消息中判断正确的：{shares}",
         "language model alone": "语言模型单独 {share}",
         "TF-IDF alone": "TF-IDF 单独 {share}",
         "both together": "两者一起 {share}",
