@@ -41,6 +41,15 @@ def test_chinese_messages_share_no_five_characters_with_those_for_testing():
     assert not learned["Text"].str.contains(r"\.example|1[3-9]\d{9}").any(), "no real link or telephone number"
 
 
+@pytest.mark.parametrize("language", ["present_day", "chinese"])
+def test_every_made_up_message_has_its_kind(language):
+    """`dataset/README.md` names the kinds; what one kind of message is called can be measured without it."""
+    kinds = pd.read_csv(REPOSITORY / f"dataset/{language}_messages.tsv", sep="\t", quoting=3, keep_default_na=False)[
+        "Kind"
+    ]
+    assert kinds.ne("").all() and kinds.value_counts().gt(10).all()
+
+
 def test_chinese_messages_are_trained_on_unless_they_are_left_out(tmp_path):
     uci_stand_in(tmp_path)
     with_chinese, _, data = load_splits(DataArguments(dataset_dir=str(tmp_path), chinese_messages=True))
