@@ -277,8 +277,12 @@ async def use_other_encoding(action: cl.Action) -> None:
 
 
 def classify_review(user_input: str) -> str:
-    """Return 垃圾信息 (spam) or 正常信息 (ham) for one message that is not empty, for code that imports this app."""
-    return chinese_label(classify([user_input], tokenizer, model)[0].label)
+    """Return 垃圾信息 (spam) or 正常信息 (ham) for one message, for code that imports this app.
+
+    For a message with nothing to read, it returns the sentence that asks for a text.
+    """
+    (answer,) = classify([user_input], tokenizer, model)
+    return chinese_label(answer.label) if answer else say("empty", "zh")
 
 
 async def answer_text(text: str) -> None:

@@ -3,6 +3,7 @@
     python gpt_classification_model.py                                         # the default recipe
     python gpt_classification_model.py --num_train_epochs 1                    # one thing changed
     python gpt_classification_model.py recipes/sms_spam_gpt2_published.yaml    # another recipe
+    python gpt_classification_model.py --prepare_only                          # only the splits, as CSV files
     torchrun --nproc_per_node 2 gpt_classification_model.py                    # two processes
 
 A recipe (YAML) sets the options, and flags override it; `--help` lists them all. This file reads from top to bottom:
@@ -39,7 +40,7 @@ from text_classifier.tfidf import TfidfModel
 from text_classifier.training.batches import ClassificationTrainer, training_sample, training_set, validation_set
 from text_classifier.training.card import model_card
 from text_classifier.training.charts import plot_metrics, reliability_page, run_labels
-from text_classifier.training.checks import check_options
+from text_classifier.training.checks import check_limits, check_options
 from text_classifier.training.config import DataArguments, FineTuningArguments, ModelArguments, parse_arguments
 from text_classifier.training.console import use_console
 from text_classifier.training.data import (
@@ -75,7 +76,7 @@ from text_classifier.training.report import (
 )
 from text_classifier.training.resuming import begin_run, check_same_run, checkpoint_to_resume, facts_of_run
 from text_classifier.training.rivals import Rivals, train_rivals
-from text_classifier.training.runs import check_same_everywhere, peak_memory_gib, run_facts, run_script
+from text_classifier.training.runs import check_same_everywhere, peak_memory, run_facts, run_script
 from text_classifier.training.saving import check_outputs, save_adapter, save_predictions, save_splits
 
 logger = logging.getLogger(__name__)
@@ -190,6 +191,7 @@ class SpamDataset(Dataset):
         max_length: int | None = None,
     ):
         table = pd.read_csv(csv_file, keep_default_na=False, dtype={"Label": int, "Text": str})
+        self.tokenizer = tokenizer
         self.labels = table["Label"].tolist()
         self.texts = table["Text"].tolist()
         self.encoded = encode(self.texts, tokenizer, max_length)
@@ -201,6 +203,11 @@ class SpamDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         return {name: values[index] for name, values in self.encoded.items()} | {"labels": self.labels[index]}
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict]:
+        """Return the messages of one batch, padded to its longest, so that a plain `DataLoader` can stack them."""
+        batch = DataCollatorWithPadding(self.tokenizer)([self[index] for index in indices])
+        return [{name: values[row] for name, values in batch.items()} for row in range(len(indices))]
 
 
 # ---------------------------------------------------------------------------- model
@@ -315,6 +322,16 @@ def prepare(
     return splits, label_names, data, base
 
 
+def prepare_only(data_args: DataArguments) -> None:
+    """Save the splits as CSV files, and stop there; no model is looked for."""
+    check_limits(data_args)
+    splits, _, data = load_splits(data_args)
+    save_splits(splits, Path(data_args.dataset_dir))
+    sizes = ", ".join(f"{name}.csv ({len(messages):,})" for name, messages in splits.items())
+    print(f"Data: {data['name']}, from: {data['source']}. {data['description']}")
+    print(f"Saved in {data_args.dataset_dir}/: {sizes}")
+
+
 def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuningArguments) -> dict:
     """Run a recipe from data to saved adapter and return the report that is saved as metrics.json.
 
@@ -364,7 +381,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
         "training": describe_training(trainer, model_args.tuning, outcome.metrics["train_runtime"]),
         **describe_results(compared, label_names),
     }
-    report |= {"total_seconds": time.perf_counter() - started, "peak_memory_gib": peak_memory_gib()}
+    report |= {"total_seconds": time.perf_counter() - started, **peak_memory()}
     save(report, compared, splits, partner, trainer, base)
     return report
 
@@ -398,7 +415,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train with the options of the command line; return the exit code."""
     model_args, data_args, args = parse_arguments(sys.argv[1:] if argv is None else argv)
     outputs = f"{args.adapter_dir} and {args.metrics_pdf}"
-    return run_script(lambda: train(model_args, data_args, args), args, outputs)
+
+    def run() -> None:
+        if data_args.prepare_only:
+            prepare_only(data_args)
+        else:
+            train(model_args, data_args, args)
+
+    return run_script(run, args, outputs)
 
 
 if __name__ == "__main__":

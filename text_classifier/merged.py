@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from text_classifier.files import atomic_path, file_sha256
 from text_classifier.sources.registry import cache_dir
-from text_classifier.sources.weights import resolve_base_model
+from text_classifier.sources.weights import BaseModel, resolve_base_model
 
 # The names that PEFT gives its files; importing PEFT for them would take time at every start.
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -60,7 +60,7 @@ def load_merged(adapter_dir: Path, config: PreTrainedConfig, dtype: torch.dtype)
 
     Raises:
         ArtifactError: the base model cannot be obtained.
-        ValueError, OSError: the adapter's files are damaged.
+        ValueError, OSError: the adapter's files are damaged, or the base is of another kind than it was trained on.
     """
     adapter = file_sha256(*(adapter_dir / name for name in (ADAPTER_CONFIG, "config.json", ADAPTER_WEIGHTS)))
     trained_on = getattr(config, "base_model_source", None)
@@ -70,6 +70,7 @@ def load_merged(adapter_dir: Path, config: PreTrainedConfig, dtype: torch.dtype)
     from peft import PeftConfig, PeftModel
 
     base = resolve_base_model(PeftConfig.from_pretrained(adapter_dir).base_model_name_or_path, trained_on=trained_on)
+    _check_kind(base, config, adapter_dir)
     kept = _kept_folder(adapter, base.sha256, dtype)
     model = _load_kept(kept, config, dtype)
     if model is not None:
@@ -87,6 +88,15 @@ def load_merged(adapter_dir: Path, config: PreTrainedConfig, dtype: torch.dtype)
                 model.save_pretrained(folder)
                 loaded = _load(Path(folder), config, dtype)
     return loaded
+
+
+def _check_kind(base: BaseModel, config: PreTrainedConfig, adapter_dir: Path) -> None:
+    kinds = [
+        f"{one.model_type}, hidden size {one.hidden_size}" for one in (AutoConfig.from_pretrained(base.path), config)
+    ]
+    if kinds[0] != kinds[1]:
+        name = (getattr(config, "base_model_source", None) or {}).get("name", "another base model")
+        raise ValueError(f"{adapter_dir} belongs to {name} ({kinds[1]}) and not to {base.name} ({kinds[0]})")
 
 
 def _kept_folder(adapter_sha256: str, base_sha256: str, dtype: torch.dtype) -> Path:

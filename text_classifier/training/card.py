@@ -193,12 +193,13 @@ def _training(report: dict) -> str:
     kept = (
         f"best checkpoint at step {training['best_step']}" if training["best_checkpoint"] else "the last step's weights"
     )
+    on_gpu = f" (GPU: {report['peak_gpu_memory_gib']:.1f} GiB)" if "peak_gpu_memory_gib" in report else ""
     facts = [
         f"Base weights: `{base['name']}` from {base['source']}, SHA-256 `{base['sha256']}`{layers}",
         f"Trainable parameters: {training['trainable_parameters']:,} of {training['total_parameters']:,}",
         f"{training['epochs']:g} epochs, {training['steps']} steps, {kept}, seed {report['seed']}",
         f"{training['train_seconds']:.0f} s of training, {report['total_seconds']:.0f} s in all, peak memory "
-        f"{report['peak_memory_gib']:.1f} GiB, on {report['hardware']}",
+        f"{report['peak_memory_gib']:.1f} GiB{on_gpu}, on {report['hardware']}",
         ", ".join(f"{name} {version}" for name, version in report["versions"].items()),
     ]
     return f"`{report['command']}`\n\n" + "\n".join(f"- {fact}" for fact in facts)

@@ -108,6 +108,9 @@ class DataArguments:
         default=False,
         metadata={"help": "Let the tokenizer undo look-alike letters, accents and letters set apart (English)."},
     )
+    prepare_only: bool = field(
+        default=False, metadata={"help": "Only make the splits and save them in --dataset_dir; train nothing."}
+    )
     split_seed: int = field(default=123, metadata={"help": "Seed of balancing and splitting."})
     max_length: int = field(default=120, metadata={"help": "Tokens of a message that the language model reads."})
 
@@ -135,6 +138,16 @@ class FineTuningArguments(TrainingArguments):
             "the threshold is 0.5 if not set."
         },
     )
+
+
+# Options of older versions of transformers, which documents still show -> what to use instead.
+REPLACED_OPTIONS = {
+    "warmup_ratio": "--warmup_steps with the same value: below 1, it is a share of all steps",
+    "logging_dir": "the environment variable TENSORBOARD_LOGGING_DIR; without it, the curves go to --output_dir",
+    "evaluation_strategy": "--eval_strategy",
+    "group_by_length": "nothing: batches are always grouped by length",
+    "no_cuda": "--use_cpu true",
+}
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -189,6 +202,16 @@ def unless_none(value: str | None) -> str | None:
     return None if str(value).lower() == "none" else value
 
 
+def describe_replaced(unknown: Sequence[str]) -> str:
+    """Return a sentence for each unknown option that transformers had once."""
+    words = [word.partition("=")[0].removeprefix("--").replace("-", "_") for word in unknown]
+    return "".join(
+        f"\ntransformers no longer has --{word}. Use {REPLACED_OPTIONS[word]}."
+        for word in words
+        if word in REPLACED_OPTIONS
+    )
+
+
 def read_recipe(recipe: Path, parser: RecipeParser) -> dict:
     """Return the options that a recipe sets, as YAML reads them.
 
@@ -203,7 +226,7 @@ def read_recipe(recipe: Path, parser: RecipeParser) -> dict:
         parser.error(f"{recipe} is not a list of `option: value` lines")
     known = {entry.name for kind in parser.dataclass_types for entry in dataclasses.fields(kind)}
     if unknown := sorted(set(options) - known):
-        parser.error(f"{recipe} sets unknown options: {', '.join(unknown)}")
+        parser.error(f"{recipe} sets unknown options: {', '.join(unknown)}{describe_replaced(unknown)}")
     return options
 
 
@@ -268,7 +291,7 @@ def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Pat
     except (ValueError, ImportError, RuntimeError, OSError, TypeError) as error:
         parser.error(" ".join(str(error).split()))
     if unread or rest:
-        parser.error(f"unknown arguments: {' '.join([*unread, *rest])}")
+        parser.error(f"unknown arguments: {' '.join([*unread, *rest])}{describe_replaced(rest)}")
     return tuple(parsed)
 
 

@@ -58,6 +58,14 @@ def peak_memory_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30
 
 
+def peak_memory() -> dict[str, float]:
+    """Return the largest memory so far, in GiB: of this process, and on its GPU if there is one (CUDA, ROCm)."""
+    peak = {"peak_memory_gib": peak_memory_gib()}
+    if torch.cuda.is_available():
+        peak["peak_gpu_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+    return peak
+
+
 def run_facts() -> dict:
     """Return what is needed to repeat a run elsewhere: command, versions, hardware."""
     packages = ("torch", "transformers", "peft", "accelerate", "scikit-learn", "pandas")
