@@ -37,6 +37,7 @@ from text_classifier.inference import encode, keep_prepared_products
 from text_classifier.metrics import classification_metrics
 from text_classifier.sources.weights import BaseModel, resolve_base_model_or_fallback
 from text_classifier.tfidf import TfidfModel
+from text_classifier.training.baseline import tfidf_predictions, train_baseline
 from text_classifier.training.batches import ClassificationTrainer, training_sample, training_set, validation_set
 from text_classifier.training.card import model_card
 from text_classifier.training.charts import plot_metrics, reliability_page, run_labels
@@ -75,7 +76,6 @@ from text_classifier.training.report import (
     short_table,
 )
 from text_classifier.training.resuming import begin_run, check_same_run, checkpoint_to_resume, facts_of_run
-from text_classifier.training.rivals import Rivals, train_rivals
 from text_classifier.training.runs import check_same_everywhere, peak_memory, run_facts, run_script
 from text_classifier.training.saving import check_outputs, save_adapter, save_predictions, save_splits
 
@@ -358,8 +358,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
     trainer = build_trainer(model, tokenizer, datasets, data_args, args)
 
     # TF-IDF takes seconds, so it comes first: bad data shows before hours of training. Only one process reports it.
-    rivals = train_rivals(splits, data_args.left_out_messages) if main_process else Rivals({}, "", None)
-    partner = rivals.partner if model_args.add_tfidf else None
+    tfidf = train_baseline(splits, data_args.left_out_messages) if main_process else None
     logger.info("Evaluating before fine-tuning")
     held_out = {name: datasets[name] for name in HELD_OUT}
     before = predict(trainer, held_out)
@@ -370,7 +369,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
     after = predict(trainer, held_out | {"train": training_sample(datasets, data_args, args.seed)})
     if not main_process:
         return {}
-    compared = compare_models(before, after, rivals, partner is not None, args.target_false_positive_rate)
+    baseline = tfidf_predictions(tfidf, {name: splits[name] for name in HELD_OUT})
+    compared = compare_models(before, after, baseline, model_args.add_tfidf, args.target_false_positive_rate)
     logger.info("Decision threshold: %g", compared.threshold)
 
     report = run_facts() | {
@@ -382,7 +382,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
         **describe_results(compared, label_names),
     }
     report |= {"total_seconds": time.perf_counter() - started, **peak_memory()}
-    save(report, compared, splits, partner, trainer, base)
+    save(report, compared, splits, tfidf if model_args.add_tfidf else None, trainer, base)
     return report
 
 
@@ -390,7 +390,7 @@ def save(
     report: dict,
     compared: Comparison,
     splits: dict[str, pd.DataFrame],
-    partner: TfidfModel | None,
+    tfidf: TfidfModel | None,
     trainer: Trainer,
     base: BaseModel,
 ) -> None:
@@ -400,7 +400,7 @@ def save(
     settings = {name: report[name] for name in kept}
     settings["languages"] = report["data"]["languages"]
     save_adapter(
-        trainer.model, trainer.processing_class, base, model_card(report), Path(args.adapter_dir), partner, **settings
+        trainer.model, trainer.processing_class, base, model_card(report), Path(args.adapter_dir), tfidf, **settings
     )
     page = reliability_page(report, *at_natural_ratio(compared.predictions[compared.saved]))
     plot_metrics(trainer.state.log_history, args.metrics_pdf, **run_labels(report, trainer), more_pages=[page])

@@ -1,4 +1,4 @@
-"""Run every benchmark and put all figures beside the rivals' into one table: `python -m benchmarks.summary`.
+"""Run every benchmark and put all figures into one table: `python -m benchmarks.summary`.
 
 This takes an hour on two CPU cores, which should have nothing else to do. A finished benchmark is
 not repeated, so the run can be stopped and started again. `make clean` removes the figures. The table is
@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accuracy import OURS, RIVALS
+from benchmarks.accuracy import OURS
 from benchmarks.common import FIGURES, REPOSITORY, cpu_kind, spread
 from text_classifier.files import atomic_path
 from text_classifier.metrics import markdown_table
+from text_classifier.training.evaluation import BASELINE
 
 TABLE = Path("benchmarks/BENCHMARKS.md")
 BENCHMARKS = {
@@ -28,7 +29,7 @@ BENCHMARKS = {
 
 
 def accuracy_rows(figures: dict) -> list[tuple[str, str, str, str]]:
-    """Return the table rows for accuracy.json: what is measured, the goal, our figure, the rivals' figures."""
+    """Return the table rows for accuracy.json: what is measured, the goal, our figure, the figures of other models."""
     natural = figures["natural_ratio"]
     ours, seeds = natural[OURS], len(natural[OURS]["accuracy"])
     titles = {
@@ -39,14 +40,11 @@ def accuracy_rows(figures: dict) -> list[tuple[str, str, str, str]]:
     }
     rows = []
     for name, (title, goal) in titles.items():
-        rivals = [f"{model} {spread(of[name])}" for model, of in natural.items() if model != OURS and of[name]]
-        rows.append((f"{title} ({seeds} seeds)", goal, spread(ours[name]), "; ".join(rivals)))
-    for rival in RIVALS:
-        above = sum(gain > 0 for gain in natural[rival]["gain"])
-        points = 100 * np.mean(natural[rival]["gain"])
-        rows.append(
-            (f"Seeds more accurate than {rival}", f"{seeds} of {seeds}", f"{above} of {seeds}", f"{points:+.2f} points")
-        )
+        others = [f"{model} {spread(of[name])}" for model, of in natural.items() if model != OURS and of[name]]
+        rows.append((f"{title} ({seeds} seeds)", goal, spread(ours[name]), "; ".join(others)))
+    gains = natural[BASELINE]["gain"]
+    above, points = sum(gain > 0 for gain in gains), f"{100 * np.mean(gains):+.2f} points"
+    rows.append((f"Seeds more accurate than {BASELINE}", f"{seeds} of {seeds}", f"{above} of {seeds}", points))
     for kind, title in (("modern", "Present-day messages"), ("chinese", "Chinese messages")):
         measured = {
             "right": ("right", "≥ 95"),
@@ -64,7 +62,7 @@ def accuracy_rows(figures: dict) -> list[tuple[str, str, str, str]]:
 
 
 def training_rows(figures: dict) -> list[tuple[str, str, str, str]]:
-    """Return the table rows for training_speed.json: what is measured, the goal, our figure, the rival's figure."""
+    """Return the table rows for training_speed.json: what is measured, the goal, our figure, a figure beside it."""
     (_, slow), *_, (_, fast) = figures["steps"].items()
     ratio = fast["messages_per_second"] / slow["messages_per_second"]
     whole = figures["whole"]
@@ -101,7 +99,7 @@ def training_rows(figures: dict) -> list[tuple[str, str, str, str]]:
 
 
 def scoring_rows(figures: dict) -> list[tuple[str, str, str, str]]:
-    """Return the table rows for scoring.json: what is measured, the goal, our figure, a figure to compare with."""
+    """Return the table rows for scoring.json: what is measured, the goal, our figure, another to compare with."""
     (small, of_small), (large, of_large), (_, exact), (_, ray) = figures["files"].items()
     speed = "messages_per_second"
     collection, *unlike = figures["cascade"].values()
@@ -147,7 +145,7 @@ def scoring_rows(figures: dict) -> list[tuple[str, str, str, str]]:
 
 
 def chat_rows(figures: dict) -> list[tuple[str, str, str, str]]:
-    """Return the table rows for chat_load.json: what is measured, the goal, our figure, a figure to compare with."""
+    """Return the table rows for chat_load.json: what is measured, the goal, our figure, another to compare with."""
     _, alone, reloaded, person, served = [name for name in figures if name not in ("agreement", "errors")]
     speed = {name: figures[name]["messages_per_second"] for name in (alone, reloaded, served)}
     return [

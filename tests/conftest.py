@@ -96,7 +96,7 @@ def tiny_review_adapter(tmp_path_factory, tiny_gpt2):
     return folder
 
 
-def give_partner(adapter: Path, model: TfidfModel, language_model_weight: float, **settings) -> None:
+def give_tfidf(adapter: Path, model: TfidfModel, language_model_weight: float, **settings) -> None:
     """Put a TF-IDF model into an adapter folder, so that it answers together with the language model.
 
     Args:

@@ -12,7 +12,7 @@ from chat import batching
 from chat.batching import BatchingClassifier, BusyError
 from text_classifier.inference import Classification, classify, load_tokenizer_and_model
 
-# Stands for a model without a TF-IDF partner; `StubModel` answers in its place.
+# Stands for a model without TF-IDF; `StubModel` answers in its place.
 ALONE = SimpleNamespace(tfidf=None, config=SimpleNamespace())
 
 

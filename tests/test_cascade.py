@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import give_partner, make_messages
+from conftest import give_tfidf, make_messages
 from scipy.special import expit
 
 from text_classifier.inference import answer_by_tfidf, classify, load_tokenizer_and_model
@@ -21,7 +21,7 @@ def folder(tmp_path_factory, tiny_review_adapter):
     shutil.copytree(tiny_review_adapter, folder)
     table = make_messages()
     tfidf = fit_tfidf(table["Text"].tolist(), table["Label"].eq("spam").astype(int).tolist())
-    give_partner(folder, tfidf, 0.01, cascade=CASCADE)
+    give_tfidf(folder, tfidf, 0.01, cascade=CASCADE)
     return folder
 
 
@@ -59,7 +59,7 @@ def test_whether_it_is_sure_is_measured_from_the_threshold(loaded):
         assert classify([OPEN], *loaded, threshold=threshold, exact=False)[0].label == label
 
 
-def test_an_adapter_without_cascade_or_partner_reads_everything(folder, tiny_review_adapter, loaded, tmp_path):
+def test_an_adapter_without_cascade_or_tfidf_reads_everything(folder, tiny_review_adapter, loaded, tmp_path):
     _, model = loaded
     model.config.cascade = None
     assert answered_by([SPAM], loaded) == ["both"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import REPOSITORY, files_in, give_partner, make_messages
+from conftest import REPOSITORY, files_in, give_tfidf, make_messages
 from hub_stand_in import hub_handler
 from huggingface_hub import ModelCard
 from pasted import python_blocks, run_pasted
@@ -113,7 +113,7 @@ def test_what_holds_for_both_models_is_left_out(tiny_review_adapter, tmp_path):
     shutil.copytree(tiny_review_adapter, adapter)
     texts = make_messages()["Text"].tolist()
     tfidf = fit_tfidf(texts, [number % 2 for number in range(len(texts))])
-    give_partner(adapter, tfidf, 0.5, decision_threshold=0.8, cascade={"bound": 2.5, "usual_log_odds": [-1, 1]})
+    give_tfidf(adapter, tfidf, 0.5, decision_threshold=0.8, cascade={"bound": 2.5, "usual_log_odds": [-1, 1]})
     (adapter / "README.md").unlink()
     assert export_here(tmp_path, "adapter", "merged") == 0
     config = json.loads((tmp_path / "merged/config.json").read_text())
@@ -121,7 +121,7 @@ def test_what_holds_for_both_models_is_left_out(tiny_review_adapter, tmp_path):
     card = (tmp_path / "merged/README.md").read_text()
     assert "0.8, is one for both models together" in card and "has no model card" in card
     assert not list((tmp_path / "merged").glob("*tfidf*"))
-    # Without a partner, the threshold is the language model's own.
+    # Without TF-IDF, the threshold is the language model's own.
     config = json.loads((adapter / "config.json").read_text()) | {"language_model_weight": None}
     (adapter / "config.json").write_text(json.dumps(config))
     assert export_here(tmp_path, "adapter", "merged") == 0

@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import give_partner, make_messages
+from conftest import give_tfidf, make_messages
 from scipy.special import logit
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -97,7 +97,7 @@ def test_beside_an_adapter_both_answer(messages, tmp_path, tiny_review_adapter):
     folder = tmp_path / "adapter"
     shutil.copytree(tiny_review_adapter, folder)
     model = fit_tfidf(*messages)
-    give_partner(folder, model, 0.25)
+    give_tfidf(folder, model, 0.25)
     texts = [text for text in TEXTS if text]
 
     def log_odds(adapter_dir):
@@ -115,7 +115,7 @@ def test_an_incomplete_folder_is_refused(messages, tmp_path, tiny_review_adapter
     """The adapter was made to answer with two models, so one of them must not answer alone."""
     folder = tmp_path / "adapter"
     shutil.copytree(tiny_review_adapter, folder)
-    give_partner(folder, fit_tfidf(*messages), 0.5)
+    give_tfidf(folder, fit_tfidf(*messages), 0.5)
     (folder / file).unlink()
     if content is not None:
         (folder / file).write_bytes(content)

@@ -120,7 +120,7 @@ def export_model(folder: Path, target: Path, name: str, onnx: bool = False) -> N
 def leave_tfidf_out(model: PreTrainedModel, folder: Path) -> None:
     """Remove from a model's config what is true of both models together, and note where the model comes from."""
     config = model.config
-    if _has_partner(model):
+    if _has_tfidf(model):
         for name in ("language_model_weight", "decision_threshold", "cascade"):
             if hasattr(config, name):
                 delattr(config, name)
@@ -161,7 +161,7 @@ def model_card(folder: Path, name: str, model: PreTrainedModel, tokenizer: PreTr
     return f"---\n{data.to_yaml()}\n---\n{_title(folder, model)}\n\n{body}\n"
 
 
-def _has_partner(model: PreTrainedModel) -> bool:
+def _has_tfidf(model: PreTrainedModel) -> bool:
     return getattr(model.config, "language_model_weight", None) is not None
 
 
@@ -185,7 +185,7 @@ def _title(folder: Path, model: PreTrainedModel) -> str:
         f"An ordinary transformers model that tells **{positive}** (1) from **{negative}** (0): "
         f"`{_base(model)['name']}`{adapter}; {model.config.num_hidden_layers} layers.",
     ]
-    if _has_partner(model):
+    if _has_tfidf(model):
         lines.append(
             "It is the language model alone, without TF-IDF. The folder that it was made from also has a TF-IDF model. "
             "In `text_classifier` and the chat both answer together, so their probabilities differ from those of this "
@@ -220,7 +220,7 @@ def _threshold(model: PreTrainedModel) -> str:
     text = f"The pipeline gives the likelier label: {positive} where its probability is above 0.5."
     if threshold == 0.5:
         return text
-    if _has_partner(model):
+    if _has_tfidf(model):
         return (
             f"{text} The threshold of the folder that it was made from, {threshold:g}, is one for both models together."
         )
@@ -234,7 +234,7 @@ def _threshold(model: PreTrainedModel) -> str:
 def _figures(folder: Path, model: PreTrainedModel) -> str:
     if not (folder / "README.md").is_file():
         return "The folder that it was made from has no model card, so none are known."
-    others = " *after + TF-IDF* is both models together." if _has_partner(model) else ""
+    others = " *after + TF-IDF* is both models together." if _has_tfidf(model) else ""
     return (
         f"[{ADAPTER_CARD}]({ADAPTER_CARD}) is the model card of the folder that it was made from, with the figures, "
         "the training data and the limits. The rows *after* are this model, or *after, threshold 0.5* where there are "

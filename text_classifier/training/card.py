@@ -47,7 +47,7 @@ def _is_lora(report: dict) -> bool:
     return report["training"]["tuning"] == "lora"
 
 
-def _has_partner(report: dict) -> bool:
+def _has_tfidf(report: dict) -> bool:
     return report["language_model_weight"] is not None
 
 
@@ -80,20 +80,20 @@ def _metadata(report: dict) -> ModelCardData:
 
 def _title(report: dict) -> str:
     base, (negative, positive) = report["base_model"], report["label_names"]
-    trained_part, partner = report["training"]["trained_part"], _has_partner(report)
+    trained_part, with_tfidf = report["training"]["trained_part"], _has_tfidf(report)
     what = (
         f"A LoRA adapter (PEFT) that makes `{base['name']}` tell"
         if _is_lora(report)
         else f"A whole model, {trained_part} trained: `{base['name']}` tells"
     )
     what += f" **{positive}** (1) from **{negative}** (0)"
-    what += ", and a TF-IDF model that answers with it." if partner else "."
+    what += ", and a TF-IDF model that answers with it." if with_tfidf else "."
     if base["fallback_used"]:
         what += (
             f"\n\n> The recipe asked for `{base['requested']}`, which this machine could not reach; "
             f"the fallback base `{base['name']}` was used instead. So there are no figures of `{base['requested']}`."
         )
-    return f"# {base['name']} + {trained_part}{' + TF-IDF' if partner else ''}: {negative} or {positive}\n\n{what}"
+    return f"# {base['name']} + {trained_part}{' + TF-IDF' if with_tfidf else ''}: {negative} or {positive}\n\n{what}"
 
 
 def _intended_use(report: dict) -> str:
@@ -128,7 +128,7 @@ classify = pipeline("text-classification", model=folder, truncation=True)
 def _use(report: dict) -> str:
     code = ADAPTER_USE.format(base=report["base_model"]["name"]) if _is_lora(report) else MODEL_USE
     program = "Plain PEFT loads" if _is_lora(report) else "transformers alone loads"
-    if not _has_partner(report):
+    if not _has_tfidf(report):
         return f"{program} it as follows.\n\n{code}"
     return (
         "`load_tokenizer_and_model` and `classify` of the package `text_classifier` give the answers of both models. "
@@ -142,18 +142,16 @@ def _halves(report: dict) -> str:
 
 
 def _explain_figures(report: dict) -> str:
-    modern = "present_day" in report["data"]["split_sizes"]
     sentences = [
         "*left out* are messages of the larger class that balancing set aside; *natural* are those and the test split "
         "together, at the natural ratio of the classes; *train* are some training messages. FPR is the false-positive "
         "rate, ECE the expected calibration error of the probabilities.",
-        "TF-IDF rows are a logistic regression on TF-IDF features, trained on the messages that the row names"
-        + ("; *modern* are messages written for this project." if modern else "."),
+        "TF-IDF is a logistic regression on TF-IDF features, trained on the same messages.",
     ]
-    if _has_partner(report):
+    if _has_tfidf(report):
         sentences.append(
             "*after* is the language model alone, as plain PEFT and transformers load it. *after + TF-IDF* adds "
-            f"{report['language_model_weight']:g} times its log odds to those of the TF-IDF model in the last row, "
+            f"{report['language_model_weight']:g} times its log odds to those of TF-IDF, "
             "which is saved in the same folder. `text_classifier` and the chat answer so. In files, TF-IDF alone "
             f"answers where its log odds are {report['cascade']['bound']:g} or more from the threshold."
         )
@@ -173,7 +171,7 @@ def _explain_threshold(report: dict) -> str:
         return ""
     scope = (
         "It holds for what both models say together, not for the language model that plain PEFT loads."
-        if _has_partner(report)
+        if _has_tfidf(report)
         else "Plain PEFT does not apply it: compare the softmax probability of class 1 with it."
     )
     return (
@@ -222,7 +220,7 @@ def _limits(report: dict) -> list[str]:
     )
     rest = (
         f", the TF-IDF model {TFIDF_MAX_CHARACTERS:,} characters."
-        if _has_partner(report)
+        if _has_tfidf(report)
         else "; it does not look at the rest."
     )
     limits.append(f"The language model reads {data['max_length']} tokens of a message{rest}")
@@ -236,7 +234,7 @@ def _limits(report: dict) -> list[str]:
             f"It uses only the first {layers} layers of its base. Loaded in another way than above, it may answer with "
             "all of them, wrongly and without a warning."
         )
-    if _has_partner(report):
+    if _has_tfidf(report):
         limits.append(
             "`tfidf_vocabulary.json` holds the words, pairs of words and groups of letters of the training messages in "
             "plain: do not publish it where those are private."

@@ -10,7 +10,7 @@ from text_classifier.metrics import percent, results_table
 from text_classifier.sources.weights import BaseModel
 from text_classifier.training.config import DataArguments
 from text_classifier.training.data import SPLITS, FoundMessages, in_conflict
-from text_classifier.training.evaluation import Comparison
+from text_classifier.training.evaluation import BASELINE, Comparison
 from text_classifier.training.models import count_parameters
 from text_classifier.training.runs import kept_step
 
@@ -163,7 +163,7 @@ def summarise(compared: Comparison, label_names: Sequence[str]) -> dict:
         `accuracy`: share of held-out messages, at the natural ratio, that each model labels correctly; `summary`: the
         same in one line; `warnings`: sentences, none if the language model is worth its weight.
     """
-    models = {"language model alone": "after", "TF-IDF alone": compared.tfidf}
+    models = {"language model alone": "after", "TF-IDF alone": BASELINE}
     if compared.saved != "after":
         models["both together"] = compared.saved
     metrics = {name: compared.results[model]["natural"] for name, model in models.items()}
@@ -189,7 +189,6 @@ def short_table(report: dict) -> str:
     """Return the rows of `report["table"]` that matter most, at most eight, for the console."""
     results = report["results"]
     shown = {"before": ["test"], "after": ["train", "test", "natural"]}
-    # The TF-IDF model that learned from most messages is the last one.
-    shown |= {name: ["test", "natural"] for name in (report["saved"], list(results)[-1]) if name != "after"}
+    shown |= {name: ["test", "natural"] for name in (report["saved"], BASELINE) if name != "after"}
     rows = {name: {split: results[name][split] for split in splits} for name, splits in shown.items()}
     return results_table(rows)
