@@ -41,6 +41,13 @@ def test_chinese_messages_share_no_five_characters_with_those_for_testing():
     assert not learned["Text"].str.contains(r"\.example|1[3-9]\d{9}").any(), "no real link or telephone number"
 
 
+def test_short_messages_for_testing_are_never_trained_on():
+    short = read_messages(REPOSITORY / "tests/short_messages.tsv")
+    assert len(short) >= 60 and short["Label"].eq("ham").mean() == pytest.approx(0.5, abs=0.02)
+    for language in ("present_day", "chinese"):
+        assert not set(text_key(read_made_up_messages(language)["Text"])) & set(text_key(short["Text"]))
+
+
 @pytest.mark.parametrize("language", ["present_day", "chinese"])
 def test_every_made_up_message_has_its_kind(language):
     """`dataset/README.md` names the kinds; what one kind of message is called can be measured without it."""
