@@ -167,7 +167,9 @@ def load_splits(data_args: DataArguments) -> tuple[dict[str, pd.DataFrame], tupl
     splits = make_splits(messages, label_names, data_args.split_seed, found.test)
     for name, extra in found.extra.items():
         splits = add_training_messages(splits, name, extra, label_names)
-    return splits, label_names, describe_data(data_args, found, messages, splits, label_names)
+    data = describe_data(data_args, found, messages, splits, label_names)
+    logger.info("Data: %s, from: %s. %s", data["name"], data["source"], data["description"])
+    return splits, label_names, data
 
 
 class SpamDataset(Dataset):
@@ -317,7 +319,6 @@ def prepare(
     if Path(args.adapter_dir).resolve() == base.path.resolve():
         raise ConfigurationError(f"--adapter_dir {args.adapter_dir} is the base model's own folder.")
     check_same_everywhere(base.sha256, data["sha256"])
-    logger.info("Data: %s, from: %s. %s", data["name"], data["source"], data["description"])
     logger.info("Base model: %s, from: %s. Class 1, the one to detect: %s", base.name, base.source, label_names[1])
     return splits, label_names, data, base
 
@@ -325,10 +326,9 @@ def prepare(
 def prepare_only(data_args: DataArguments) -> None:
     """Save the splits as CSV files, and stop there; no model is looked for."""
     check_limits(data_args)
-    splits, _, data = load_splits(data_args)
+    splits, _, _ = load_splits(data_args)
     save_splits(splits, Path(data_args.dataset_dir))
     sizes = ", ".join(f"{name}.csv ({len(messages):,})" for name, messages in splits.items())
-    print(f"Data: {data['name']}, from: {data['source']}. {data['description']}")
     print(f"Saved in {data_args.dataset_dir}/: {sizes}")
 
 
@@ -358,7 +358,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
     trainer = build_trainer(model, tokenizer, datasets, data_args, args)
 
     # TF-IDF takes seconds, so it comes first: bad data shows before hours of training. Only one process reports it.
-    tfidf = train_baseline(splits, data_args.left_out_messages) if main_process else None
+    tfidf = train_baseline(splits, data_args) if main_process else None
     logger.info("Evaluating before fine-tuning")
     held_out = {name: datasets[name] for name in HELD_OUT}
     before = predict(trainer, held_out)
@@ -415,14 +415,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train with the options of the command line; return the exit code."""
     model_args, data_args, args = parse_arguments(sys.argv[1:] if argv is None else argv)
     outputs = f"{args.adapter_dir} and {args.metrics_pdf}"
-
-    def run() -> None:
-        if data_args.prepare_only:
-            prepare_only(data_args)
-        else:
-            train(model_args, data_args, args)
-
-    return run_script(run, args, outputs)
+    if data_args.prepare_only:
+        return run_script(lambda: prepare_only(data_args), args, outputs)
+    return run_script(lambda: train(model_args, data_args, args), args, outputs)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def accuracy_rows(figures: dict) -> list[tuple[str, str, str, str]]:
 
 
 def training_rows(figures: dict) -> list[tuple[str, str, str, str]]:
-    """Return the table rows for training_speed.json: what is measured, the goal, our figure, a figure beside it."""
+    """Return the table rows for training_speed.json: what is measured, the goal, ours, a figure to compare with."""
     (_, slow), *_, (_, fast) = figures["steps"].items()
     ratio = fast["messages_per_second"] / slow["messages_per_second"]
     whole = figures["whole"]
@@ -99,7 +99,7 @@ def training_rows(figures: dict) -> list[tuple[str, str, str, str]]:
 
 
 def scoring_rows(figures: dict) -> list[tuple[str, str, str, str]]:
-    """Return the table rows for scoring.json: what is measured, the goal, our figure, another to compare with."""
+    """Return the table rows for scoring.json: what is measured, the goal, our figure, a figure to compare with."""
     (small, of_small), (large, of_large), (_, exact), (_, ray) = figures["files"].items()
     speed = "messages_per_second"
     collection, *unlike = figures["cascade"].values()
@@ -145,7 +145,7 @@ def scoring_rows(figures: dict) -> list[tuple[str, str, str, str]]:
 
 
 def chat_rows(figures: dict) -> list[tuple[str, str, str, str]]:
-    """Return the table rows for chat_load.json: what is measured, the goal, our figure, another to compare with."""
+    """Return the table rows for chat_load.json: what is measured, the goal, our figure, a figure to compare with."""
     _, alone, reloaded, person, served = [name for name in figures if name not in ("agreement", "errors")]
     speed = {name: figures[name]["messages_per_second"] for name in (alone, reloaded, served)}
     return [

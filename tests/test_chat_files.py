@@ -91,12 +91,13 @@ def test_a_guessed_encoding_is_named_and_another_can_be_chosen(page):
     text = "Příští týden přijedu"
     upload(page, "cesky.csv", f"text\n{text}\nPřijdeš večer?\n".encode("cp1250"))
     expect(page.get_by_text(either(page, "文件没有注明编码，推测为", "Its encoding is not stated;"))).to_be_visible()
-    # The end of the answer: a question that is asked before it may be lost on a busy machine.
+    # Wait for the end of the answer: until then the page still moves, and `ask` would take the end for its own answer.
     expect(page.get_by_text("cesky_classified.csv")).to_be_visible()
     expect(page.locator("#stop-button")).to_be_hidden()
     page.get_by_role("button", name=either(page, "文字乱码", "Wrong characters")).click()
     page.get_by_role("button", name="cp1250").click()
     expect(page.get_by_text(text).last).to_be_visible()
+    expect(page.get_by_text("cesky_classified.csv")).to_have_count(2)
     expect(ask(page, HAM)).to_contain_text("正常信息")
 
 

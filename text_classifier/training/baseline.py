@@ -5,36 +5,34 @@ from scipy.special import expit
 
 from text_classifier.errors import ConfigurationError
 from text_classifier.tfidf import TfidfModel, fit_tfidf
-from text_classifier.training.data import EXTRA_SPLITS, Predictions
+from text_classifier.training.config import DataArguments
+from text_classifier.training.data import EXTRA_SPLITS, Predictions, splits_learned_from
 
 # Weight of the modern spam beside the other messages. With full weight more ham is called spam, of the collection and
 # of wanted notices.
 PRESENT_DAY_SPAM_WEIGHT = 0.5
 
 
-def train_baseline(splits: dict[str, pd.DataFrame], with_left_out: bool) -> TfidfModel:
+def train_baseline(splits: dict[str, pd.DataFrame], data_args: DataArguments) -> TfidfModel:
     """Train a TF-IDF model on every message that the language model can learn from.
 
     Args:
         splits: split name -> table with the columns `Label` (0/1) and `Text`.
-        with_left_out: whether the left-out messages are trained on.
 
     Raises:
         ConfigurationError: the messages hold no words.
     """
-    names = ["train", *(["left_out_train"] if with_left_out else []), *EXTRA_SPLITS]
-    parts = {name: splits[name] for name in names if name in splits}
-    messages = pd.concat(parts.values())
-    weights = [weight_of(name, label) for name, part in parts.items() for label in part["Label"]]
+    names = [name for name in (*splits_learned_from(data_args), *EXTRA_SPLITS) if name in splits]
+    messages = pd.concat([splits[name] for name in names])
+    weights = [
+        PRESENT_DAY_SPAM_WEIGHT if (name, label) == ("present_day", 1) else 1.0
+        for name in names
+        for label in splits[name]["Label"]
+    ]
     try:
         return fit_tfidf(messages["Text"].tolist(), messages["Label"].tolist(), weights)
     except ValueError as error:
         raise ConfigurationError(f"The messages hold no words: {error}") from error
-
-
-def weight_of(split: str, label: int) -> float:
-    """Return the weight for TF-IDF of a split's messages with a label, 0 or 1."""
-    return PRESENT_DAY_SPAM_WEIGHT if (split, label) == ("present_day", 1) else 1.0
 
 
 def tfidf_predictions(model: TfidfModel, splits: dict[str, pd.DataFrame]) -> Predictions:

@@ -9,7 +9,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from text_classifier.training.config import DataArguments
-from text_classifier.training.data import EXTRA_SPLITS
+from text_classifier.training.data import EXTRA_SPLITS, splits_learned_from
 
 # The curves of training are measured on at most so many messages, of training and of validation. Measuring on all of
 # them would take a large part of the run; with 35,000 reviews it would take longer than training.
@@ -87,7 +87,7 @@ def training_set(datasets: dict[str, Dataset], data_args: DataArguments) -> Data
     Args:
         datasets: split name -> dataset with `labels`.
     """
-    parts = [datasets[name] for name in _learned_from(data_args)]
+    parts = [datasets[name] for name in splits_learned_from(data_args)]
     labels = [label for part in parts for label in part.labels]
     counts = Counter(labels)
     smaller = min(counts, key=counts.get)
@@ -97,23 +97,19 @@ def training_set(datasets: dict[str, Dataset], data_args: DataArguments) -> Data
     return ConcatDataset([*parts, repeated, *(datasets[name] for name in EXTRA_SPLITS if name in datasets)])
 
 
-def _learned_from(data_args: DataArguments) -> list[str]:
-    return ["train", "left_out_train"] if data_args.left_out_messages else ["train"]
-
-
 def validation_set(datasets: dict[str, Dataset], data_args: DataArguments, args: TrainingArguments) -> Dataset:
     """Return the validation messages that the curves are measured on; they have the class ratio of training.
 
     If checkpoints are compared on them, these are all of them, else a sample.
     """
-    splits = [name.replace("train", "validation") for name in _learned_from(data_args)]
+    splits = [name.replace("train", "validation") for name in splits_learned_from(data_args)]
     messages = ConcatDataset([datasets[name] for name in splits])
     return messages if args.load_best_model_at_end else _sample(messages, args.seed)
 
 
 def training_sample(datasets: dict[str, Dataset], data_args: DataArguments, seed: int) -> Dataset:
     """Return random training messages for the curves, without the extra ones, so that both curves are of one kind."""
-    return _sample(ConcatDataset([datasets[name] for name in _learned_from(data_args)]), seed)
+    return _sample(ConcatDataset([datasets[name] for name in splits_learned_from(data_args)]), seed)
 
 
 def _sample(messages: Dataset, seed: int) -> Dataset:

@@ -145,7 +145,7 @@ REPLACED_OPTIONS = {
     "warmup_ratio": "--warmup_steps with the same value: below 1, it is a share of all steps",
     "logging_dir": "the environment variable TENSORBOARD_LOGGING_DIR; without it, the curves go to --output_dir",
     "evaluation_strategy": "--eval_strategy",
-    "group_by_length": "nothing: batches are always grouped by length",
+    "group_by_length": "--train_sampling_strategy group_by_length",
     "no_cuda": "--use_cpu true",
 }
 

@@ -140,6 +140,11 @@ def read_made_up_messages(split: str) -> pd.DataFrame:
     return messages.assign(Text=messages["Text"].str.replace(r"\.example\b", lambda _: next(endings), regex=True))
 
 
+def splits_learned_from(data_args: DataArguments) -> list[str]:
+    """Return the names of the data's own splits that are trained on; `EXTRA_SPLITS` come on top of them."""
+    return ["train", "left_out_train"] if data_args.left_out_messages else ["train"]
+
+
 def add_training_messages(
     splits: dict[str, pd.DataFrame], name: str, messages: pd.DataFrame, label_names: Sequence[str]
 ) -> dict[str, pd.DataFrame]:
