@@ -38,4 +38,4 @@ $(VENV)/development: $(wildcard requirements/*.txt) $(VENV)/runtime
 
 # Remove installed packages and measured figures; trained models stay.
 clean:
-	rm -rf $(VENV) results/accuracy results/benchmarks results/design_choices
+	rm -rf $(VENV) results/accuracy results/benchmarks

@@ -5,10 +5,10 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import opencc
 import rjieba
-import torch
-from captum.attr import ShapleyValueSampling
+from scipy.special import logit
 
 from text_classifier.characters import HAN, has_chinese
 from text_classifier.inference import Classification
@@ -58,23 +58,13 @@ def _to_simplified() -> opencc.OpenCC:
 
 
 def word_contributions(
-    text: str,
-    classify: Callable[[Sequence[str]], list[Classification]],
-    permutations: int = 4,
-    max_groups: int = 20,
+    text: str, classify: Callable[[Sequence[str]], list[Classification]], max_groups: int = 20
 ) -> list[tuple[str, float]]:
-    """Return how much each word of a message contributed to the answer: its Shapley value, by sampling.
-
-    The words are added to an empty message one by one, in several random orders. Each word is credited with
-    the mean change of the answer when it is added (Štrumbelj and Kononenko 2010, Captum's
-    `ShapleyValueSampling`). The contributions add up to the difference between the whole message and an
-    empty one. Integrated gradients, the usual method, do not converge on these models and name words that
-    matter less (`benchmarks/explanations.py`).
+    """Return how much each word of a message contributed to the answer: how far it moves when the word is left out.
 
     Args:
         text: a message with at least one visible character.
         classify: function that classifies n messages and returns n answers.
-        permutations: number of random orders; the cost is this number times the number of words.
         max_groups: largest number of words; a message with more is cut into groups of neighbouring words.
 
     Returns:
@@ -82,19 +72,8 @@ def word_contributions(
         Joined together, the words are the text without its leading white space.
     """
     words = split_words(text, max_groups)
-
-    def log_odds(masks: torch.Tensor) -> torch.Tensor:
-        kept = ["".join(word for word, keep in zip(words, mask, strict=True) if keep) for mask in masks.tolist()]
-        probabilities = [answer.positive_probability for answer in classify(kept)]
-        return torch.tensor(probabilities, dtype=torch.float64).logit(eps=1e-7)
-
-    with torch.random.fork_rng(devices=[]):
-        # Seed the sampling, so that the same message gets the same explanation.
-        torch.manual_seed(0)
-        contributions = ShapleyValueSampling(log_odds).attribute(
-            torch.ones(1, len(words), dtype=torch.int64),
-            torch.zeros(1, len(words), dtype=torch.int64),
-            n_samples=permutations,
-            perturbations_per_eval=16,
-        )
-    return list(zip(words, contributions[0].tolist(), strict=True))
+    without = ["".join(words[:index] + words[index + 1 :]) for index in range(len(words))]
+    probabilities = [answer.positive_probability for answer in classify(["".join(words), *without])]
+    # A probability that was rounded to 0 or 1 has no finite log odds.
+    whole, *parts = logit(np.clip(probabilities, 1e-7, 1 - 1e-7)).tolist()
+    return [(word, whole - part) for word, part in zip(words, parts, strict=True)]

@@ -30,27 +30,18 @@ def test_chinese_is_cut_into_words_too(text, words):
     assert split_words(text, 99) == words
 
 
-def test_only_words_that_matter_are_credited():
+def test_a_word_is_credited_with_what_its_absence_changes():
     contributions = dict(word_contributions("call mum about the prize today", stub))
-    assert contributions["prize "] > 1.9 and contributions["mum "] == pytest.approx(-1, abs=1e-3)
-    assert contributions["about "] == contributions["the "] == contributions["today"] == 0
-    assert sum(contributions.values()) == pytest.approx(3, abs=1e-3), "together they are the whole answer"
+    moved = {"prize ": 4, "call ": 2, "mum ": -1, "about ": 0, "the ": 0, "today": 0}
+    assert contributions == pytest.approx(moved, abs=1e-3)
 
 
-def test_contributions_add_up_to_the_answer_of_a_model(tiny_review_adapter):
+def test_words_of_a_model_are_those_of_the_text(tiny_review_adapter):
     tokenizer, model = load_tokenizer_and_model(tiny_review_adapter)
-
-    def log_odds(text):
-        probability = classify_parts([text], tokenizer, model)[0].positive_probability
-        return math.log(probability / (1 - probability))
-
-    text = "WIN a FREE prize now, call 12345 to claim"
-    words = word_contributions(text, lambda texts: classify_parts(texts, tokenizer, model))
-    assert "".join(word for word, _ in words) == text
-    assert sum(value for _, value in words) == pytest.approx(log_odds(text) - log_odds(" "), abs=1e-3)
-    assert words == word_contributions(text, lambda texts: classify_parts(texts, tokenizer, model)), (
-        "the same every time"
-    )
+    for text in ("WIN a FREE prize now, call 12345 to claim", "one"):
+        words = word_contributions(text, lambda texts: classify_parts(texts, tokenizer, model))
+        assert "".join(word for word, _ in words) == text
+        assert all(math.isfinite(value) for _, value in words)
 
 
 @pytest.mark.parametrize(
