@@ -11,7 +11,6 @@ Finished runs stay in results/accuracy/ and are not repeated. Run `make clean` a
 """
 
 import argparse
-import csv
 import json
 import os
 import shlex
@@ -49,6 +48,7 @@ from text_classifier.languages import other_language
 from text_classifier.metrics import classification_metrics, markdown_table, percent
 from text_classifier.sources.background import read_background
 from text_classifier.sources.datasets import read_sms_spam, resolve_sms_spam
+from text_classifier.training.data import read_tsv
 from text_classifier.training.evaluation import BASELINE, LANGUAGE_MODEL_WEIGHT, log_odds
 
 SEEDS = (123, 124, 125, 126, 127)
@@ -195,8 +195,18 @@ def compare(folders: dict[int, Path], others: dict[str, dict[int, Path]]) -> tup
 
 def read_test_messages(file: Path) -> pd.DataFrame:
     """Return messages for testing, columns `Group`, `Label` (0 or 1) and `Text`."""
-    messages = pd.read_csv(file, sep="\t", quoting=csv.QUOTE_NONE, keep_default_na=False)
+    messages = read_tsv(file)
     return messages.assign(Label=messages["Label"].eq("spam").astype(int))
+
+
+def log_odds_of_run(folder: Path, texts: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return how far beyond its threshold a run's model puts n messages, as log odds of shape (n,); so its halves."""
+    tokenizer, model = load_tokenizer_and_model(folder / "model", fast_dtype())
+    of_tfidf = model.tfidf.log_odds(texts)
+    model.tfidf = None
+    alone = log_odds(np.array([answer.positive_probability for answer in classify(texts, tokenizer, model)]))
+    together = joint_log_odds(alone, of_tfidf, model.config.language_model_weight)
+    return {OURS: together - logit(decision_threshold(model.config)), ALONE: alone, BASELINE: of_tfidf}
 
 
 def compare_on_messages(messages: pd.DataFrame, folders: list[Path], others: dict[str, list[Path]]) -> tuple[str, dict]:
@@ -213,25 +223,13 @@ def compare_on_messages(messages: pd.DataFrame, folders: list[Path], others: dic
     """
     texts = messages["Text"].tolist()
 
-    # These two functions return whether each message is called spam, shape (messages,).
+    # Returns whether each message is called spam, shape (messages,).
     def called_spam(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> np.ndarray:
         return np.array([answer.label == "spam" for answer in classify(texts, tokenizer, model)])
 
-    def ours_and_its_halves(folder: Path) -> dict[str, np.ndarray]:
-        tokenizer, model = load_tokenizer_and_model(folder / "model", fast_dtype())
-        of_tfidf = model.tfidf.log_odds(texts)
-        model.tfidf = None
-        alone = log_odds(np.array([answer.positive_probability for answer in classify(texts, tokenizer, model)]))
-        together = joint_log_odds(alone, of_tfidf, model.config.language_model_weight)
-        return {
-            OURS: together >= logit(decision_threshold(model.config)),
-            ALONE: alone >= 0,
-            BASELINE: of_tfidf >= 0,
-        }
-
-    runs = [ours_and_its_halves(folder) for folder in folders]
+    runs = [log_odds_of_run(folder, texts) for folder in folders]
     # For each model the share of its runs that call a message spam, shape (messages,).
-    called = {name: np.mean([run[name] for run in runs], axis=0) for name in runs[0]}
+    called = {name: np.mean([run[name] >= 0 for run in runs], axis=0) for name in runs[0]}
     called |= {
         name: np.mean([called_spam(*load_tokenizer_and_model(run / "model", fast_dtype())) for run in of], axis=0)
         for name, of in others.items()
@@ -274,10 +272,7 @@ def taken_for_other_languages() -> tuple[str, dict[str, float]]:
     texts = {
         "ham of the collection": collection["Text"][collection["Label"].eq("ham")],
         "spam of the collection": collection["Text"][collection["Label"].eq("spam")],
-        **{
-            file.name: pd.read_csv(file, sep="\t", quoting=csv.QUOTE_NONE, keep_default_na=False)["Text"]
-            for file in (MODERN_MESSAGES, CHINESE_MESSAGES)
-        },
+        **{file.name: read_tsv(file)["Text"] for file in (MODERN_MESSAGES, CHINESE_MESSAGES)},
         **{language: of_language["Text"] for language, of_language in others.groupby("Language")},
         "all ten other languages": others["Text"],
     }

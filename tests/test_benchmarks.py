@@ -15,6 +15,7 @@ from benchmarks.accuracy import (
     paired_interval,
     repeated_interval,
 )
+from benchmarks.left_out_kinds import rates, table_of
 from benchmarks.summary import accuracy_rows, training_rows
 from text_classifier.files import write_json
 from text_classifier.training.evaluation import BASELINE
@@ -107,3 +108,18 @@ def test_whole_runs_are_compared_with_the_published_recipe():
     assert shown["Whole training on the fallback base, min"] == "6.0 (7.0×)"
     assert shown["... with all its evaluation, min"] == "6.8"
     assert shown["... share of the float32 peak, %"] == "60"
+
+
+def test_kinds_left_out_are_counted_by_class():
+    """Of 10 spam messages ours finds 9, of 10 ham ones it calls 2 spam; 9 messages are too few for a figure."""
+    size = {("beauty", 1): 10, ("beauty", 0): 10, ("cars", 1): 9}
+    rows = [("Chinese", *of_kind) for of_kind, number in size.items() for _ in range(number)]
+    answers = pd.DataFrame(rows, columns=["Language", "Kind", "Label"])
+    ours = [1.0] * 9 + [-1.0] + [1.0] * 2 + [-1.0] * 8 + [-1.0] * 9
+    answers = answers.assign(**{OURS: ours, ALONE: 1.0, BASELINE: -1.0})
+    shares, figures = rates(answers)
+    assert figures["Chinese"][OURS] == pytest.approx({"found": 0.9, "least_found": 0.9, "ham_right": 0.8})
+    assert figures["Chinese"][BASELINE] == {"found": 0, "least_found": 0, "ham_right": 1}
+    table = table_of(shares, answers, figures).splitlines()
+    assert table[2].split("|")[2:] == [" beauty ", " 90 ", " 100 ", " 0 ", " 20 ", " 100 ", " 0 ", " 10 ", " 10 ", ""]
+    assert table[3].split("|")[2:] == [" cars ", *[" – "] * 6, " 9 ", " 0 ", ""]

@@ -9,6 +9,7 @@ from test_data import uci_stand_in
 
 from gpt_classification_model import load_splits
 from text_classifier.characters import HAN, simplify
+from text_classifier.errors import ConfigurationError
 from text_classifier.training.config import DataArguments
 from text_classifier.training.data import read_made_up_messages, read_messages, text_key
 
@@ -52,10 +53,19 @@ def test_short_messages_for_testing_are_never_trained_on():
 @pytest.mark.parametrize("language", ["present_day", "chinese"])
 def test_every_made_up_message_has_its_kind(language):
     """`dataset/README.md` names the kinds; what one kind of message is called can be measured without it."""
-    kinds = pd.read_csv(REPOSITORY / f"dataset/{language}_messages.tsv", sep="\t", quoting=3, keep_default_na=False)[
-        "Kind"
-    ]
+    kinds = read_made_up_messages(language)["Kind"]
     assert kinds.ne("").all() and kinds.value_counts().gt(10).all()
+
+
+def test_kinds_of_made_up_messages_can_be_left_out(tmp_path):
+    uci_stand_in(tmp_path)
+    wanted = {"dataset_dir": str(tmp_path), "chinese_messages": True, "left_out_kinds": ["beauty", "school"]}
+    splits = load_splits(DataArguments(**wanted))[0]
+    kinds = read_made_up_messages("chinese").set_index("Text")["Kind"]
+    learned = set(kinds[splits["chinese"]["Text"]])
+    assert learned == set(kinds) - {"beauty", "school"}
+    with pytest.raises(ConfigurationError, match=r"beuaty.*: the kinds are authorities, bank_products, beauty"):
+        load_splits(DataArguments(**wanted | {"left_out_kinds": ["beuaty"]}))
 
 
 def test_chinese_messages_are_trained_on_unless_they_are_left_out(tmp_path):

@@ -90,6 +90,10 @@ class DataArguments:
         default=False,
         metadata={"help": "Also train on Chinese messages written for this project (SMS Spam Collection only)."},
     )
+    left_out_kinds: list[str] | None = field(
+        default=None,
+        metadata={"help": "Train without these kinds of the messages written for this project, to measure on them."},
+    )
     background_texts: bool = field(
         default=False,
         metadata={"help": "Also train on sentences that are no messages, as ham (SMS Spam Collection only)."},
@@ -116,7 +120,7 @@ class DataArguments:
 
     def __post_init__(self):
         # A recipe may name one without writing a list.
-        for name in ("text_column", "positive_label"):
+        for name in ("text_column", "positive_label", "left_out_kinds"):
             if isinstance(value := getattr(self, name), str):
                 setattr(self, name, [value])
 

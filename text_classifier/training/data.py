@@ -126,18 +126,32 @@ def drop_conflicts(df: pd.DataFrame) -> pd.DataFrame:
     return df[~both]
 
 
-def read_made_up_messages(split: str) -> pd.DataFrame:
-    """Return messages that were made up for this project, columns `Label` and `Text`.
+def read_tsv(file: Path) -> pd.DataFrame:
+    """Return the table in one of the project's own .tsv files, in which a quotation mark is text."""
+    return pd.read_csv(file, sep="\t", quoting=csv.QUOTE_NONE, keep_default_na=False)
+
+
+def read_made_up_messages(split: str, left_out_kinds: Sequence[str] = ()) -> pd.DataFrame:
+    """Return messages that were made up for this project, columns `Label`, `Kind` and `Text`.
 
     In the files, the made-up links of spam end in `.example`, because nobody can own such an address. Here they get the
     endings of real links. Otherwise a model would learn that `example` means spam.
 
     Args:
         split: a name in `MADE_UP_MESSAGES`.
+        left_out_kinds: messages of these kinds are left out.
+
+    Raises:
+        ConfigurationError: no file has such a kind.
     """
-    messages = read_messages(MADE_UP_MESSAGES[split])
+    tables = {name: read_tsv(file) for name, file in MADE_UP_MESSAGES.items()}
+    kinds = set(pd.concat(tables)["Kind"])
+    if unknown := sorted(set(left_out_kinds) - kinds):
+        raise ConfigurationError(f"--left_out_kinds {' '.join(unknown)}: the kinds are {', '.join(sorted(kinds))}.")
     endings = itertools.cycle((".com", ".info", ".co", ".net", ".top", ".org", ".co.uk", ".online", ".io", ".xyz"))
-    return messages.assign(Text=messages["Text"].str.replace(r"\.example\b", lambda _: next(endings), regex=True))
+    messages = tables[split]
+    messages["Text"] = messages["Text"].str.replace(r"\.example\b", lambda _: next(endings), regex=True)
+    return messages[~messages["Kind"].isin(left_out_kinds)].reset_index(drop=True)
 
 
 def splits_learned_from(data_args: DataArguments) -> list[str]:
@@ -270,7 +284,11 @@ def find_extra_messages(data_args: DataArguments) -> dict[str, pd.DataFrame]:
     extra = {}
     if data_args.dataset == "sms_spam" and not data_args.data_file:
         wanted = {"present_day": data_args.present_day_messages, "chinese": data_args.chinese_messages}
-        extra = {split: read_made_up_messages(split) for split in wanted if wanted[split]}
+        extra = {
+            split: read_made_up_messages(split, data_args.left_out_kinds or ()).drop(columns="Kind")
+            for split in wanted
+            if wanted[split]
+        }
         if data_args.background_texts:
             extra["background"] = read_background()[["Text"]].assign(Label="ham")
     if data_args.feedback_file:

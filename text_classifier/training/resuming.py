@@ -91,7 +91,7 @@ def facts_of_run(
     """
     facts = {"data (SHA-256)": data["sha256"], "labels": label_names, "base model (SHA-256)": base.sha256}
     data_options = ("protocol", "split_seed", "present_day_messages", "chinese_messages", "left_out_messages")
-    data_options += ("background_texts", "minority_repeats", "max_length", "normalize_text")
+    data_options += ("left_out_kinds", "background_texts", "minority_repeats", "max_length", "normalize_text")
     facts |= {f"--{name}": getattr(data_args, name) for name in data_options}
     model_options = ("tuning", "fallback_layers", "lora_r", "lora_alpha", "target_modules", "lora_layers")
     facts |= {f"--{name}": getattr(model_args, name) for name in model_options}
