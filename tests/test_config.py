@@ -13,7 +13,7 @@ def test_default_recipe_has_the_documented_values(capsys):
     assert (model.model_name_or_path, model.lora_r, model.lora_alpha) == ("gpt2", 8, 32)
     assert data.max_length == 512 and data.split_seed == training.seed == 123
     assert training.per_device_train_batch_size == training.per_device_eval_batch_size == 16
-    assert training.eval_steps == training.logging_steps == 50
+    assert training.eval_steps == training.logging_steps == 60
     assert training.lr_scheduler_type == "cosine" and training.warmup_steps == 0.1 and training.max_grad_norm == 1.0
     assert training.output_dir == "./results" and training.report_to == []
     assert not training.load_best_model_at_end, "the last step's weights are kept"
