@@ -168,7 +168,7 @@ def settings() -> dict:
     return default_settings() | (cl.user_session.get("chat_settings") or {})
 
 
-def language() -> str:
+def reader_language() -> str:
     """Return the language to answer in."""
     return closest_language(settings()["language"])
 
@@ -180,10 +180,10 @@ def threshold() -> float:
 
 async def offer_settings(values: dict) -> None:
     """Send the settings panel, with its texts in the language of `values`."""
-    tongue = closest_language(values["language"])
+    language = closest_language(values["language"])
     slider = cl.input_widget.Slider(
         id="threshold",
-        label=say("threshold_setting", tongue, label=label_name(label_names[1], tongue)),
+        label=say("threshold_setting", language, label=label_name(label_names[1], language)),
         initial=values["threshold"],
         min=1,
         max=99,
@@ -191,12 +191,12 @@ async def offer_settings(values: dict) -> None:
     )
     select = cl.input_widget.Select(
         id="language",
-        label=say("language_setting", tongue),
+        label=say("language_setting", language),
         items={name: code for code, name in LANGUAGES.items()},
-        initial_value=tongue,
+        initial_value=language,
     )
     switch = cl.input_widget.Switch(
-        id="explanations", label=say("explanations_setting", tongue), initial=values["explanations"]
+        id="explanations", label=say("explanations_setting", language), initial=values["explanations"]
     )
     await cl.ChatSettings([slider, select, switch]).send()
 
@@ -212,7 +212,7 @@ async def stop() -> None:
     """Translate Chainlit's message that a task was stopped, which is always in English."""
     for message in cl.chat_context.get():
         if message.content == "Task manually stopped.":
-            message.content = say("task_stopped", language())
+            message.content = say("task_stopped", reader_language())
             await message.update()
 
 
@@ -222,11 +222,11 @@ async def apologies() -> AsyncIterator[None]:
     try:
         yield
     except TableError as error:
-        await cl.Message(say(error.key, language(), **error.values)).send()
+        await cl.Message(say(error.key, reader_language(), **error.values)).send()
     except BusyError:
-        await cl.Message(say("busy", language())).send()
+        await cl.Message(say("busy", reader_language())).send()
     except Exception:
-        await cl.Message(say("error", language(), error_id=log_failure("A request"))).send()
+        await cl.Message(say("error", reader_language(), error_id=log_failure("A request"))).send()
 
 
 # Number of messages of each visit that are not answered yet.
@@ -241,7 +241,7 @@ async def main(message: cl.Message) -> None:
         # Warn at most every five seconds, so that a burst of messages gets few warnings.
         if time.monotonic() - (cl.user_session.get("warned_at") or -10) > 5:
             cl.user_session.set("warned_at", time.monotonic())
-            await cl.Message(say("too_fast", language())).send()
+            await cl.Message(say("too_fast", reader_language())).send()
         return
     pending[visit] += 1
     try:
@@ -249,14 +249,14 @@ async def main(message: cl.Message) -> None:
             if not message.elements:
                 await answer_text(message.content)
             elif len(message.elements) > 1:
-                await cl.Message(say("one_file", language())).send()
+                await cl.Message(say("one_file", reader_language())).send()
             else:
                 if not message.content:
                     # Without a text, Chainlit shows an empty bubble.
-                    message.content = say("file_sent", language())
+                    message.content = say("file_sent", reader_language())
                     await message.update()
                 (file,) = message.elements
-                await answer_file(Path(file.path), file.name, classifier, language(), threshold)
+                await answer_file(Path(file.path), file.name, classifier, reader_language(), threshold)
     finally:
         pending[visit] -= 1
         if not pending[visit]:
@@ -268,7 +268,7 @@ async def main(message: cl.Message) -> None:
 async def use_other_encoding(action: cl.Action) -> None:
     """Read the last file again in an encoding that the visitor chooses."""
     async with apologies():
-        await answer_file_again(classifier, language(), threshold)
+        await answer_file_again(classifier, reader_language(), threshold)
     # Chainlit takes an answered question for the beginning of a task, and only ends the tasks of messages itself.
     await cl.context.emitter.task_end()
 
@@ -287,19 +287,19 @@ def classify_review(user_input: str) -> str:
 
 async def answer_text(text: str) -> None:
     """Send label and probability at once; the words that mattered follow when they are known."""
-    text, tongue = text.strip(), language()
+    text, language = text.strip(), reader_language()
     if is_empty(text):
-        await cl.Message(say("empty", tongue)).send()
+        await cl.Message(say("empty", language)).send()
         return
     if len(text) > MAX_MESSAGE_CHARACTERS:
-        await cl.Message(say("too_long", tongue, limit=f"{MAX_MESSAGE_CHARACTERS:,}")).send()
+        await cl.Message(say("too_long", language, limit=f"{MAX_MESSAGE_CHARACTERS:,}")).send()
         return
     limit = threshold()
     (answer,) = await classifier.classify([text], limit)
     label, probability = decide(answer.positive_probability, limit, model.config.id2label)
     wanted = bool(settings()["explanations"])
     explain = wanted and classifier.can_explain
-    status = say("explaining" if explain else "explanation_busy", tongue)
+    status = say("explaining" if explain else "explanation_busy", language)
     element = cl.CustomElement(
         name="Answer",
         # Without a url, Chainlit would write the element to a file, and the words of the message with it.
@@ -307,24 +307,24 @@ async def answer_text(text: str) -> None:
         props={
             "probability": answer.positive_probability,
             "threshold": limit,
-            "names": [label_name(name, tongue) for name in label_names],
-            "note": reading_note(text, answer, model.config, tokenizer.model_max_length, tongue),
+            "names": [label_name(name, language) for name in label_names],
+            "note": reading_note(text, answer, model.config, tokenizer.model_max_length, language),
             "explanation": {"status": status} if wanted else None,
             "texts": {
-                "probability": say("probability_of", tongue, label=label_name(label_names[1], tongue)),
-                "threshold": say("threshold", tongue, percent=f"{100 * limit:g} %"),
-                "explanation": say("explanation", tongue),
+                "probability": say("probability_of", language, label=label_name(label_names[1], language)),
+                "threshold": say("threshold", language, percent=f"{100 * limit:g} %"),
+                "explanation": say("explanation", language),
             },
         },
     )
-    reply = say("answer", tongue, chinese=chinese_label(label), english=label, percent=show_probability(probability))
-    actions = [wrong_action(label, tongue)] if FEEDBACK_FILE else []
+    reply = say("answer", language, chinese=chinese_label(label), english=label, percent=show_probability(probability))
+    actions = [wrong_action(label, language)] if FEEDBACK_FILE else []
     sent = await cl.Message(reply, elements=[element], actions=actions).send()
     if FEEDBACK_FILE:
         remember(sent.id, text, label)
     if explain:
         # This is not awaited, so that the next message can be answered meanwhile.
-        in_background(show_explanation(element, text, tongue))
+        in_background(show_explanation(element, text, language))
 
 
 def part_read(text: str) -> str:
@@ -333,7 +333,7 @@ def part_read(text: str) -> str:
     return text[: max((end for _, end in encoding.offsets), default=len(text))]
 
 
-async def show_explanation(element: cl.CustomElement, text: str, tongue: str) -> None:
+async def show_explanation(element: cl.CustomElement, text: str, language: str) -> None:
     """Add to an answer how much each word of the message mattered."""
     try:
         words = await classifier.explain(await asyncio.to_thread(part_read, text))
@@ -345,9 +345,9 @@ async def show_explanation(element: cl.CustomElement, text: str, tongue: str) ->
             ]
         }
     except BusyError:
-        explanation = {"status": say("explanation_busy", tongue)}
+        explanation = {"status": say("explanation_busy", language)}
     except Exception:
-        explanation = {"status": say("error", tongue, error_id=log_failure("An explanation"))}
+        explanation = {"status": say("error", language, error_id=log_failure("An explanation"))}
     element.props = element.props | {"explanation": explanation}
     await element.update()
 
@@ -365,10 +365,10 @@ def in_background(work) -> None:
 # ---------------------------------------------------------------------------- feedback
 
 
-def wrong_action(label: str, tongue: str) -> cl.Action:
+def wrong_action(label: str, language: str) -> cl.Action:
     """Return the button that marks an answer as wrong."""
-    right = label_name(next(name for name in label_names if name != label), tongue)
-    return cl.Action(name="wrong", payload={}, label=say("wrong", tongue, label=right), icon="thumbs-down")
+    right = label_name(next(name for name in label_names if name != label), language)
+    return cl.Action(name="wrong", payload={}, label=say("wrong", language, label=right), icon="thumbs-down")
 
 
 def remember(message_id: str, text: str, label: str) -> None:
@@ -398,7 +398,9 @@ async def mark_as_wrong(action: cl.Action) -> None:
             del answer["feedback_id"]
             raise
         await action.remove()
-        await cl.Action(name="undo_wrong", payload={}, label=say("undo", language()), icon="undo-2").send(action.forId)
+        await cl.Action(name="undo_wrong", payload={}, label=say("undo", reader_language()), icon="undo-2").send(
+            action.forId
+        )
 
 
 @cl.action_callback("undo_wrong")
@@ -417,4 +419,4 @@ async def undo_wrong(action: cl.Action) -> None:
             raise
         del answer["feedback_id"]
         await action.remove()
-        await wrong_action(answer["label"], language()).send(action.forId)
+        await wrong_action(answer["label"], reader_language()).send(action.forId)

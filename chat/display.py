@@ -33,7 +33,7 @@ def quoted(name: str) -> str:
 
 
 def reading_note(
-    text: str, answer: Classification, config: PreTrainedConfig, max_tokens: int, tongue: str
+    text: str, answer: Classification, config: PreTrainedConfig, max_tokens: int, language: str
 ) -> str | None:
     """Return what a visitor should know about how a message was read, or None if it was read as usual.
 
@@ -43,10 +43,10 @@ def reading_note(
     """
     notes = []
     if other_language([text], config)[0]:
-        languages = say("and", tongue).join(say(f"language_{code}", tongue) for code in config.languages)
-        notes.append(say("other_language", tongue, languages=languages))
+        languages = say("and", language).join(say(f"language_{code}", language) for code in config.languages)
+        notes.append(say("other_language", language, languages=languages))
     if answer.answered_by == "TF-IDF":
-        notes.append(say("tfidf_alone", tongue))
+        notes.append(say("tfidf_alone", language))
     elif answer.truncated:
-        notes.append(say("truncated", tongue, limit=max_tokens))
+        notes.append(say("truncated", language, limit=max_tokens))
     return " ".join(notes) or None

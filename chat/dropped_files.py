@@ -59,7 +59,7 @@ async def answer_file(
     path: Path,
     name: str,
     classifier: BatchingClassifier,
-    tongue: str,
+    language: str,
     threshold: Callable[[], float],
     encoding: str | None = None,
 ) -> None:
@@ -67,7 +67,7 @@ async def answer_file(
 
     Args:
         name: name of the file on the visitor's machine.
-        tongue: language to answer in, `zh` or `en`.
+        language: language to answer in, `zh` or `en`.
         threshold: returns the decision threshold; called at the end, because the visitor may have moved it meanwhile.
         encoding: of a text file; found if not given.
 
@@ -75,23 +75,23 @@ async def answer_file(
         TableError: the file cannot be used.
     """
     started = time.monotonic()
-    file = await read_file(path, name, tongue, encoding)
+    file = await read_file(path, name, language, encoding)
     table = file and await cl.make_async(file.frame)()
-    column = table is not None and (find_text_column(table) or await ask_for_column(table, name, tongue))
+    column = table is not None and (find_text_column(table) or await ask_for_column(table, name, language))
     if not column:
-        await cl.Message(say("no_column", tongue)).send()
+        await cl.Message(say("no_column", language)).send()
         return
     file.check_surplus([column])
     texts = [text.strip()[:MAX_MESSAGE_CHARACTERS] for text in table[column]]
-    answers, finished = await classify_with_progress(texts, name, classifier, threshold(), tongue)
+    answers, finished = await classify_with_progress(texts, name, classifier, threshold(), language)
     if not is_over():
         seconds = time.monotonic() - started
         classified = ClassifiedFile(name, table, column, texts, answers, finished, seconds, file.remarks)
         cl.user_session.set("last_file", (path, name))
-        await send_result(classified, classifier.model.config, threshold(), tongue)
+        await send_result(classified, classifier.model.config, threshold(), language)
 
 
-async def read_file(path: Path, name: str, tongue: str, encoding: str | None) -> Table | None:
+async def read_file(path: Path, name: str, language: str, encoding: str | None) -> Table | None:
     """Read a file, and ask which sheet of a workbook is meant where that is not clear; None: there was no answer.
 
     Raises:
@@ -106,11 +106,11 @@ async def read_file(path: Path, name: str, tongue: str, encoding: str | None) ->
         if error.key != "file_several_sheets":
             raise
         titles = error.values["titles"][:MOST_CHOICES]
-        chosen = await ask(say(error.key, tongue, sheets=", ".join(map(quoted, titles))), titles)
+        chosen = await ask(say(error.key, language, sheets=", ".join(map(quoted, titles))), titles)
     return None if chosen is None else await read(path, name, sheet=titles[chosen], limits=LIMITS)
 
 
-async def answer_file_again(classifier: BatchingClassifier, tongue: str, threshold: Callable[[], float]) -> None:
+async def answer_file_again(classifier: BatchingClassifier, language: str, threshold: Callable[[], float]) -> None:
     """Ask for the encoding of the visitor's last file, and classify the file again.
 
     Raises:
@@ -118,10 +118,10 @@ async def answer_file_again(classifier: BatchingClassifier, tongue: str, thresho
     """
     path, name = cl.user_session.get("last_file")
     names = ["utf-8", *(f"{encoding} · {where}" for encoding, where in ENCODINGS.items())]
-    chosen = await ask(say("which_encoding", tongue, name=quoted(name)), names)
+    chosen = await ask(say("which_encoding", language, name=quoted(name)), names)
     if chosen is not None:
         encoding = names[chosen].partition(" ")[0]
-        await answer_file(path, name, classifier, tongue, threshold, encoding)
+        await answer_file(path, name, classifier, language, threshold, encoding)
 
 
 def is_over() -> bool:
@@ -142,10 +142,10 @@ async def ask(question: str, choices: Sequence[str]) -> int | None:
     return int(answer["payload"]["number"]) if answer else None
 
 
-async def ask_for_column(table: pd.DataFrame, name: str, tongue: str) -> str | None:
+async def ask_for_column(table: pd.DataFrame, name: str, language: str) -> str | None:
     """Ask the visitor for the text column; return None if there is no answer."""
     longest_first = mean_lengths(table).index[:MOST_CHOICES]
-    chosen = await ask(say("which_column", tongue, name=quoted(name)), longest_first)
+    chosen = await ask(say("which_column", language, name=quoted(name)), longest_first)
     return None if chosen is None else longest_first[chosen]
 
 
@@ -153,7 +153,7 @@ async def ask_for_column(table: pd.DataFrame, name: str, tongue: str) -> str | N
 
 
 async def classify_with_progress(
-    texts: list[str], name: str, classifier: BatchingClassifier, threshold: float, tongue: str
+    texts: list[str], name: str, classifier: BatchingClassifier, threshold: float, language: str
 ) -> tuple[list[Classification | None], bool]:
     """Classify n texts while the page shows the progress.
 
@@ -163,13 +163,13 @@ async def classify_with_progress(
     answers: list[Classification | None] = [None] * len(texts)
 
     def progress(done: int) -> dict:
-        count = say("progress_count", tongue, done=f"{done:,}", total=f"{len(texts):,}")
-        return {"done": done, "total": len(texts), "count": count, "stop": say("stop", tongue)}
+        count = say("progress_count", language, done=f"{done:,}", total=f"{len(texts):,}")
+        return {"done": done, "total": len(texts), "count": count, "stop": say("stop", language)}
 
     stopped = asyncio.Event()
     cl.user_session.set("stop_file", stopped)
     element = cl.CustomElement(name="Progress", url="/public/elements/Progress.jsx", props=progress(0))
-    message = await cl.Message(say("progress", tongue, name=quoted(name)), elements=[element]).send()
+    message = await cl.Message(say("progress", language, name=quoted(name)), elements=[element]).send()
     # Sort by length, because some models pad a batch to its longest text. Sort within blocks, so that the progress bar
     # moves evenly.
     order = sorted(range(len(texts)), key=lambda row: (row // 1024, len(texts[row])))
@@ -216,7 +216,7 @@ async def stop_file(action: cl.Action) -> None:
 # ---------------------------------------------------------------------------- the result
 
 
-async def send_result(file: ClassifiedFile, config: PreTrainedConfig, threshold: float, tongue: str) -> None:
+async def send_result(file: ClassifiedFile, config: PreTrainedConfig, threshold: float, language: str) -> None:
     """Send the result of a file: charts, the first rows, and all rows as a CSV."""
     id2label = config.id2label
     labels = [
@@ -224,11 +224,11 @@ async def send_result(file: ClassifiedFile, config: PreTrainedConfig, threshold:
     ]
     others = await asyncio.to_thread(other_language, file.texts, config)
     result = add_answers(file.table, file.answers, labels, others, id2label[1])
-    charts = describe_answers(file, labels, id2label, tongue) | {"threshold": threshold}
+    charts = describe_answers(file, labels, id2label, language) | {"threshold": threshold}
     overview = cl.CustomElement(
         name="FileResult",
         url="/public/elements/FileResult.jsx",
-        props=charts | preview(file, result, tongue),
+        props=charts | preview(file, result, language),
     )
     csv_file = cl.File(
         name=f"{Path(visible(file.name)).stem}_classified.csv",
@@ -236,43 +236,43 @@ async def send_result(file: ClassifiedFile, config: PreTrainedConfig, threshold:
         mime="text/csv",
     )
     total, seconds = f"{len(file.texts):,}", f"{file.seconds:.0f}"
-    done = say("file_done", tongue, name=quoted(file.name), total=total, seconds=seconds)
-    lines = [done if file.finished else f"{say('stopped', tongue)} {done}", *describe_reading(file.remarks, tongue)]
+    done = say("file_done", language, name=quoted(file.name), total=total, seconds=seconds)
+    lines = [done if file.finished else f"{say('stopped', language)} {done}", *describe_reading(file.remarks, language)]
     actions = []
     if any(remark.key in ("note_guessed", "note_repaired") for remark in file.remarks):
-        actions.append(cl.Action(name="other_encoding", payload={}, label=say("other_encoding", tongue)))
+        actions.append(cl.Action(name="other_encoding", payload={}, label=say("other_encoding", language)))
     await cl.Message("\n\n".join(lines), elements=[overview], actions=actions).send()
-    await cl.Message(say("download", tongue), elements=[csv_file]).send()
+    await cl.Message(say("download", language), elements=[csv_file]).send()
 
 
-def describe_reading(remarks: Sequence[Remark], tongue: str) -> list[str]:
+def describe_reading(remarks: Sequence[Remark], language: str) -> list[str]:
     """Return how a file was read, for the page; names from the file are shown as code, so that they are no markup."""
     from_file = ("name", "columns", "column", "delimiter", "sheet", "others")
     return [
         say(
             remark.key,
-            tongue,
+            language,
             **{key: quoted(value) if key in from_file else value for key, value in remark.values.items()},
         )
         for remark in remarks
     ]
 
 
-def describe_answers(file: ClassifiedFile, labels: list[str | None], id2label: dict[int, str], tongue: str) -> dict:
+def describe_answers(file: ClassifiedFile, labels: list[str | None], id2label: dict[int, str], language: str) -> dict:
     """Return the number of messages of each label and the histogram of their probabilities, for the page."""
     blank = sum(map(is_empty, file.texts))
-    shares = [{"name": label_name(label, tongue), "count": labels.count(label)} for label in id2label.values()]
-    shares.append({"name": say("empty_rows", tongue), "count": blank})
-    shares.append({"name": say("unclassified_rows", tongue), "count": labels.count(None) - blank})
+    shares = [{"name": label_name(label, language), "count": labels.count(label)} for label in id2label.values()]
+    shares.append({"name": say("empty_rows", language), "count": blank})
+    shares.append({"name": say("unclassified_rows", language), "count": labels.count(None) - blank})
     probabilities = [answer.positive_probability for answer in file.answers if answer]
     return {
         "shares": shares,
         "histogram": np.histogram(probabilities, bins=10, range=(0, 1))[0].tolist(),
-        "histogramTitle": say("histogram", tongue, label=label_name(id2label[1], tongue)),
+        "histogramTitle": say("histogram", language, label=label_name(id2label[1], language)),
     }
 
 
-def preview(file: ClassifiedFile, result: pd.DataFrame, tongue: str) -> dict:
+def preview(file: ClassifiedFile, result: pd.DataFrame, language: str) -> dict:
     """Return the first rows of a result for the page. A phone shows few columns, so label and message come first."""
     label_column, probability_column, *_ = result.columns[len(file.table.columns) :]
     others = (column for column in file.table.columns if column != file.column)
@@ -282,7 +282,7 @@ def preview(file: ClassifiedFile, result: pd.DataFrame, tongue: str) -> dict:
     ]
     head = head.map(lambda cell: visible(cell if len(cell) <= 100 else f"{cell[:99]}…"))
     return {
-        "tableTitle": say("table_title", tongue, count=len(head)),
+        "tableTitle": say("table_title", language, count=len(head)),
         "columns": [visible(column) for column in head.columns],
         "rows": head.to_numpy().tolist(),
     }

@@ -10,7 +10,7 @@ from benchmarks.app_server import copy_of_app, running_app
 from benchmarks.common import ADAPTER, REPOSITORY
 from chat.texts import starters
 
-CHINESE, ENGLISH = ([text for _, text in starters("spam", tongue, ["en", "zh"])] for tongue in ("zh", "en"))
+CHINESE, ENGLISH = ([text for _, text in starters("spam", language, ["en", "zh"])] for language in ("zh", "en"))
 
 
 def open_chat(browser: Browser, address: str, locale: str, theme: str, width: int, height: int) -> Page:

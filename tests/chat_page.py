@@ -40,7 +40,7 @@ def visit(browser: Browser, address: str, locale: str = "zh-CN", viewport: dict 
 
 def either(page: Page, chinese: str, english: str) -> str:
     """Return the text in the language of the page's visitor."""
-    return chinese if page.tongue == "zh" else english
+    return chinese if page.language == "zh" else english
 
 
 def connected(page: Page) -> None:

@@ -218,7 +218,7 @@ def browser():
 def page(request, browser, served) -> Page:
     locale, viewport = VISITORS[request.param]
     page = visit(browser, served[0], locale, viewport)
-    page.tongue = locale[:2]
+    page.language = locale[:2]
     yield page
     page.context.close()
 

@@ -18,7 +18,7 @@ def test_file_gives_charts_rows_and_the_whole_result(page):
     upload(page, "messages.csv", messages_csv(60))
     expect(page.get_by_text(either(page, "完整结果", "Complete result"))).to_be_visible()
     labels = {"zh": ["垃圾信息: 20 (33.3 %)", "前 10 行"], "en": ["spam: 20 (33.3 %)", "First 10 rows"]}
-    for text in labels[page.tongue]:
+    for text in labels[page.language]:
         expect(page.get_by_text(text)).to_be_visible()
     expect(page.get_by_role("row")).to_have_count(11)
     with page.expect_download() as download:
