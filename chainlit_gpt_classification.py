@@ -42,9 +42,9 @@ from chat.uploads import use_own_folder
 from text_classifier import classify, load_tokenizer_and_model
 from text_classifier.characters import is_empty
 from text_classifier.feedback import delete_feedback, open_feedback, save_feedback
-from text_classifier.inference import decide, decision_threshold, encode, fast_dtype, keep_prepared_products
+from text_classifier.inference import decide, decision_threshold, encode, fast_dtype, limit_kernel_cache
 from text_classifier.languages import other_language
-from text_classifier.remarks import TableError
+from text_classifier.notes import TableError
 
 # ---------------------------------------------------------------------------- start
 
@@ -100,7 +100,7 @@ sys.setswitchinterval(0.0005)
 
 check_address()
 use_own_folder()
-keep_prepared_products(256)  # More are no faster here, and each takes memory.
+limit_kernel_cache(256)  # More are no faster here, and each takes memory.
 tokenizer, model = get_model_and_tokenizer()
 other_language([""], model.config)  # It loads for half a second, which no visitor should wait.
 classifier = BatchingClassifier(tokenizer, model, usual_batch_size(model.device))

@@ -33,7 +33,7 @@ from transformers import (
 
 from text_classifier.errors import ConfigurationError
 from text_classifier.files import write_json
-from text_classifier.inference import encode, keep_prepared_products
+from text_classifier.inference import encode, limit_kernel_cache
 from text_classifier.metrics import classification_metrics
 from text_classifier.sources.weights import BaseModel, resolve_base_model_or_fallback
 from text_classifier.tfidf import TfidfModel
@@ -340,7 +340,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
     started = time.perf_counter()
     check_options(model_args, data_args, args)
     # Batches of all lengths need more programs than the 1,024 that are kept by default.
-    keep_prepared_products(10_000)
+    limit_kernel_cache(10_000)
     checkpoint, main_process = checkpoint_to_resume(args), args.process_index == 0
     splits, label_names, data, base = prepare(model_args, data_args, args)
     facts = facts_of_run(model_args, data_args, args, label_names, base, data)

@@ -40,14 +40,14 @@ from text_classifier.characters import is_empty, replace_half_surrogates
 from text_classifier.files import file_sha256, write_json
 from text_classifier.inference import classify, fast_dtype, load_tokenizer_and_model
 from text_classifier.metrics import markdown_table
-from text_classifier.remarks import TableError
+from text_classifier.notes import TableError
 from text_classifier.tables import open_table
 from text_classifier.training.corpus import train_tokenizer
 from text_classifier.training.data import MADE_UP_MESSAGES
 from text_classifier.training.runs import complete_checkpoints
 
 Part = Callable[[Path, random.Random, argparse.Namespace], tuple[int, list[str], str]]
-"""Returns how many things were tried, what failed, and a remark."""
+"""Returns how many things were tried, what failed, and a note."""
 
 
 # ---------------------------------------------------------------------------- kills
@@ -364,8 +364,8 @@ def visitors(folder: Path, draw: random.Random, options: argparse.Namespace) -> 
     if end > 1.05 * settled:
         failed.append(f"the second server's memory grew from {settled:,.0f} to {end:,.0f} MiB")
     growth = f"memory of the second server {settled:,.0f} MiB after half its time, {end:,.0f} at its end"
-    remark = f"{options.people} people, {counted['busy']} times busy, {counted['lost']} lost at the restart, {growth}"
-    return counted["answers"], failed, remark
+    note = f"{options.people} people, {counted['busy']} times busy, {counted['lost']} lost at the restart, {growth}"
+    return counted["answers"], failed, note
 
 
 PARTS: dict[str, Part] = {part.__name__: part for part in (training, saving, scoring, api, page, reader, visitors)}
@@ -386,10 +386,10 @@ def main() -> int:
     rows, figures = [["Part", "Tried", "Failed", ""]], {}
     for name in options.parts:
         with tempfile.TemporaryDirectory() as folder:
-            tried, failed, remark = PARTS[name](Path(folder), random.Random(options.seed), options)
-        figures[name] = {"tried": tried, "failed": failed, "remark": remark}
-        rows.append([name, f"{tried:,}", str(len(failed)), remark])
-        print(f"{name}: {tried:,} tried, {len(failed)} failed. {remark}", *failed[:10], sep="\n  ", flush=True)
+            tried, failed, note = PARTS[name](Path(folder), random.Random(options.seed), options)
+        figures[name] = {"tried": tried, "failed": failed, "note": note}
+        rows.append([name, f"{tried:,}", str(len(failed)), note])
+        print(f"{name}: {tried:,} tried, {len(failed)} failed. {note}", *failed[:10], sep="\n  ", flush=True)
     write_json(figures, FIGURES / "robustness.json")
     print(f"\n{markdown_table(rows)}")
     return int(any(of_part["failed"] for of_part in figures.values()))

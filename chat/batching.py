@@ -39,7 +39,7 @@ class _Job:
     text: str = field(compare=False)
     threshold: float = field(compare=False)
     answer: asyncio.Future = field(compare=False)
-    for_both: bool = field(compare=False)
+    asked_tfidf: bool = field(compare=False)
     """Whether both models must read it: it was asked for, or TF-IDF is not sure."""
 
 
@@ -76,8 +76,8 @@ class BatchingClassifier:
         self._numbers = itertools.count()
         self._worker: asyncio.Task | None = None
         self._explanations = 0
-        self._no_label_waits = threading.Event()
-        self._no_label_waits.set()
+        self._labels_idle = threading.Event()
+        self._labels_idle.set()
         # Labels and explanations have a thread each, so that a label never queues behind an explanation.
         self._label_thread = ThreadPoolExecutor(1, "labels")
         self._explanation_thread = ThreadPoolExecutor(1, "explanations")
@@ -142,7 +142,7 @@ class BatchingClassifier:
         # Go in small steps, so that a label requested meanwhile waits for one step at most.
         step = max(1, self.batch_size // 4)
         for start in range(0, len(texts), step):
-            self._no_label_waits.wait()
+            self._labels_idle.wait()
             answers += classify_parts(texts[start : start + step], self.tokenizer, self.model)
         return answers
 
@@ -150,23 +150,23 @@ class BatchingClassifier:
         while self._waiting:
             # Explanations pause for a single message, but not for a file, which is less urgent.
             if self._waiting[0].bulk:
-                self._no_label_waits.set()
+                self._labels_idle.set()
             else:
-                self._no_label_waits.clear()
+                self._labels_idle.clear()
             await self._answer_sure_ones()
             await self._answer(self._next_batch())
-        self._no_label_waits.set()
+        self._labels_idle.set()
 
     async def _answer_sure_ones(self) -> None:
         """Let TF-IDF answer waiting messages that it is sure of, so that the language model reads fewer."""
         long_queue = sum(not job.bulk for job in self._waiting) > self.batch_size
-        asked = [job for job in self._waiting if not job.for_both and (job.bulk or long_queue)]
+        asked = [job for job in self._waiting if not job.asked_tfidf and (job.bulk or long_queue)]
         # A single message that comes meanwhile waits for so many.
         asked = heapq.nsmallest(256, asked)
         if not asked:
             return
         for job in asked:
-            job.for_both = True
+            job.asked_tfidf = True
         texts, thresholds = [job.text for job in asked], [job.threshold for job in asked]
         try:
             answers = await self._run(self._label_thread, self._answer_by_tfidf, texts, thresholds)

@@ -22,7 +22,7 @@ from text_classifier.columns import find_text_column, mean_lengths
 from text_classifier.decoding import ENCODINGS, SUFFIXES
 from text_classifier.inference import Classification, decide
 from text_classifier.languages import other_language
-from text_classifier.remarks import Remark, TableError
+from text_classifier.notes import Note, TableError
 from text_classifier.scoring import add_answers
 from text_classifier.tables import Limits, Table, open_table
 
@@ -51,7 +51,7 @@ class ClassifiedFile:
     """One answer for each text; None if the text is blank or was not reached."""
     finished: bool
     seconds: float
-    remarks: list[Remark]
+    notes: list[Note]
     """How the file was read, where that is not plain."""
 
 
@@ -86,7 +86,7 @@ async def answer_file(
     answers, finished = await classify_with_progress(texts, name, classifier, threshold(), language)
     if not is_over():
         seconds = time.monotonic() - started
-        classified = ClassifiedFile(name, table, column, texts, answers, finished, seconds, file.remarks)
+        classified = ClassifiedFile(name, table, column, texts, answers, finished, seconds, file.notes)
         cl.user_session.set("last_file", (path, name))
         await send_result(classified, classifier.model.config, threshold(), language)
 
@@ -237,24 +237,24 @@ async def send_result(file: ClassifiedFile, config: PreTrainedConfig, threshold:
     )
     total, seconds = f"{len(file.texts):,}", f"{file.seconds:.0f}"
     done = say("file_done", language, name=quoted(file.name), total=total, seconds=seconds)
-    lines = [done if file.finished else f"{say('stopped', language)} {done}", *describe_reading(file.remarks, language)]
+    lines = [done if file.finished else f"{say('stopped', language)} {done}", *describe_reading(file.notes, language)]
     actions = []
-    if any(remark.key in ("note_guessed", "note_repaired") for remark in file.remarks):
+    if any(note.key in ("note_guessed", "note_repaired") for note in file.notes):
         actions.append(cl.Action(name="other_encoding", payload={}, label=say("other_encoding", language)))
     await cl.Message("\n\n".join(lines), elements=[overview], actions=actions).send()
     await cl.Message(say("download", language), elements=[csv_file]).send()
 
 
-def describe_reading(remarks: Sequence[Remark], language: str) -> list[str]:
+def describe_reading(notes: Sequence[Note], language: str) -> list[str]:
     """Return how a file was read, for the page; names from the file are shown as code, so that they are no markup."""
     from_file = ("name", "columns", "column", "delimiter", "sheet", "others")
     return [
         say(
-            remark.key,
+            note.key,
             language,
-            **{key: quoted(value) if key in from_file else value for key, value in remark.values.items()},
+            **{key: quoted(value) if key in from_file else value for key, value in note.values.items()},
         )
-        for remark in remarks
+        for note in notes
     ]
 
 

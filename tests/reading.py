@@ -17,4 +17,4 @@ def opened(tmp_path, name, content, **options) -> Table:
 
 
 def said(table: Table) -> list[str]:
-    return [remark.key for remark in table.remarks]
+    return [note.key for note in table.notes]

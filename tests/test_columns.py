@@ -4,14 +4,14 @@ import pandas as pd
 import pytest
 
 from text_classifier.columns import choose_label_column, choose_text_columns, find_label_column, find_text_column
-from text_classifier.remarks import TableError
+from text_classifier.notes import TableError
 
 
 def test_columns_are_named_found_or_asked_for():
     rows = [["ham" if number % 3 else "spam", f"see you at {number}"] for number in range(12)]
     table = pd.DataFrame(rows, columns=["v1", "v2"])
-    columns, remarks = choose_text_columns(table, None)
-    assert columns == ["v2"] and "'v2'" in str(remarks[0])
+    columns, notes = choose_text_columns(table, None)
+    assert columns == ["v2"] and "'v2'" in str(notes[0])
     assert choose_label_column(table, None, columns)[0] == "v1"
     both = table.assign(Text="hello", Label="a")
     assert choose_text_columns(both, None) == (["Text"], []) and choose_label_column(both, None, ["Text"]) == (

@@ -3,7 +3,7 @@
 import pytest
 from reading import opened, read, said
 
-from text_classifier.remarks import TableError
+from text_classifier.notes import TableError
 
 
 @pytest.mark.parametrize(
@@ -25,15 +25,15 @@ def test_guessed_encodings_are_named(tmp_path, encoding, text):
     content = f"id,text\n{f'1,{text}{chr(10)}' * 20}".encode(encoding)
     table = opened(tmp_path, "m.csv", content)
     assert table.frame()["text"][0] == text
-    (remark,) = table.remarks
-    assert remark.key == "note_guessed" and encoding in str(remark) and "--encoding" in str(remark)
+    (note,) = table.notes
+    assert note.key == "note_guessed" and encoding in str(note) and "--encoding" in str(note)
 
 
 def test_nearly_valid_utf_8_stays_utf_8(tmp_path):
     whole = "text\n" + "see you at the café – it’s “fine”\n" * 30
     table = opened(tmp_path, "m.csv", whole.encode() + b"now \xa35 off\n")
     assert table.frame()["text"].iloc[[0, -1]].tolist() == ["see you at the café – it’s “fine”", "now �5 off"]
-    assert table.remarks[0].values == {"count": "1", "line": "32"} and said(table) == ["note_repaired"]
+    assert table.notes[0].values == {"count": "1", "line": "32"} and said(table) == ["note_repaired"]
     assert said(opened(tmp_path, "m.csv", f"{whole}bye é".encode()[:-1])) == ["note_repaired"]
     assert said(opened(tmp_path, "m.csv", b"text\nall ASCII but one \x81 byte\n")) == ["note_repaired"]
     assert said(opened(tmp_path, "m.csv", "text\nall ASCII but £".encode()[:-1])) == ["note_repaired"]

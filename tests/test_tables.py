@@ -15,7 +15,7 @@ from reading import opened, read, said
 from chat.limits import MAX_FILE_ROWS
 from chat.texts import TEXTS
 from text_classifier.columns import find_text_column
-from text_classifier.remarks import ENGLISH, OPTIONS, TableError
+from text_classifier.notes import ENGLISH, OPTIONS, TableError
 
 ROWS = [["1", "Free entry, call £100 now"], ["2", 'He said "hi"\nand left'], ["3", ""], ["4", "晚饭吃了吗？"]]
 
@@ -147,7 +147,7 @@ LINES = "\n".join(json.dumps(dict(zip(("kind", "message"), row, strict=True))) f
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "remarks"),
+    ("name", "content", "notes"),
     [
         ("m.csv", CONTENT, []),
         ("m.csv", as_separated(";").encode(), ["note_delimiter"]),
@@ -171,10 +171,10 @@ LINES = "\n".join(json.dumps(dict(zip(("kind", "message"), row, strict=True))) f
         ("m.csv", as_separated(";", header=False).encode(), ["note_delimiter", "note_no_header"]),
     ],
 )
-def test_messages_are_the_same_in_every_form(tmp_path, name, content, remarks):
+def test_messages_are_the_same_in_every_form(tmp_path, name, content, notes):
     table = opened(tmp_path, name, content)
-    assert table.frame().to_numpy().tolist() == MESSAGES and said(table) == remarks
-    assert table.columns == (["column 1", "column 2"] if "note_no_header" in remarks else ["kind", "message"])
+    assert table.frame().to_numpy().tolist() == MESSAGES and said(table) == notes
+    assert table.columns == (["column 1", "column 2"] if "note_no_header" in notes else ["kind", "message"])
     chunks = list(table.chunks(2))
     assert [len(chunk) for chunk in chunks] == [2, 2, 1] and table.rows == 5
     assert pd.concat(chunks, ignore_index=True).equals(table.frame())
@@ -205,7 +205,7 @@ def test_header_is_what_the_user_says(tmp_path):
 def test_unquoted_commas_are_put_together_where_the_message_comes_last(tmp_path):
     table = opened(tmp_path, "m.csv", b"label,message\nspam,Hello, your prize, claim\nham,Sorry, late\nham,fine\n")
     assert table.frame()["message"].tolist() == ["Hello, your prize, claim", "Sorry, late", "fine"]
-    assert said(table) == ["note_joined"] and table.remarks[0].values["count"] == "2"
+    assert said(table) == ["note_joined"] and table.notes[0].values["count"] == "2"
     table.check_surplus(["message"])
     with pytest.raises(TableError, match="Line 2 has 4 cells, but the table has 2 columns"):
         table.check_surplus(["label"])
@@ -227,7 +227,7 @@ def test_lines_with_commas_and_no_name_above_are_messages(tmp_path):
 
 def test_a_first_line_that_may_be_a_message_is_told(tmp_path):
     table = opened(tmp_path, "m.csv", b"hello there\nhow are you\n")
-    assert said(table) == ["note_header"] and "--no_header" in str(table.remarks[0])
+    assert said(table) == ["note_header"] and "--no_header" in str(table.notes[0])
     with pytest.raises(TableError, match="Remove lines above the table"):
         opened(tmp_path, "m.csv", b"Report of May,,\n,,\nlabel,text,\nham,hello,\nspam,WIN,\n")
 
@@ -286,5 +286,5 @@ def test_stray_quotes_of_a_csv_are_text_where_the_rows_stay_even(tmp_path):
     assert table.frame()["text"].tolist() == ['"hello', '"bye', '5" nails'] and said(table) == ["note_unquoted"]
 
 
-def test_every_remark_has_its_words_in_both_languages():
+def test_every_note_has_its_words_in_both_languages():
     assert set(OPTIONS) <= set(ENGLISH) <= set(TEXTS["zh"]) and set(TEXTS["zh"]) == set(TEXTS["en"])

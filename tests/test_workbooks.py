@@ -7,7 +7,7 @@ import openpyxl
 import pytest
 from reading import opened, read
 
-from text_classifier.remarks import TableError
+from text_classifier.notes import TableError
 from text_classifier.tables import open_table
 
 
@@ -34,7 +34,7 @@ TALKS = [["id", "message"], [1, "a prize, text CLAIM"], [2, "see you"]]
 def test_the_sheet_with_messages_is_read_and_said(tmp_path, others):
     table = opened(tmp_path, "m.xlsx", workbook(**others, Messages=TALKS))
     assert table.frame()["message"].tolist() == ["a prize, text CLAIM", "see you"]
-    assert table.remarks[0].values == {"sheet": "Messages", "others": next(iter(others))}
+    assert table.notes[0].values == {"sheet": "Messages", "others": next(iter(others))}
 
 
 def test_of_several_sheets_with_messages_one_must_be_named(tmp_path):

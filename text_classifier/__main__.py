@@ -15,7 +15,7 @@ from pathlib import Path
 from text_classifier.errors import ArtifactError
 from text_classifier.files import file_sha256
 from text_classifier.inference import decision_threshold, fast_dtype, load_config, load_tokenizer_and_model
-from text_classifier.remarks import TableError
+from text_classifier.notes import TableError
 from text_classifier.scoring import Task, class_ids, measure, score_file
 from text_classifier.tables import Table
 
@@ -95,11 +95,11 @@ def score(options: argparse.Namespace) -> int:
         sheet=options.sheet,
     )
     try:
-        table, task, remarks = task.open()
+        table, task, notes = task.open()
     except TableError as error:
         raise ValueError(f"{options.file}: {error}") from error
-    for remark in remarks:
-        print(f"{options.file}: {remark}", file=sys.stderr)
+    for note in notes:
+        print(f"{options.file}: {note}", file=sys.stderr)
     config = load_config(options.adapter_dir)
     task = replace(task, threshold=decision_threshold(config) if options.threshold is None else options.threshold)
     ids = class_ids(table, task, [config.id2label[0], config.id2label[1]]) if task.label_column else None

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 
 import pandas as pd
 
-from text_classifier.remarks import Remark, TableError
+from text_classifier.notes import Note, TableError
 
 TEXT_COLUMN_NAMES = {
     *("text", "texts", "message", "messages", "msg", "sms", "body", "content", "review", "comment", "sentence"),
@@ -91,7 +91,7 @@ def find_label_column(table: pd.DataFrame, text_columns: Sequence[str]) -> str |
     return likely[0] if len(likely) == 1 else None
 
 
-def choose_text_columns(sample: pd.DataFrame, named: Sequence[str] | None) -> tuple[list[str], list[Remark]]:
+def choose_text_columns(sample: pd.DataFrame, named: Sequence[str] | None) -> tuple[list[str], list[Note]]:
     """Return the columns with the messages, and what is to be said of them.
 
     Args:
@@ -110,12 +110,10 @@ def choose_text_columns(sample: pd.DataFrame, named: Sequence[str] | None) -> tu
         return ["Text"], []
     if (found := find_text_column(sample)) is None:
         raise TableError("file_which_text_column", columns=shown)
-    return [found], [Remark("note_text_column", {"column": repr(found)})]
+    return [found], [Note("note_text_column", {"column": repr(found)})]
 
 
-def choose_label_column(
-    sample: pd.DataFrame, named: str | None, text_columns: Sequence[str]
-) -> tuple[str, list[Remark]]:
+def choose_label_column(sample: pd.DataFrame, named: str | None, text_columns: Sequence[str]) -> tuple[str, list[Note]]:
     """Return the column with the labels, and what is to be said of it; see `choose_text_columns`."""
     shown = ", ".join(repr(column) for column in sample.columns if column not in text_columns)
     if named is not None:
@@ -126,7 +124,7 @@ def choose_label_column(
         return "Label", []
     if (found := find_label_column(sample, text_columns)) is None:
         raise TableError("file_which_label_column", columns=shown) if shown else TableError("file_no_labels")
-    return found, [Remark("note_label_column", {"column": repr(found)})]
+    return found, [Note("note_label_column", {"column": repr(found)})]
 
 
 def texts_of(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series:

@@ -16,7 +16,7 @@ from typing import BinaryIO, TextIO
 
 from charset_normalizer import from_bytes
 
-from text_classifier.remarks import Remark, TableError
+from text_classifier.notes import Note, TableError
 
 # Encodings of files without a mark, from Windows in many countries, by how often this project's users meet them. A
 # short text fits several of them.
@@ -138,7 +138,7 @@ def _only_member(archive: zipfile.ZipFile) -> str:
     return names[0]
 
 
-def find_encoding(source: Source, named: str | None = None) -> tuple[str, list[Remark]]:
+def find_encoding(source: Source, named: str | None = None) -> tuple[str, list[Note]]:
     """Return the encoding of a text file, and what is to be said of it.
 
     A mark at the file's beginning tells it. Text that is nearly all valid UTF-8 is UTF-8 with damaged characters: a
@@ -155,7 +155,7 @@ def find_encoding(source: Source, named: str | None = None) -> tuple[str, list[R
     beginning = next(source.blocks(), b"")[: 1 << 16]
     for mark, encoding in _MARKS.items():
         if beginning.startswith(mark):
-            return encoding, [] if encoding == "utf-8-sig" else [Remark("note_encoding", {"encoding": encoding})]
+            return encoding, [] if encoding == "utf-8-sig" else [Note("note_encoding", {"encoding": encoding})]
     if b"\x00" in beginning and (found := _utf_16_without_mark(beginning)):
         return found
     return _utf_8_or_guess(source)
@@ -171,7 +171,7 @@ def _check_encoding(name: str) -> str:
     return "utf-8-sig" if encoding == "utf-8" else encoding
 
 
-def _utf_16_without_mark(beginning: bytes) -> tuple[str, list[Remark]] | None:
+def _utf_16_without_mark(beginning: bytes) -> tuple[str, list[Note]] | None:
     """Return which UTF-16 it is; commas, line ends and Latin letters have a zero byte, always on the same side.
 
     None means that it is another encoding, with a few stray zero bytes.
@@ -187,13 +187,13 @@ def _utf_16_without_mark(beginning: bytes) -> tuple[str, list[Remark]] | None:
         and max(even, odd) > 0.02 * len(beginning)
         and len(controls) < 0.01 * len(beginning)
     ):
-        return encoding, [Remark("note_guessed", {"encoding": encoding})]
+        return encoding, [Note("note_guessed", {"encoding": encoding})]
     if len(re.findall(rb"[\x00-\x08\x0e-\x1f\x7f]", beginning)) > 0.05 * len(beginning):
         raise TableError("file_not_text")
     return None
 
 
-def _utf_8_or_guess(source: Source) -> tuple[str, list[Remark]]:
+def _utf_8_or_guess(source: Source) -> tuple[str, list[Note]]:
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     damaged = valid = characters = line = 0
     first_line, unusual = 0, []
@@ -217,8 +217,8 @@ def _utf_8_or_guess(source: Source) -> tuple[str, list[Remark]]:
     if encoding is None:
         if damaged > 0.05 * valid and count > 0.05 * characters:
             raise TableError("file_not_text")
-        return "utf-8", [Remark("note_repaired", {"count": f"{count:,}", "line": f"{first_line:,}"})]
-    return encoding, [Remark("note_guessed", {"encoding": f"{encoding} ({ENCODINGS[encoding]})"})]
+        return "utf-8", [Note("note_repaired", {"count": f"{count:,}", "line": f"{first_line:,}"})]
+    return encoding, [Note("note_guessed", {"encoding": f"{encoding} ({ENCODINGS[encoding]})"})]
 
 
 def _guess(sample: bytes) -> str | None:

@@ -83,7 +83,7 @@ def choose_device() -> torch.device:
     return torch.device(name)
 
 
-def keep_prepared_products(number: int) -> None:
+def limit_kernel_cache(number: int) -> None:
     """Set how many matrix products PyTorch and oneDNN keep prepared on a CPU; a number that the user has set stays.
 
     Each new shape of a product needs a program of its own, of about a megabyte. By default the last 1,024 are kept.

@@ -17,7 +17,7 @@ from text_classifier.inference import Classification, classify
 from text_classifier.labels import find_classes, without_case
 from text_classifier.languages import other_language
 from text_classifier.metrics import classification_metrics, results_table
-from text_classifier.remarks import Remark
+from text_classifier.notes import Note
 from text_classifier.tables import Table, open_table
 
 # Large enough to sort messages by length, small enough that a stopped run loses little work.
@@ -47,7 +47,7 @@ class Task:
     sheet: str | None = None
     """These three: see `tables.open_table`."""
 
-    def open(self) -> tuple[Table, "Task", list[Remark]]:
+    def open(self) -> tuple[Table, "Task", list[Note]]:
         """Read the file once; return it, the task with the columns that were found, and how the file was read.
 
         Raises:
@@ -56,11 +56,11 @@ class Task:
         wanted = [*(self.text_columns or ["Text"]), *([self.label_column] if self.label_column else [])]
         table = open_table(self.source, encoding=self.encoding, header=self.header, sheet=self.sheet, wanted=wanted)
         sample = next(table.chunks(ROWS_PER_CHUNK))
-        columns, remarks = choose_text_columns(sample, self.text_columns)
+        columns, notes = choose_text_columns(sample, self.text_columns)
         if self.label_column:
             choose_label_column(sample, self.label_column, columns)
         table.check_surplus(columns)
-        return table, replace(self, text_columns=columns), [*table.remarks, *remarks]
+        return table, replace(self, text_columns=columns), [*table.notes, *notes]
 
 
 def add_answers(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from text_classifier.decoding import Source
-from text_classifier.remarks import Remark, TableError
+from text_classifier.notes import Note, TableError
 
 # What people's programs write, and what few of them do. The few are only believed where all rows agree.
 _USUAL, _RARE = ",;\t|", "¤^~"
@@ -44,13 +44,13 @@ class Layout:
         return self.delimiter == "\t"
 
     @property
-    def remarks(self) -> list[Remark]:
+    def notes(self) -> list[Note]:
         """What is to be said of it, where it is not what the file's ending promises."""
         said = []
         if self.delimiter != self.expected:
-            said.append(Remark("note_delimiter", {"delimiter": _NAMES.get(self.delimiter, self.delimiter)}))
+            said.append(Note("note_delimiter", {"delimiter": _NAMES.get(self.delimiter, self.delimiter)}))
         if self.quoted == self.tab_separated:
-            said.append(Remark("note_quoted" if self.quoted else "note_unquoted"))
+            said.append(Note("note_quoted" if self.quoted else "note_unquoted"))
         return said
 
     def decide_quoting(self, rows: Callable[[bool], Iterator[tuple[int, list[str]]]]) -> bool:

@@ -17,7 +17,7 @@ import pandas as pd
 from text_classifier.characters import replace_half_surrogates
 from text_classifier.columns import TEXT_COLUMN_NAMES, has_known_name, may_be_header, name_columns
 from text_classifier.decoding import Source, find_encoding, open_source
-from text_classifier.remarks import Remark, TableError
+from text_classifier.notes import Note, TableError
 from text_classifier.separators import Layout, find_layout, parse
 from text_classifier.workbooks import read_workbook
 
@@ -50,7 +50,7 @@ class Table:
 
     columns: list[str]
     rows: int
-    remarks: list[Remark]
+    notes: list[Note]
     """How it was read, where that is not plain."""
     _body: Callable[[], Iterator[list[str]]] = field(repr=False)
     """Returns the rows below the header, each with as many cells as there are columns."""
@@ -100,19 +100,19 @@ def open_table(
         TableError: the file cannot be used; the message says why, and what to do.
     """
     source, limits = open_source(path, name or path.name), limits or Limits()
-    remarks: list[Remark] = []
+    notes: list[Note] = []
     if source.suffix == ".xlsx":
-        rows, remarks = _workbook_rows(source, sheet, limits)
-        return _make_table(rows, None, header, wanted, limits, remarks)
-    encoding, remarks = find_encoding(source, encoding)
+        rows, notes = _workbook_rows(source, sheet, limits)
+        return _make_table(rows, None, header, wanted, limits, notes)
+    encoding, notes = find_encoding(source, encoding)
     if source.suffix in (".jsonl", ".ndjson", ".json"):
-        return _json_table(source, encoding, limits, remarks)
+        return _json_table(source, encoding, limits, notes)
     layout = find_layout(source, encoding)
     if layout is None:
-        remarks = remarks if source.suffix == ".txt" else [*remarks, Remark("note_lines")]
-        return _make_table(lambda: _lines(source, encoding), None, False, wanted, limits, remarks, ["text"])
+        notes = notes if source.suffix == ".txt" else [*notes, Note("note_lines")]
+        return _make_table(lambda: _lines(source, encoding), None, False, wanted, limits, notes, ["text"])
     rows, layout = _separated_rows(source, encoding, layout)
-    return _make_table(rows, layout, header, wanted, limits, remarks + layout.remarks)
+    return _make_table(rows, layout, header, wanted, limits, notes + layout.notes)
 
 
 # ---------------------------------------------------------------------------- formats
@@ -125,11 +125,11 @@ def _without_blank_end(cells: Sequence[str]) -> list[str]:
     return list(cells[:end])
 
 
-def _workbook_rows(source: Source, sheet: str | None, limits: Limits) -> tuple[Callable[[], Rows], list[Remark]]:
+def _workbook_rows(source: Source, sheet: str | None, limits: Limits) -> tuple[Callable[[], Rows], list[Note]]:
     with source.open() as file:
         content = io.BytesIO(file.read())
-    table, remarks = read_workbook(content, sheet, limits.rows, limits.columns, limits.unpacked_bytes)
-    return lambda: ((number, _without_blank_end(cells)) for number, cells in enumerate(table, 1)), remarks
+    table, notes = read_workbook(content, sheet, limits.rows, limits.columns, limits.unpacked_bytes)
+    return lambda: ((number, _without_blank_end(cells)) for number, cells in enumerate(table, 1)), notes
 
 
 def _lines(source: Source, encoding: str) -> Rows:
@@ -154,7 +154,7 @@ def _separated_rows(source: Source, encoding: str, layout: Layout) -> tuple[Call
     return lambda: rows(quoted), replace(layout, quoted=quoted)
 
 
-def _json_table(source: Source, encoding: str, limits: Limits, remarks: list[Remark]) -> Table:
+def _json_table(source: Source, encoding: str, limits: Limits, notes: list[Note]) -> Table:
     """Read objects of a .jsonl, or of a .json that has one list of them; their keys are the columns."""
 
     def objects() -> Iterator[dict]:
@@ -180,7 +180,7 @@ def _json_table(source: Source, encoding: str, limits: Limits, remarks: list[Rem
         raise TableError("file_empty")
     keys = list(columns)
     return Table(
-        name_columns(keys), count, remarks, lambda: ([_json_cell(item.get(key)) for key in keys] for item in objects())
+        name_columns(keys), count, notes, lambda: ([_json_cell(item.get(key)) for key in keys] for item in objects())
     )
 
 
@@ -235,7 +235,7 @@ def _make_table(
     header: bool | None,
     wanted: Sequence[str],
     limits: Limits,
-    remarks: list[Remark],
+    notes: list[Note],
     columns: list[str] | None = None,
 ) -> Table:
     """Find the header, and read all rows once to check and count them.
@@ -251,7 +251,7 @@ def _make_table(
         header = known or (len(sample) > 1 and may_be_header(sample[0], sample[1:]))
         if header and not known and len(sample[0]) == 1:
             # Nothing but its looks tells that it is no message.
-            remarks = [*remarks, Remark("note_header", {"name": repr(sample[0][0])})]
+            notes = [*notes, Note("note_header", {"name": repr(sample[0][0])})]
     delimiter = layout and layout.joins
     # Cells of a workbook stand in their columns, whatever other rows have.
     width = _width(sample, bool(header), delimiter) if layout else max(len(cells) for _, cells in rows())
@@ -277,9 +277,9 @@ def _make_table(
         first = sample[0] if header else []
         columns = name_columns([*first, *[""] * (width - len(first))])
         if not header:
-            remarks = [*remarks, Remark("note_no_header", {"columns": ", ".join(columns)})]
+            notes = [*notes, Note("note_no_header", {"columns": ", ".join(columns)})]
     if joined:
-        remarks = [*remarks, Remark("note_joined", {"delimiter": delimiter, "count": f"{joined:,}"})]
+        notes = [*notes, Note("note_joined", {"delimiter": delimiter, "count": f"{joined:,}"})]
 
     def even() -> Iterator[list[str]]:
         for _, cells in body():
@@ -287,7 +287,7 @@ def _make_table(
                 cells = [*cells[: width - 1], delimiter.join(cells[width - 1 :])]
             yield cells + [""] * (width - len(cells))
 
-    return Table(columns, count, remarks, even, first_joined)
+    return Table(columns, count, notes, even, first_joined)
 
 
 def _width(sample: Sequence[Sequence[str]], header: bool, delimiter: str | None) -> int:

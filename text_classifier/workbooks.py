@@ -9,7 +9,7 @@ from openpyxl.utils.escape import unescape
 from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 
 from text_classifier.columns import TEXT_COLUMN_NAMES
-from text_classifier.remarks import Remark, TableError
+from text_classifier.notes import Note, TableError
 
 # Rows of a sheet that tell whether it has messages.
 _SAMPLE_ROWS = 50
@@ -20,7 +20,7 @@ _MOST_ROWS = 1 << 20
 
 def read_workbook(
     file: BinaryIO, sheet: str | None, max_rows: int | None, max_columns: int, max_unpacked_bytes: int | None
-) -> tuple[list[list[str]], list[Remark]]:
+) -> tuple[list[list[str]], list[Note]]:
     """Return the rows of the sheet with the messages, and which sheet that is if there are others.
 
     Args:
@@ -45,7 +45,7 @@ def read_workbook(
     except Exception as error:
         raise TableError("file_not_workbook") from error
     others = ", ".join(one.title for one in workbook.worksheets if one is not chosen)
-    return rows, [Remark("note_sheet", {"sheet": chosen.title, "others": others})] if others else []
+    return rows, [Note("note_sheet", {"sheet": chosen.title, "others": others})] if others else []
 
 
 def _cells(sheet: ReadOnlyWorksheet, last_row: int, max_columns: int) -> Iterable[Sequence]:

@@ -17,7 +17,7 @@ from text_classifier.errors import ConfigurationError
 from text_classifier.feedback import read_feedback
 from text_classifier.files import file_sha256
 from text_classifier.labels import Classes, find_classes, without_case
-from text_classifier.remarks import TableError
+from text_classifier.notes import TableError
 from text_classifier.sources.background import read_background
 from text_classifier.sources.datasets import read_sms_spam, resolve_imdb, resolve_sms_spam
 from text_classifier.tables import open_table
@@ -70,8 +70,8 @@ def read_messages(
         file.check_surplus(text_columns)
     except TableError as error:
         raise ConfigurationError(f"{data_file}: {error}") from error
-    for remark in (*file.remarks, *of_texts, *of_labels):
-        logger.info("%s: %s", data_file, remark)
+    for note in (*file.notes, *of_texts, *of_labels):
+        logger.info("%s: %s", data_file, note)
     table = pd.DataFrame({"Label": table[label_column].str.strip(), "Text": texts_of(table, text_columns)})
     complete = table["Label"].ne("") & ~table["Text"].map(is_empty).astype(bool)
     if dropped := int((~complete).sum()):

@@ -61,7 +61,7 @@ OPTIONS = {
 
 
 @dataclass(frozen=True)
-class Remark:
+class Note:
     """How a file was read, where that is not plain. `key` names the text, `values` fill its blanks."""
 
     key: str
@@ -75,5 +75,5 @@ class TableError(ValueError):
     """A file cannot be used. `key` names the text of the reason, `values` fill its blanks; the message is English."""
 
     def __init__(self, key: str, **values):
-        super().__init__(str(Remark(key, values)))
+        super().__init__(str(Note(key, values)))
         self.key, self.values = key, values
