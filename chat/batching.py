@@ -39,7 +39,7 @@ class _Job:
     text: str = field(compare=False)
     threshold: float = field(compare=False)
     answer: asyncio.Future = field(compare=False)
-    asked_tfidf: bool = field(compare=False)
+    needs_both: bool = field(compare=False)
     """Whether both models must read it: it was asked for, or TF-IDF is not sure."""
 
 
@@ -160,13 +160,13 @@ class BatchingClassifier:
     async def _answer_sure_ones(self) -> None:
         """Let TF-IDF answer waiting messages that it is sure of, so that the language model reads fewer."""
         long_queue = sum(not job.bulk for job in self._waiting) > self.batch_size
-        asked = [job for job in self._waiting if not job.asked_tfidf and (job.bulk or long_queue)]
+        asked = [job for job in self._waiting if not job.needs_both and (job.bulk or long_queue)]
         # A single message that comes meanwhile waits for so many.
         asked = heapq.nsmallest(256, asked)
         if not asked:
             return
         for job in asked:
-            job.asked_tfidf = True
+            job.needs_both = True
         texts, thresholds = [job.text for job in asked], [job.threshold for job in asked]
         try:
             answers = await self._run(self._label_thread, self._answer_by_tfidf, texts, thresholds)
