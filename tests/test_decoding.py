@@ -39,6 +39,19 @@ def test_nearly_valid_utf_8_stays_utf_8(tmp_path):
     assert said(opened(tmp_path, "m.csv", "text\nall ASCII but £".encode()[:-1])) == ["note_repaired"]
 
 
+def test_utf_8_with_emoji_and_a_few_stray_bytes_stays_utf_8(tmp_path):
+    """A no-break space (C2 A0) whose second byte became a space leaves a stray C2; each emoji has four valid bytes."""
+    content = "text\nWin 🎁🎁 now\n🎉 free £5\n".encode() + b"call\xc2 me\nit\xc2 is\n"
+    table = opened(tmp_path, "m.csv", content)
+    assert table.frame()["text"].tolist() == ["Win 🎁🎁 now", "🎉 free £5", "call� me", "it� is"]
+    assert said(table) == ["note_repaired"] and table.notes[0].values == {"count": "2", "line": "4"}
+
+
+def test_characters_that_an_earlier_program_damaged_are_valid_utf_8(tmp_path):
+    table = opened(tmp_path, "m.csv", "text\nWin �1000\nit�s here\nI love� you\n£5 off\n".encode())
+    assert table.frame()["text"].tolist()[-1] == "£5 off" and table.notes == []
+
+
 def test_named_encoding_is_used_or_refused(tmp_path):
     content = "text\nźdźbło trawy jest żółte\n".encode("cp1250")
     assert read(tmp_path, "m.csv", content, encoding="CP1250")["text"][0] == "źdźbło trawy jest żółte"

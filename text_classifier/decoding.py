@@ -45,6 +45,8 @@ _UNLIKE_CP1252 = {
     "cp1250": re.compile(rb"[a-z\xc0-\xff][\xb3\xb9\xbf][a-z\xc0-\xff]").search,  # Polish, or else ³¹¿ within words
 }
 
+_HIGH_BYTES = bytes(range(0x80, 0x100))
+_STRAYS = re.compile("[\udc80-\udcff]+")
 _BLOCK = 1 << 20
 _UNPACK: dict[str, Callable] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
@@ -194,31 +196,31 @@ def _utf_16_without_mark(beginning: bytes) -> tuple[str, list[Note]] | None:
 
 
 def _utf_8_or_guess(source: Source) -> tuple[str, list[Note]]:
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    damaged = valid = characters = line = 0
-    first_line, unusual = 0, []
-    for block in source.blocks():
-        text = decoder.decode(block)
+    # Each byte that is not part of valid UTF-8 becomes a half surrogate, which no valid text holds.
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    high = strays = damaged = characters = line = first_line = 0
+    unusual = []
+    for block in (*source.blocks(), b""):
+        text = decoder.decode(block, final=not block)
         characters += len(text)
-        if not block.isascii():
-            valid += sum(len(part) for part in re.findall(r"[^\x00-\x7f\ufffd]+", text))
-            if not damaged and "\ufffd" in text:
-                first_line = line + text[: text.index("\ufffd")].count("\n") + 1
-            damaged += text.count("\ufffd")
-            if sum(map(len, unusual)) < _BLOCK // 16:
-                unusual += re.findall(rb"[^\n]*[\x80-\xff][^\n]*", block)[:500]
+        high += len(block) - len(block.translate(None, _HIGH_BYTES))
+        for run in _STRAYS.finditer(text):
+            first_line = first_line or line + text[: run.start()].count("\n") + 1
+            # The last block is empty: what is left for it is a character that the file's end cut, which tells nothing.
+            strays += len(run[0]) if block else 0
+            damaged += len(run[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+        if sum(map(len, unusual)) < _BLOCK // 16:
+            unusual += re.findall(rb"[^\n]*[\x80-\xff][^\n]*", block)[:500]
         line += text.count("\n")
-    if cut := decoder.decode(b"", final=True):
-        first_line = first_line or line + 1
-    count = damaged + len(cut)
-    if not count:
+    if not damaged:
         return "utf-8", []
-    encoding = None if damaged <= 0.05 * valid else _guess(b"\n".join(unusual))
-    if encoding is None:
-        if damaged > 0.05 * valid and count > 0.05 * characters:
-            raise TableError("file_not_text")
-        return "utf-8", [Note("note_repaired", {"count": f"{count:,}", "line": f"{first_line:,}"})]
-    return encoding, [Note("note_guessed", {"encoding": f"{encoding} ({ENCODINGS[encoding]})"})]
+    # Text in another encoding has some bytes that happen to be valid UTF-8, but never five in six, unless it is tiny.
+    nearly_valid = strays <= 0.2 * (high - strays)
+    if not nearly_valid and (encoding := _guess(b"\n".join(unusual))):
+        return encoding, [Note("note_guessed", {"encoding": f"{encoding} ({ENCODINGS[encoding]})"})]
+    if not nearly_valid and damaged > 0.05 * characters:
+        raise TableError("file_not_text")
+    return "utf-8", [Note("note_repaired", {"count": f"{damaged:,}", "line": f"{first_line:,}"})]
 
 
 def _guess(sample: bytes) -> str | None:
