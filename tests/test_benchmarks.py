@@ -20,7 +20,7 @@ from benchmarks.summary import accuracy_rows, training_rows
 from text_classifier.files import write_json
 from text_classifier.training.evaluation import BASELINE
 
-PUBLISHED, _ = OTHERS
+(PUBLISHED,) = OTHERS
 
 
 def test_interval_of_a_paired_difference_holds_it_and_narrows_with_messages():
