@@ -148,26 +148,53 @@ def test_stray_quotes_in_a_users_tsv_swallow_nothing(tmp_path):
         (["垃圾短信", "正常短信"], None, ("正常短信", "垃圾短信")),
         (["1.0", "0.0"], None, ("0.0", "1.0")),
         (["True", "False"], None, ("False", "True")),
+        (["Safe Email", "Phishing Email"], None, ("Safe Email", "Phishing Email")),
+        (["zzz mail", "Phishing_SMS"], None, ("zzz mail", "Phishing_SMS")),
+        (["not_spam", "is_spam"], None, ("not_spam", "is_spam")),
+        (["Spam", "nonspam"], None, ("nonspam", "Spam")),
+        (["scam", "non-scam"], None, ("non-scam", "scam")),
+        (["malicious", "zero risk"], None, ("zero risk", "malicious")),
+        (["诈骗短信", "非诈骗短信"], None, ("非诈骗短信", "诈骗短信")),
+        (["1", "-1"], None, ("-1", "1")),
         (["a", "b"], ["a"], ("b", "a")),
         (["Ham", "ham", "ham", " spam"], None, ("ham", "spam")),
         (["ham", "spam", "Smishing"], ["spam", "smishing"], ("ham", "spam")),
+        (["chat", "work", "news", "spam"], ["spam"], ("not spam", "spam")),
     ],
 )
 def test_class_1_is_what_is_detected(labels, positive, names):
     classes = read_classes(pd.Series(labels), positive)
     assert classes.names == names
+    detected = positive or [names[1]]
     assert classes.ids_of(pd.Series(labels)).tolist() == [
-        int(label.strip().casefold() not in (names[0].casefold(),)) for label in labels
+        int(label.strip().casefold() in (one.casefold() for one in detected)) for label in labels
     ]
+    assert classes.clear
+
+
+@pytest.mark.parametrize("labels", [["1", "2"], ["cats", "dogs"], ["spam", "scam"], ["ham", "ok"]])
+def test_which_label_to_detect_is_told_loudly_where_the_names_do_not_tell(labels, caplog):
+    classes = read_classes(pd.Series(labels))
+    first, second = sorted(labels)
+    assert classes.names == (first, second) and not classes.clear
+    assert f"DO NOT TELL WHICH OF THEM TO DETECT. It is '{second}'" in caplog.text
+    assert f"--positive_label {first}" in caplog.text and caplog.records[0].levelname == "WARNING"
+
+
+def test_labels_that_nobody_gave_are_missing(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("Label,Text\nspam,win\nNaN,hello\nnull,hi\nN/A,bye\nham,see you\nnone,good night\n")
+    assert read_messages(path)["Label"].tolist() == ["spam", "ham", "none"]
 
 
 @pytest.mark.parametrize(
     ("labels", "positive", "message"),
     [
-        (["a"], None, "has 1"),
+        (["a"], None, "has 1: 'a'.$"),
+        (["ham"], ["ham"], "has 1"),
         (["ham", "spam", "smishing"], None, "has 3: .*--positive_label"),
         (["a", "b"], ["c"], "none of the labels"),
-        (["ham", "promo", "spam"], ["spam"], "it leaves 2: 'ham', 'promo'"),
+        (["ham", "spam"], ["spam", "ham"], "names all labels, 'ham', 'spam'"),
     ],
 )
 def test_other_than_two_classes_are_refused(labels, positive, message):

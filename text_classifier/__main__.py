@@ -16,7 +16,7 @@ from text_classifier.errors import ArtifactError
 from text_classifier.files import file_sha256
 from text_classifier.inference import decision_threshold, fast_dtype, load_config, load_tokenizer_and_model
 from text_classifier.notes import TableError
-from text_classifier.scoring import Task, class_ids, measure, score_file
+from text_classifier.scoring import Task, classes_of, measure, score_file
 from text_classifier.tables import Table
 
 
@@ -102,10 +102,13 @@ def score(options: argparse.Namespace) -> int:
         print(f"{options.file}: {note}", file=sys.stderr)
     config = load_config(options.adapter_dir)
     task = replace(task, threshold=decision_threshold(config) if options.threshold is None else options.threshold)
-    ids = class_ids(table, task, [config.id2label[0], config.id2label[1]]) if task.label_column else None
+    names = [config.id2label[0], config.id2label[1]]
+    classes = classes_of(table, task, names) if task.label_column else None
+    if classes and (described := classes.describe()):
+        print(f"{options.file}: {described}", file=sys.stderr)
     rows = (score_here if options.workers is None else score_on_cluster)(table, task, options)
-    if ids is not None:
-        print(measure(options.output, task, ids, str(options.adapter_dir)))
+    if classes:
+        print(measure(options.output, task, classes.ids, str(options.adapter_dir)))
     return rows
 
 

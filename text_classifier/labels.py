@@ -1,21 +1,28 @@
 """Labels as people write them, and which of two is class 1, the one to detect."""
 
+import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-# Well-known names, and how such names begin, in the languages of this project: class 1 is what is detected, whatever
-# the alphabet says.
-_DETECTED = {
-    *("spam", "smishing", "phishing", "scam", "fraud", "junk", "abuse", "toxic", "positive", "pos", "yes", "true", "1"),
-    *("1.0", "正面", "好评", "是"),
-}
+# Well-known labels, without case, in the languages of this project: class 1 is what is detected, whatever the alphabet
+# says.
+_DETECTED = {"abuse", "toxic", "positive", "pos", "yes", "true", "1", "1.0", "正面", "好评", "是"}
 _NORMAL = {
-    *("ham", "legit", "legitimate", "normal", "safe", "ok", "clean", "none", "negative", "neg", "no", "false", "0"),
-    *("0.0", "负面", "差评", "否"),
+    *("ham", "normal", "ok", "none", "negative", "neg", "no", "false", "0", "0.0", "benign", "genuine", "wanted"),
+    *("负面", "差评", "否"),
 }
-_DETECTED_BEGIN, _NORMAL_BEGIN = ("spam", "垃圾", "诈骗", "欺诈", "骚扰"), ("not ", "non", "no ", "正常", "非", "不是")
+# Names of unwanted messages, of which a label may be a part: "Phishing Email", "诈骗短信" ...
+_UNWANTED = re.compile("spam|smish|phish|scam|fraud|junk|malicious|unwanted|垃圾|诈骗|詐騙|欺诈|詐欺|骚扰|騷擾")
+# ... but not of "Safe Email", "not_spam", "nonspam", "非垃圾短信".
+_WANTED = re.compile(
+    rf"\b(not|non|no|safe|legit\w*|clean)\b|\b(not|non|no)(?={_UNWANTED.pattern})|正常|非|不是|^无|^無"
+)
+
+# What tables have in place of a label that nobody gave.
+_MISSING = {"", "nan", "null", "na", "n/a", "#n/a", "<na>"}
 
 
 @dataclass(frozen=True)
@@ -26,16 +33,24 @@ class Classes:
     """Names of class 0 and class 1."""
     ids: dict[str, int]
     """Label without case -> 0 or 1."""
+    clear: bool = True
+    """Whether the names tell which class is to be detected, or somebody named it; otherwise the alphabet decided."""
 
     def ids_of(self, labels: pd.Series) -> pd.Series:
         """Return the class of each label, 0 or 1; missing for a label that is in neither class."""
         return without_case(labels).map(self.ids)
 
     def describe(self) -> str:
-        """Return which labels are class 1, for the log."""
-        members = [label for label, number in self.ids.items() if number == 1]
-        others = "" if len(members) == 1 else f" ({', '.join(members)})"
-        return f"{self.names[1]}{others}"
+        """Return which label is detected, where the names do not tell or a class has several; else an empty string."""
+        if not self.clear:
+            return (
+                f"THE LABELS DO NOT TELL WHICH OF THEM TO DETECT. It is {self.names[1]!r}, the later in the alphabet; "
+                f"to detect the other: --positive_label {shlex.quote(self.names[0])}"
+            )
+        if len(self.ids) == 2:
+            return ""
+        members = [", ".join(label for label, number in self.ids.items() if number == of) for of in (0, 1)]
+        return f"Class 0, {self.names[0]}: {members[0]}. Class 1, {self.names[1]}, the one to detect: {members[1]}."
 
 
 def without_case(labels: pd.Series) -> pd.Series:
@@ -43,9 +58,20 @@ def without_case(labels: pd.Series) -> pd.Series:
     return labels.str.strip().str.casefold()
 
 
-def _likely_class_1(label: str) -> tuple[bool, bool, str]:
-    detected = label in _DETECTED or label.startswith(_DETECTED_BEGIN)
-    return detected, not (label in _NORMAL or label.startswith(_NORMAL_BEGIN)), label
+def is_missing(labels: pd.Series) -> pd.Series:
+    """Return for each label whether it is none: empty, or what programs write for a missing value, such as `NaN`."""
+    return without_case(labels).isin(_MISSING)
+
+
+def _tells(label: str, other: str) -> int:
+    """Return 1 if a label is by its name the one to detect, beside the other label, -1 if it is not, 0 if unknown."""
+    plain = label.replace("_", " ")
+    if label in _NORMAL or _WANTED.search(plain):
+        return -1
+    # 1 is what is detected beside 0; beside 2 it is only the first of two.
+    if label.removesuffix(".0") == "1" and other.removesuffix(".0").isdigit() and other not in _NORMAL:
+        return 0
+    return int(label in _DETECTED or bool(_UNWANTED.search(plain)))
 
 
 def find_classes(labels: pd.Series, positive: Sequence[str] | None = None) -> Classes:
@@ -53,8 +79,8 @@ def find_classes(labels: pd.Series, positive: Sequence[str] | None = None) -> Cl
 
     Args:
         labels: labels of n messages, strings.
-        positive: labels that make up class 1, which is called like the first. By default class 1 is the one with a
-            well-known name such as spam, or else the later in the alphabet.
+        positive: labels that make up class 1, which is called like the first; all others make up class 0. By default
+            class 1 is the one with a well-known name such as spam, or else the later in the alphabet.
 
     Raises:
         ValueError: there are not two classes.
@@ -62,23 +88,25 @@ def find_classes(labels: pd.Series, positive: Sequence[str] | None = None) -> Cl
     spellings = labels.str.strip().groupby(without_case(labels)).agg(lambda same: same.value_counts().index[0])
     names: dict[str, str] = spellings.to_dict()
     shown = ", ".join(map(repr, list(names.values())[:5])) + (", …" if len(names) > 5 else "")
+    if len(names) < 2:
+        raise ValueError(f"The classifier needs two labels; the data has {len(names)}{': ' * bool(names)}{shown}.")
+    clear = True
     if positive is None:
-        if len(names) != 2:
-            example = " ".join(list(names.values())[-2:]) if len(names) > 2 else "spam"
+        if len(names) > 2:
             raise ValueError(
-                f"The classifier needs exactly two labels; the data has {len(names)}: {shown}. Several can be put "
-                f"into class 1, the one to detect, such as --positive_label {example}."
+                f"The classifier needs two labels; the data has {len(names)}: {shown}. Name those that make up class "
+                "1, the one to detect, with --positive_label; the others make up class 0."
             )
-        detected = [max(names, key=_likely_class_1)]
+        first, second = sorted(names)
+        clear = _tells(first, second) != _tells(second, first)
+        detected = [first if _tells(first, second) > _tells(second, first) else second]
     else:
         detected = [label.strip().casefold() for label in positive]
         if unknown := [label for label, folded in zip(positive, detected, strict=True) if folded not in names]:
             raise ValueError(f"--positive_label {unknown[0]!r} is none of the labels {shown}.")
     rest = [label for label in names if label not in detected]
-    if len(rest) != 1:
-        raise ValueError(
-            f"--positive_label must leave one label for class 0; it leaves {len(rest)}: "
-            f"{', '.join(repr(names[label]) for label in rest)}."
-        )
-    ids = dict.fromkeys(rest, 0) | dict.fromkeys(detected, 1)
-    return Classes((names[rest[0]], names[detected[0]]), ids)
+    if not rest:
+        raise ValueError(f"--positive_label names all labels, {shown}, so that none is left for class 0.")
+    # Several labels have no name together, so class 0 is called by what it is not.
+    name_of_rest = names[rest[0]] if len(rest) == 1 else f"not {names[detected[0]]}"
+    return Classes((name_of_rest, names[detected[0]]), dict.fromkeys(rest, 0) | dict.fromkeys(detected, 1), clear)

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from text_classifier.columns import choose_label_column, choose_text_columns, texts_of
 from text_classifier.files import file_sha256
 from text_classifier.inference import Classification, classify
-from text_classifier.labels import find_classes, without_case
+from text_classifier.labels import Classes, find_classes, is_missing, without_case
 from text_classifier.languages import other_language
 from text_classifier.metrics import classification_metrics, results_table
 from text_classifier.notes import Note
@@ -195,8 +195,8 @@ def _unfinished(part: Path, state_file: Path, task: dict) -> dict:
 # ---------------------------------------------------------------------------- measuring
 
 
-def class_ids(table: Table, task: Task, names: Sequence[str]) -> dict[str, int]:
-    """Return which class each label of the file is: the one of that name, or else the one that it must mean.
+def classes_of(table: Table, task: Task, names: Sequence[str]) -> Classes:
+    """Return the two classes of the file's labels: those of the adapter, or else what its own labels must mean.
 
     Args:
         names: names of the adapter's class 0 and class 1.
@@ -205,18 +205,18 @@ def class_ids(table: Table, task: Task, names: Sequence[str]) -> dict[str, int]:
         ValueError: the labels are neither the adapter's nor two of their own.
     """
     labels = pd.concat([chunk[task.label_column] for chunk in table.chunks(ROWS_PER_CHUNK)], ignore_index=True)
-    labels = labels[labels.str.strip().ne("")]
+    labels = labels[~is_missing(labels)]
     own = {name.casefold(): number for number, name in enumerate(names)}
     if task.positive_label is None and set(without_case(labels)) <= set(own):
-        return own
-    return find_classes(labels, task.positive_label).ids
+        return Classes((names[0], names[1]), own)
+    return find_classes(labels, task.positive_label)
 
 
 def measure(target: Path, task: Task, ids: dict[str, int], adapter: str) -> str:
     """Compare the answers in a finished file with its labels, and return the figures as a table.
 
     Args:
-        ids: see `class_ids`.
+        ids: label without case -> 0 or 1.
         adapter: name of the adapter in the table.
     """
     scored = pd.read_csv(target, dtype=str, keep_default_na=False)

@@ -16,7 +16,7 @@ from text_classifier.columns import choose_label_column, choose_text_columns, te
 from text_classifier.errors import ConfigurationError
 from text_classifier.feedback import read_feedback
 from text_classifier.files import file_sha256
-from text_classifier.labels import Classes, find_classes, without_case
+from text_classifier.labels import Classes, find_classes, is_missing, without_case
 from text_classifier.notes import TableError
 from text_classifier.sources.background import read_background
 from text_classifier.sources.datasets import read_sms_spam, resolve_imdb, resolve_sms_spam
@@ -73,7 +73,7 @@ def read_messages(
     for note in (*file.notes, *of_texts, *of_labels):
         logger.info("%s: %s", data_file, note)
     table = pd.DataFrame({"Label": table[label_column].str.strip(), "Text": texts_of(table, text_columns)})
-    complete = table["Label"].ne("") & ~table["Text"].map(is_empty).astype(bool)
+    complete = ~is_missing(table["Label"]) & ~table["Text"].map(is_empty).astype(bool)
     if dropped := int((~complete).sum()):
         logger.warning("%s: %d rows without text or label are left out.", data_file, dropped)
     return table[complete].reset_index(drop=True)
@@ -89,6 +89,8 @@ def read_classes(labels: pd.Series, positive_label: Sequence[str] | None = None)
         classes = find_classes(labels, positive_label)
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
+    if described := classes.describe():
+        logger.log(logging.INFO if classes.clear else logging.WARNING, described)
     if labels.nunique() > len(classes.ids):
         logger.info("Labels that differ only in case are one: %s.", ", ".join(map(repr, sorted(labels.unique())[:8])))
     return classes
