@@ -1,7 +1,7 @@
 """Load a trained adapter, merge it into its base model, and classify messages."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -196,8 +196,24 @@ def joint_log_odds(language_model: np.ndarray, tfidf: np.ndarray, weight: float)
     return weight * language_model + tfidf
 
 
+def as_list(texts: Iterable[str]) -> list[str]:
+    """Return messages as a list, in the order in which they come; the index of a pandas Series does not count.
+
+    Raises:
+        TypeError: it is one message instead of several, or one of them is not a string.
+    """
+    if isinstance(texts, (str, bytes)):
+        raise TypeError("Several messages are expected, such as a list; for a single one write [text].")
+    # A column of pyarrow yields objects of its own.
+    texts = texts.to_pylist() if hasattr(texts, "to_pylist") else list(texts)
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"The message at position {position} is not a string: {text!r:.40}")
+    return texts
+
+
 def classify(
-    texts: Sequence[str],
+    texts: Iterable[str],
     tokenizer: PreTrainedTokenizerBase,
     model: PreTrainedModel,
     threshold: float | None = None,
@@ -209,11 +225,19 @@ def classify(
     odds of both models are added; the config's `language_model_weight` multiplies the language model's.
 
     Args:
+        texts: a list, a column of a table, a generator or the like.
         model: a model from `load_tokenizer_and_model`.
-        threshold: decision threshold; by default the adapter's own.
+        threshold: decision threshold, from 0 to 1; by default the adapter's own.
         exact: let both models read every message. Otherwise `answer_by_tfidf` answers those that it is sure of.
+
+    Raises:
+        TypeError: `texts` is one message, or one of the messages is not a string.
+        ValueError: the threshold is not between 0 and 1.
     """
+    texts = as_list(texts)
     threshold = decision_threshold(model.config) if threshold is None else threshold
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"The decision threshold {threshold:g} does not lie between 0 and 1.")
     answers = [None] * len(texts) if exact else answer_by_tfidf(texts, model, [threshold] * len(texts))
     open_ones = [index for index, text in enumerate(texts) if answers[index] is None and not is_empty(text)]
     read = _classify([texts[index] for index in open_ones], tokenizer, model, threshold)
