@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -16,6 +18,7 @@ from conftest import REPOSITORY
 from text_classifier import inference, scoring
 from text_classifier.__main__ import main
 from text_classifier.inference import classify, load_tokenizer_and_model
+from text_classifier.tables import open_table
 
 SCORE = [sys.executable, "-m", "text_classifier"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -111,11 +114,13 @@ def test_another_file_is_not_mixed_into_an_unfinished_one(reviews, tiny_review_a
 def test_without_its_unfinished_rows_a_run_begins_anew(reviews, tiny_review_adapter, monkeypatch):
     """A kill between the last two steps leaves the state alone; the result must not become a hole of zero bytes."""
     monkeypatch.setattr(scoring, "ROWS_PER_CHUNK", 16)
-    monkeypatch.setattr(scoring.Path, "unlink", lambda path: None)
-    assert main(command(reviews, tiny_review_adapter)) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring.Path, "unlink", lambda path, missing_ok=False: None)
+        assert main(command(reviews, tiny_review_adapter)) == 0
     scored = reviews.with_name("scored.csv")
     first = scored.read_bytes()
     assert reviews.with_name("scored.csv.part.json").is_file()
+    reviews.with_name("scored.csv.part").unlink()
     assert main(command(reviews, tiny_review_adapter)) == 0
     assert scored.read_bytes() == first
 
@@ -134,7 +139,9 @@ def test_without_its_unfinished_rows_a_run_begins_anew(reviews, tiny_review_adap
         (b"text\nhello\n", ["--adapter_dir", "nowhere"], "nowhere"),
         (b"text\nhello\n", ["--output", "reviews.csv"], "is the file itself"),
         (b"text\nhello\n", ["--output", "."], "is a folder"),
-        (b"text\nhello\n", ["--output", "no/such/folder/scored.csv"], "no/such/folder"),
+        (b"text\nhello\n", ["--output", "no/such/folder/scored.csv"], "no folder no/such/folder"),
+        (b"text\nhello\n", ["--output", "scored.ods"], "must end in .csv, .tsv or .jsonl"),
+        (b"text\nhello\n", ["--output", "scored"], "must end in .csv, .tsv or .jsonl"),
     ],
 )
 def test_mistakes_end_in_one_clear_error_and_leave_nothing(
@@ -200,3 +207,104 @@ def test_answers_do_not_depend_on_what_is_read_together(batch_tokens, tiny_revie
     alone = [classify([text], tokenizer, model)[0].positive_probability for text in texts]
     together = [answer.positive_probability for answer in classify(texts, tokenizer, model)]
     assert together == pytest.approx(alone, abs=1e-5)
+
+
+# ---------------------------------------------------------------------------- where the result goes
+
+
+# Every character that means something to a reader of tables, and texts that one takes for something else.
+STRANGE = [
+    *(f"a{chr(code)}b" for code in (*range(32), 0x7F, 0x85, 0x2028)),
+    *("\r", "a\r", '"', '""', 'say "hi"', ",", ";", "a\tb", "' x", "=1+1", "NA", "007", "é 好 🎁", "_x000D_"),
+]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl", ".xlsx", ".csv.gz", ".jsonl.xz"])
+def test_a_result_is_what_its_name_says_and_every_cell_is_read_back(tmp_path, tiny_review_adapter, ending):
+    source, target = tmp_path / "messages.jsonl", tmp_path / f"scored{ending}"
+    source.write_text(
+        "".join(json.dumps({"id": f"{number}", "text": text}) + "\n" for number, text in enumerate(STRANGE))
+    )
+    adapter = ["--text_column", "text", "--adapter_dir", str(tiny_review_adapter)]
+    assert main([str(source), "--output", str(target), *adapter]) == 0
+    assert open_table(target).frame()["text"].tolist() == STRANGE
+    as_texts = {"dtype": str, "keep_default_na": False}
+    if ending in (".csv", ".csv.gz"):
+        assert pd.read_csv(target, **as_texts)["text"].tolist() == STRANGE
+    elif ending == ".tsv":
+        with target.open(encoding="utf-8", newline="") as file:
+            assert [row[1] for row in csv.reader(file, delimiter="\t")][1:] == STRANGE
+    elif ending == ".xlsx":
+        assert pd.read_excel(target, **as_texts)["id"].tolist() == [str(number) for number in range(len(STRANGE))]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["messages.jsonl", target.name]
+
+
+def test_excel_is_told_the_encoding_of_a_csv_that_is_not_ascii(tmp_path, tiny_review_adapter):
+    for text, mark in (("hello", b""), ("好看", b"\xef\xbb\xbf")):
+        (tmp_path / "m.csv").write_text(f"text\n{text}\n", encoding="utf-8")
+        assert (
+            main(
+                [
+                    str(tmp_path / "m.csv"),
+                    "--output",
+                    str(tmp_path / "s.csv"),
+                    "--adapter_dir",
+                    str(tiny_review_adapter),
+                ]
+            )
+            == 0
+        )
+        assert (tmp_path / "s.csv").read_bytes().startswith(mark + b"text,predicted_label")
+
+
+def test_devices_pipes_and_links_are_written_to_and_stay(reviews, tiny_review_adapter, tmp_path, capsys):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    pipe, link, real = folder / "pipe", folder / "link.csv", folder / "real.csv"
+    os.mkfifo(pipe)
+    link.symlink_to(real.name)
+    read = ThreadPoolExecutor(1).submit(pipe.read_bytes)
+    for target in (pipe, link, Path("/dev/null")):
+        assert main([*command(reviews, tiny_review_adapter), "--output", str(target)]) == 0
+    assert read.result(timeout=60).startswith(b"\xef\xbb\xbfid,text,predicted_label") and pipe.is_fifo()
+    assert link.is_symlink() and real.read_bytes() == read.result()
+    assert Path("/dev/null").is_char_device()
+    assert sorted(path.name for path in folder.iterdir()) == ["link.csv", "pipe", "real.csv"]
+
+
+def test_standard_input_and_output(reviews, tiny_review_adapter):
+    assert main(command(reviews, tiny_review_adapter)) == 0
+    adapter = ["--text_column", "text", "--adapter_dir", str(tiny_review_adapter)]
+    result = subprocess.run(
+        [*SCORE, "-", "--output", "-", *adapter], env=ENVIRONMENT, input=reviews.read_bytes(), capture_output=True
+    )
+    assert result.returncode == 0, result.stderr.decode()
+    assert result.stdout == reviews.with_name("scored.csv").read_bytes().removeprefix(b"\xef\xbb\xbf")
+    assert b"100 rows in -" in result.stderr
+
+
+def test_figures_alone_need_no_output(reviews, tiny_review_adapter, capsys):
+    pd.read_csv(reviews, dtype=str, keep_default_na=False).assign(right="positive").to_csv(reviews, index=False)
+    arguments = [str(reviews), "--text_column", "text", "--adapter_dir", str(tiny_review_adapter)]
+    assert main([*arguments, "--label_column", "right"]) == 0
+    printed = capsys.readouterr().out
+    assert "Acc %" in printed and printed.endswith("100 rows\n")
+    assert list(reviews.parent.iterdir()) == [reviews]
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "--output is needed" in capsys.readouterr().err
+
+
+def test_two_processes_do_not_write_one_result(reviews, tiny_review_adapter, capsys):
+    target = reviews.with_name("scored.csv")
+    holding = (
+        "import pathlib, sys, time, text_classifier.files as files\n"
+        "with files.exclusive(pathlib.Path(sys.argv[1])): print('ready', flush=True); time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", holding, target], env=ENVIRONMENT, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        assert main(command(reviews, tiny_review_adapter)) == 1
+        other.kill()
+    assert f"scored.csv is being written by process {other.pid}" in capsys.readouterr().err
+    assert main(command(reviews, tiny_review_adapter)) == 0, "the lock of a killed process holds nobody up"
+    assert sorted(path.name for path in reviews.parent.iterdir()) == ["reviews.csv", "scored.csv"]

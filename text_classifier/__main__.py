@@ -7,15 +7,19 @@ python -m text_classifier messages.csv --output scored.csv --workers 40 --ray_ad
 """
 
 import argparse
+import contextlib
+import shutil
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from text_classifier.errors import ArtifactError
-from text_classifier.files import file_sha256
+from text_classifier.files import file_sha256, is_stream
 from text_classifier.inference import decision_threshold, fast_dtype, load_config, load_tokenizer_and_model
 from text_classifier.notes import TableError
+from text_classifier.outputs import STANDARD_OUTPUT, check_output, unfinished, write_result
 from text_classifier.scoring import Task, classes_of, measure, score_file
 from text_classifier.tables import Table
 
@@ -27,8 +31,14 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
         SystemExit: the options are wrong, or help was asked for; argparse prints the reason or the help.
     """
     parser = argparse.ArgumentParser(prog="python -m text_classifier", description="Classify the messages of a file.")
-    parser.add_argument("file", type=Path, help="a .csv, .tsv, .jsonl, .xlsx, or .txt with one message a line")
-    parser.add_argument("--output", type=Path, required=True, help=".csv to write: the file's columns and the answers")
+    parser.add_argument(
+        "file", type=Path, help="a .csv, .tsv, .jsonl, .xlsx, or .txt with one message a line; - is standard input"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="what to write: the file's columns and the answers, as .csv, .tsv, .jsonl or .xlsx; - is standard output",
+    )
     parser.add_argument(
         "--text_column", nargs="+", help="column with the messages, or several, such as subject and body"
     )
@@ -53,39 +63,51 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--workers {options.workers}: at least one is needed")
     if options.threshold is not None and not 0 < options.threshold < 1:
         parser.error(f"--threshold {options.threshold:g}: it must lie between 0 and 1")
+    if not options.output and not options.label_column:
+        parser.error("--output is needed; only with --label_column, which measures the answers, it may be left out")
     if options.positive_label and not options.label_column:
         parser.error("--positive_label needs --label_column")
     return options
 
 
-def score_here(table: Table, task: Task, options: argparse.Namespace) -> int:
-    """Classify the file in this process and return the number of rows."""
+def score_here(table: Table, task: Task, part: Path, options: argparse.Namespace) -> None:
+    """Classify the file in this process."""
     tokenizer, model = load_tokenizer_and_model(options.adapter_dir, fast_dtype())
     sha256 = file_sha256(*sorted(options.adapter_dir.glob("*.safetensors")), options.adapter_dir / "config.json")
-    return score_file(table, task, options.output, tokenizer, model, sha256)
+    score_file(table, task, part, tokenizer, model, sha256)
 
 
-def score_on_cluster(table: Table, task: Task, options: argparse.Namespace) -> int:
-    """Classify the file on a Ray cluster and return the number of rows."""
+def score_on_cluster(table: Table, task: Task, part: Path, options: argparse.Namespace) -> None:
+    """Classify the file on a Ray cluster."""
     # Imported only when needed: it has its own requirements and is slow to import.
     from text_classifier.ray_scoring import connected, score_file_with_ray
 
     with connected(options.ray_address, options.workers):
-        return score_file_with_ray(table, task, options.output, options.adapter_dir, options.workers)
+        score_file_with_ray(table, task, part, options.adapter_dir, options.workers)
 
 
-def score(options: argparse.Namespace) -> int:
-    """Classify the file, measure the answers if it has labels, and return the number of rows.
+@contextlib.contextmanager
+def given_file(path: Path) -> Iterator[Path]:
+    """Yield the file to read; what comes through standard input or a pipe is kept in a file, to be read twice."""
+    if path != Path("-") and not is_stream(path):
+        yield path
+        return
+    with tempfile.NamedTemporaryFile(suffix="".join(path.suffixes)) as kept:
+        with contextlib.nullcontext(sys.stdin.buffer) if path == Path("-") else path.open("rb") as stream:
+            shutil.copyfileobj(stream, kept)
+        kept.flush()
+        yield Path(kept.name)
+
+
+def score(source: Path, options: argparse.Namespace) -> str:
+    """Classify the file, measure the answers if it has labels, and return what was done.
 
     Raises:
         ValueError: the file or an option cannot be used; the message says why.
+        OSError: the result cannot be written.
     """
-    if options.output.resolve() == options.file.resolve():
-        raise ValueError("--output is the file itself.")
-    if options.output.is_dir():
-        raise ValueError(f"--output {options.output} is a folder; name the .csv to write.")
     task = Task(
-        options.file,
+        source,
         options.text_column,
         options.label_column,
         options.positive_label,
@@ -100,16 +122,24 @@ def score(options: argparse.Namespace) -> int:
         raise ValueError(f"{options.file}: {error}") from error
     for note in notes:
         print(f"{options.file}: {note}", file=sys.stderr)
+    if options.output:
+        check_output(options.output, source, table.rows)
     config = load_config(options.adapter_dir)
     task = replace(task, threshold=decision_threshold(config) if options.threshold is None else options.threshold)
     names = [config.id2label[0], config.id2label[1]]
     classes = classes_of(table, task, names) if task.label_column else None
     if classes and (described := classes.describe()):
         print(f"{options.file}: {described}", file=sys.stderr)
-    rows = (score_here if options.workers is None else score_on_cluster)(table, task, options)
-    if classes:
-        print(measure(options.output, task, classes.ids, str(options.adapter_dir)))
-    return rows
+    done = [f"{table.rows:,} rows" + (f" in {options.output}" if options.output else "")]
+    with unfinished(options.output) as part:
+        (score_here if options.workers is None else score_on_cluster)(table, task, part, options)
+        if classes:
+            done.insert(0, measure(part, task, classes.ids, str(options.adapter_dir)))
+        if options.output:
+            write_result(part, options.output)
+        part.unlink()
+        part.with_name(f"{part.name}.json").unlink(missing_ok=True)
+    return "\n".join(done)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -120,7 +150,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = parse_options(argv)
     try:
-        rows = score(options)
+        with given_file(options.file) as source:
+            done = score(source, options)
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
@@ -130,10 +161,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        again = "the same command goes on from here" if options.workers is None else "nothing was written"
+        goes_on = options.workers is None and options.output and not is_stream(options.output)
+        again = "the same command goes on from here" if goes_on else "nothing was written"
         print(f"\nInterrupted; {again}.", file=sys.stderr)
         return 130
-    print(f"{rows:,} rows in {options.output}")
+    print(done, file=sys.stderr if options.output == STANDARD_OUTPUT else sys.stdout)
     return 0
 
 

@@ -11,6 +11,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+from filelock import FileLock, Timeout
+
 
 def file_sha256(*paths: Path) -> str:
     """Return one SHA-256 (hex) of the bytes of all given files, in their order."""
@@ -22,19 +25,63 @@ def file_sha256(*paths: Path) -> str:
     return digest.hexdigest()
 
 
+def is_stream(path: Path) -> bool:
+    """Return whether a device or a pipe stands at a path, such as /dev/null: it is written to, and never replaced."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 @contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target` and rename it to `target` if the block ends without error.
 
     A reader of `target` sees the old file or the whole new one. A killed process leaves only a temporary folder
-    behind. To write a folder, create it at the yielded path; then `target` must not exist.
+    behind. A link stays a link: the file that it names is replaced. A device or a pipe gets the content. To write a
+    folder, create it at the yielded path; then `target` must not exist.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch_dir:
+    stream = is_stream(target)
+    if not stream:
+        target = target.resolve()
+        target.parent.mkdir(parents=True, exist_ok=True)
+    place = {} if stream else {"dir": target.parent, "prefix": f".{target.name}."}
+    with tempfile.TemporaryDirectory(**place) as scratch_dir:
         # The name keeps its suffix, because matplotlib and pandas read the format from it.
         scratch = Path(scratch_dir) / target.name
         yield scratch
-        os.replace(scratch, target)
+        if stream:
+            with scratch.open("rb") as content, target.open("wb") as output:
+                shutil.copyfileobj(content, output)
+        else:
+            os.replace(scratch, target)
+
+
+@contextlib.contextmanager
+def exclusive(target: Path) -> Iterator[None]:
+    """Let only one process at a time write a file or folder; a hidden lock file stands beside it meanwhile.
+
+    Raises:
+        BlockingIOError: another process is writing it; the message names the process.
+    """
+    target = target.resolve()
+    path = target.with_name(f".{target.name}.lock")
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        holders = [str(process.pid) for process in psutil.process_iter() if _has_open(process, path)]
+        who = f"process {holders[0]}" if holders else "another process"
+        raise BlockingIOError(f"{target} is being written by {who}. Wait for its end, or write elsewhere.") from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
+def _has_open(process: psutil.Process, path: Path) -> bool:
+    try:
+        return process.pid != os.getpid() and str(path) in (file.path for file in process.open_files())
+    except psutil.Error:
+        return False
 
 
 def exchange_folder(new: Path, target: Path) -> None:
@@ -54,6 +101,8 @@ def exchange_folder(new: Path, target: Path) -> None:
     )
     if not exchanged:
         old = new.with_name(f"{new.name}.old")
+        # A killed run may have left it.
+        shutil.rmtree(old, ignore_errors=True)
         os.rename(target, old)
         os.rename(new, target)
         new = old

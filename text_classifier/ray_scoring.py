@@ -20,7 +20,7 @@ from text_classifier.inference import choose_device, fast_dtype, load_tokenizer_
 from text_classifier.scoring import ROWS_PER_CHUNK, Task, as_csv, score_table
 from text_classifier.tables import Table
 
-# The name of the first part, which has the header; the names sort in the order of the rows.
+# The name of the first piece, which has the header; the names sort in the order of the rows.
 _FIRST = "00000000"
 
 # The part of this repository that Ray copies to every machine.
@@ -28,7 +28,7 @@ PACKAGE = Path(__file__).parent
 
 
 class Scorer:
-    """A Ray worker. It loads the adapter once and then classifies parts of the file.
+    """A Ray worker. It loads the adapter once and then classifies pieces of the file.
 
     Args:
         has_gpu: whether Ray gave this worker a GPU of its own. A worker without one may see those of the others.
@@ -39,9 +39,9 @@ class Scorer:
         device = choose_device() if has_gpu else torch.device("cpu")
         self.tokenizer, self.model = load_tokenizer_and_model(adapter_dir, fast_dtype(device), device)
 
-    def __call__(self, part: dict[str, str]) -> dict[str, int]:
-        """Write the answers of a part beside it, and return how many there are."""
-        rows = Path(part["item"])
+    def __call__(self, piece: dict[str, str]) -> dict[str, int]:
+        """Write the answers of a piece beside it, and return how many there are."""
+        rows = Path(piece["item"])
         scored = score_table(pd.read_parquet(rows), self.task, self.tokenizer, self.model)
         with atomic_path(rows.with_suffix(".csv")) as scratch:
             scratch.write_bytes(as_csv(scored, header=rows.stem == _FIRST))
@@ -67,12 +67,12 @@ def connected(address: str | None, workers: int) -> Iterator[None]:
         ray.shutdown()
 
 
-def score_file_with_ray(table: Table, task: Task, target: Path, adapter_dir: Path, workers: int) -> int:
-    """Classify the messages of a file on the connected cluster, and return how many rows were written.
+def score_file_with_ray(table: Table, task: Task, part: Path, adapter_dir: Path, workers: int) -> None:
+    """Classify the messages of a file on the connected cluster.
 
     Args:
         table, task: see `Task.open`.
-        target: the .csv to write; it appears when all rows are done, and has them in the order of the source.
+        part: CSV that gets the rows when all are done, in the order of the source.
         workers: number of processes; each one holds a model and uses one CPU core, and a GPU if the cluster has enough
             for all of them and the environment variable DEVICE is not `cpu`.
 
@@ -82,25 +82,24 @@ def score_file_with_ray(table: Table, task: Task, target: Path, adapter_dir: Pat
     # Load the adapter here once, so that an error in it is reported before any worker starts.
     load_tokenizer_and_model(adapter_dir, device=torch.device("cpu"))
     has_gpus = _has_gpus(workers)
-    folder = target.with_name(f".{target.name}.parts").absolute()
+    folder = part.with_name(f".{part.name}s").absolute()
     shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.mkdir()
-        # The one reader reads the file, whatever its format; workers get its rows in parts.
+        # The one reader reads the file, whatever its format; workers get its rows in pieces.
         for number, chunk in enumerate(table.chunks(ROWS_PER_CHUNK)):
             chunk.to_parquet(folder / f"{number:0{len(_FIRST)}}.parquet", index=False)
-        parts = [str(part) for part in sorted(folder.glob("*.parquet"))]
-        ray.data.from_items(parts, override_num_blocks=len(parts)).map(
+        pieces = [str(piece) for piece in sorted(folder.glob("*.parquet"))]
+        ray.data.from_items(pieces, override_num_blocks=len(pieces)).map(
             Scorer,
             fn_constructor_args=(str(adapter_dir.resolve()), task, has_gpus),
             compute=ActorPoolStrategy(size=workers),
             num_cpus=1,
             num_gpus=int(has_gpus),
         ).materialize()
-        with atomic_path(target) as scratch, scratch.open("wb") as output:
-            for part in parts:
-                output.write(Path(part).with_suffix(".csv").read_bytes())
-        return table.rows
+        with part.open("wb") as output:
+            for piece in pieces:
+                output.write(Path(piece).with_suffix(".csv").read_bytes())
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

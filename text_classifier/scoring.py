@@ -116,33 +116,33 @@ def score_table(
 
 
 def as_csv(table: pd.DataFrame, header: bool) -> bytes:
-    """Return the rows as CSV bytes, with or without a header."""
-    return table.to_csv(index=False, header=header, lineterminator="\n").encode()
+    """Return a table as CSV. The csv module reads the same cells from it, pandas too, and this project."""
+    # With "\n" as line end, Python before 3.11.9 leaves a cell with a lone carriage return without quotation marks.
+    return table.to_csv(index=False, header=header, lineterminator="\r\n").encode()
 
 
 def score_file(
     table: Table,
     task: Task,
-    target: Path,
+    part: Path,
     tokenizer: PreTrainedTokenizerBase,
     model: PreTrainedModel,
     model_sha256: str,
-) -> int:
-    """Classify the messages of a file of any length, and return how many rows were written.
+) -> None:
+    """Classify the messages of a file of any length.
 
-    Only some rows are in memory at a time. Until all rows are done, the finished rows stand beside `target` in a file
-    that ends in .part. If a run is stopped, the next one continues from there.
+    Only some rows are in memory at a time. If a run is stopped, the next one continues after the rows in `part`.
 
     Args:
         table, task: see `Task.open`.
-        target: the .csv to write.
+        part: CSV that gets the finished rows; what was done with which task stands beside it.
         model_sha256: checksum of the adapter; a run with another adapter is not continued.
 
     Raises:
         TableError: the source cannot be read.
         ValueError: the unfinished file belongs to another source, column or adapter.
     """
-    part, state_file = (target.with_name(f"{target.name}{suffix}") for suffix in (".part", ".part.json"))
+    state_file = part.with_name(f"{part.name}.json")
     same = {"source": file_sha256(task.source), "model": model_sha256}
     same |= {name: value for name, value in task.__dict__.items() if name != "source"}
     state = _unfinished(part, state_file, same)
@@ -166,9 +166,6 @@ def score_file(
             scratch.write_text(json.dumps(state), encoding="utf-8")
             os.replace(scratch, state_file)
             progress.update(len(chunk))
-    os.replace(part, target)
-    state_file.unlink()
-    return table.rows
 
 
 def _unfinished(part: Path, state_file: Path, task: dict) -> dict:
@@ -212,14 +209,14 @@ def classes_of(table: Table, task: Task, names: Sequence[str]) -> Classes:
     return find_classes(labels, task.positive_label)
 
 
-def measure(target: Path, task: Task, ids: dict[str, int], adapter: str) -> str:
-    """Compare the answers in a finished file with its labels, and return the figures as a table.
+def measure(part: Path, task: Task, ids: dict[str, int], adapter: str) -> str:
+    """Compare the answers in a finished CSV with its labels, and return the figures as a table.
 
     Args:
         ids: label without case -> 0 or 1.
         adapter: name of the adapter in the table.
     """
-    scored = pd.read_csv(target, dtype=str, keep_default_na=False)
+    scored = pd.read_csv(part, dtype=str, keep_default_na=False)
     probability = scored.columns[-4]
     told = scored[scored[probability].ne("")]
     truth = without_case(told[task.label_column]).map(ids)

@@ -1,0 +1,147 @@
+"""Write the result of file scoring in the format that its name says, to a file, a device, a pipe or standard output."""
+
+import bz2
+import contextlib
+import csv
+import gzip
+import io
+import json
+import lzma
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from openpyxl import Workbook
+from openpyxl.cell import WriteOnlyCell
+
+from text_classifier.files import atomic_path, exclusive, is_stream
+
+STANDARD_OUTPUT = Path("-")
+_PACK = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_ESCAPED = re.compile(r"[\x00-\x08\x0b-\x1f]|_(?=x[0-9A-Fa-f]{4}_)")
+_EXCEL_ROWS, _EXCEL_CHARACTERS = 1_048_576, 32_767
+
+
+def format_of(target: Path) -> tuple[str, str]:
+    """Return what a result's name ends in: its format, such as .csv, and its compression, such as .gz, or "".
+
+    A device, a pipe and standard output may have any name; without an ending they get a CSV.
+
+    Raises:
+        ValueError: results are not written in such a format.
+    """
+    suffixes = [suffix.lower() for suffix in target.suffixes]
+    packed = suffixes.pop() if suffixes and suffixes[-1] in _PACK else ""
+    name = suffixes[-1] if suffixes else ""
+    if name in (".csv", ".tsv", ".jsonl") or (name == ".xlsx" and not packed):
+        return name, packed
+    if target == STANDARD_OUTPUT or is_stream(target):
+        return ".csv", ""
+    raise ValueError(f"--output {target}: the name must end in .csv, .tsv or .jsonl, perhaps with .gz, or in .xlsx.")
+
+
+def check_output(target: Path, source: Path, rows: int) -> None:
+    """Check that a result can be written, before any work.
+
+    Raises:
+        ValueError: it cannot; the message says why.
+    """
+    if target.is_dir():
+        raise ValueError(f"--output {target} is a folder; name the file to write.")
+    if not target.parent.is_dir():
+        raise ValueError(f"--output {target}: there is no folder {target.parent}.")
+    if target != STANDARD_OUTPUT and target.resolve() == source.resolve():
+        raise ValueError("--output is the file itself.")
+    name, _ = format_of(target)
+    if name == ".xlsx" and rows >= _EXCEL_ROWS:
+        raise ValueError(f"--output {target}: Excel takes {_EXCEL_ROWS - 1:,} rows, the file has {rows:,}. Use .csv.")
+
+
+@contextlib.contextmanager
+def unfinished(target: Path | None) -> Iterator[Path]:
+    """Yield the path of the CSV that gets the finished rows, and let no other process write it meanwhile.
+
+    For a file it stands beside it, so that the next run can go on from there. For a device, a pipe, standard output and
+    no output at all it is a temporary file.
+
+    Raises:
+        BlockingIOError: another process is writing it.
+    """
+    if target is None or target == STANDARD_OUTPUT or is_stream(target):
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder, "scored.csv.part")
+        return
+    target = target.resolve()
+    with exclusive(target):
+        yield target.with_name(f"{target.name}.part")
+
+
+def write_result(part: Path, target: Path) -> None:
+    """Write the rows of a finished CSV in the format that the result's name says.
+
+    Args:
+        part: a CSV in UTF-8; it is left where it is.
+    """
+    name, packed = format_of(target)
+    if target == STANDARD_OUTPUT:
+        output = io.TextIOWrapper(sys.stdout.buffer, "utf-8", newline="")
+        _write(part, output, name)
+        # Flushes, and leaves standard output open.
+        output.detach()
+        return
+    with atomic_path(target) as scratch:
+        if name == ".xlsx":
+            _write_workbook(part, scratch)
+        elif name == ".csv" and not packed and _is_ascii(part):
+            shutil.copyfile(part, scratch)
+        else:
+            # Excel takes a CSV without this mark for one in an older encoding.
+            encoding = "utf-8-sig" if name == ".csv" else "utf-8"
+            with _PACK[packed](scratch, "wb") as binary, io.TextIOWrapper(binary, encoding, newline="") as output:
+                _write(part, output, name)
+
+
+def _is_ascii(path: Path) -> bool:
+    with path.open("rb") as file:
+        return all(block.isascii() for block in iter(lambda: file.read(1 << 20), b""))
+
+
+@contextlib.contextmanager
+def _rows(part: Path) -> Iterator[Iterator[list[str]]]:
+    with part.open(encoding="utf-8", newline="") as file:
+        yield csv.reader(file)
+
+
+def _write(part: Path, output: TextIO, name: str) -> None:
+    with _rows(part) as rows:
+        if name == ".jsonl":
+            header = next(rows)
+            output.writelines(
+                json.dumps(dict(zip(header, row, strict=True)), ensure_ascii=False) + "\n" for row in rows
+            )
+        else:
+            # With these line ends, older versions of Python put a cell with a lone carriage return in quotation marks.
+            writer = csv.writer(output, delimiter="\t" if name == ".tsv" else ",", lineterminator="\r\n")
+            writer.writerows(rows)
+
+
+def _write_workbook(part: Path, scratch: Path) -> None:
+    workbook = Workbook(write_only=True)
+    sheet = workbook.create_sheet("messages")
+    with _rows(part) as rows:
+        for row in rows:
+            sheet.append([_text_cell(sheet, cell) for cell in row])
+    workbook.save(scratch)
+
+
+def _text_cell(sheet: object, text: str) -> WriteOnlyCell:
+    # Excel's own escapes, for characters that XML cannot hold or would change, and for a text that looks like one.
+    escaped = _ESCAPED.sub(lambda found: f"_x{ord(found[0]):04X}_", text)
+    cell = WriteOnlyCell(sheet, escaped[:_EXCEL_CHARACTERS])
+    # A text is no formula, whatever it begins with.
+    cell.data_type = "s"
+    return cell
