@@ -315,6 +315,7 @@ def prepare(
         if args.local_process_index == 0:
             check_outputs(args.adapter_dir, args.metrics_pdf, Path(args.output_dir, "metrics.json"))
             save_splits(splits, Path(data_args.dataset_dir))
+            logger.info("Splits: saved in %s/", data_args.dataset_dir)
         base = resolve_base_model_or_fallback(model_args.model_name_or_path, model_args.fallback_model)
     if Path(args.adapter_dir).resolve() == base.path.resolve():
         raise ConfigurationError(f"--adapter_dir {args.adapter_dir} is the base model's own folder.")
@@ -414,7 +415,7 @@ def save(
 def main(argv: Sequence[str] | None = None) -> int:
     """Train with the options of the command line; return the exit code."""
     model_args, data_args, args = parse_arguments(sys.argv[1:] if argv is None else argv)
-    outputs = f"{args.adapter_dir} and {args.metrics_pdf}"
+    outputs = (args.adapter_dir, args.metrics_pdf)
     if data_args.prepare_only:
         return run_script(lambda: prepare_only(data_args), args, outputs)
     return run_script(lambda: train(model_args, data_args, args), args, outputs)

@@ -349,7 +349,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parsed = parse_arguments(argv)
     _, flags = split_recipe(argv)
     args = parsed[-1]
-    return run_script(lambda: pretrain_or_fall_back(*parsed, flags), args, f"{args.model_dir} and {args.loss_pdf}")
+    return run_script(lambda: pretrain_or_fall_back(*parsed, flags), args, (args.model_dir, args.loss_pdf))
 
 
 if __name__ == "__main__":

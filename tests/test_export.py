@@ -1,6 +1,7 @@
 """An export is an ordinary model: other programs load it and give the answers of the language model."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -185,11 +186,11 @@ def test_nothing_is_half_written(tiny_review_adapter, tmp_path, monkeypatch, cap
     before = {path.name: path.read_bytes() for path in (tmp_path / "merged").iterdir()}
 
     def full_disk(*_):
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(export, "exchange_folder", full_disk)
     assert export_here(tmp_path, tiny_review_adapter, "merged") == 1
-    assert capsys.readouterr().err.splitlines()[-1] == "Error: No space left on device"
+    assert capsys.readouterr().err.splitlines()[-1] == "Error: merged: cannot be written: No space left on device"
     assert {path.name: path.read_bytes() for path in (tmp_path / "merged").iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["merged"]
 

@@ -1,5 +1,6 @@
 """A run that is killed while it saves leaves whole files, and the charts can be drawn for any run."""
 
+import errno
 import os
 import shutil
 import signal
@@ -11,8 +12,11 @@ import pytest
 from conftest import REPOSITORY
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import PdfPages
+from safetensors import SafetensorError
 from training_runs import arguments, run_here
 
+import gpt_classification_model
+from text_classifier.files import exclusive
 from text_classifier.inference import load_tokenizer_and_model
 from text_classifier.training.charts import plot_metrics
 
@@ -70,6 +74,42 @@ def test_killed_at_any_moment_of_saving_leaves_whole_files(trained, tmp_path, ti
         assert (work / ".lora_model.new").exists()
         assert run_here(work, arguments(tiny_gpt2, messages_csv)) == 0, "leftovers are no obstacle"
         assert not (work / ".lora_model.new").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        # What tokenizers, safetensors and PyTorch raise.
+        Exception("No space left on device (os error 28)"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:858] . PytorchStreamWriter failed writing file data/3"),
+    ],
+)
+def test_a_full_disk_is_told_in_one_line(tmp_path, monkeypatch, capsys, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(gpt_classification_model, "train", fail)
+    assert run_here(tmp_path, []) == 1
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Error: ")]
+    assert told == [
+        "Error: ./results or lora_model and training_metrics.pdf: cannot be written: No space left on device"
+    ]
+
+
+def test_a_mistake_in_the_code_is_no_full_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpt_classification_model, "train", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run_here(tmp_path, [])
+
+
+@pytest.mark.parametrize("target", ["lora_model", "results/metrics.json"])
+def test_two_trainings_do_not_write_into_one_folder(tmp_path, tiny_gpt2, messages_csv, capsys, target):
+    with exclusive(tmp_path / target):
+        assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv)) == 1
+    assert f"{target} is being written by another process" in capsys.readouterr().err
+    assert not (tmp_path / "lora_model").exists()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from text_classifier.errors import ArtifactError
-from text_classifier.files import file_sha256, is_stream
+from text_classifier.files import describe_failure, file_sha256, is_stream
 from text_classifier.inference import decision_threshold, fast_dtype, load_config, load_tokenizer_and_model
 from text_classifier.notes import TableError
 from text_classifier.outputs import STANDARD_OUTPUT, check_output, unfinished, write_result
@@ -157,8 +157,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print("Error: --workers needs ray: pip install -r requirements/ray.txt", file=sys.stderr)
         return 1
-    except (ArtifactError, ValueError, OSError) as error:
+    except (ArtifactError, ValueError) as error:
         print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"Error: {describe_failure(error, str(options.output or 'temporary files'))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         goes_on = options.workers is None and options.output and not is_stream(options.output)

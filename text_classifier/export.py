@@ -20,7 +20,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from text_classifier.errors import ArtifactError
-from text_classifier.files import exchange_folder, file_sha256
+from text_classifier.files import describe_failure, exchange_folder, file_sha256
 from text_classifier.hub import full_name, send_folder
 from text_classifier.inference import decision_threshold, holds_adapter, load_tokenizer_and_model
 
@@ -279,12 +279,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"Error: --onnx needs {error.name}: pip install -r requirements/onnx.txt", file=sys.stderr)
         return 1
-    except (ArtifactError, ValueError, OSError) as error:
+    except (ArtifactError, ValueError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return 130
+    except Exception as error:
+        told = describe_failure(error, str(options.target))
+        if told is None:
+            raise
+        print(f"Error: {told}", file=sys.stderr)
+        return 1
     return 0
 
 

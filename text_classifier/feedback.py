@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from text_classifier.characters import replace_half_surrogates
+from text_classifier.files import is_stream
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS feedback (
@@ -34,6 +35,8 @@ def open_feedback(path: Path) -> None:
     Raises:
         OSError, sqlite3.Error: the file cannot be created, or it is not an SQLite file.
     """
+    if is_stream(path):
+        raise FileExistsError(f"{path} is a device or a pipe, not a file.")
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     with _connection(path) as connection:
         connection.execute(_TABLE)

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,11 @@ from pathlib import Path
 
 import psutil
 from filelock import FileLock, Timeout
+
+_CANNOT_WRITE = [
+    os.strerror(code)
+    for code in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.ENOTCONN, errno.EACCES)
+]
 
 
 def file_sha256(*paths: Path) -> str:
@@ -107,6 +113,25 @@ def exchange_folder(new: Path, target: Path) -> None:
         os.rename(new, target)
         new = old
     shutil.rmtree(new)
+
+
+def describe_failure(error: Exception, place: str) -> str | None:
+    """Return in a sentence why something could not be read or written; None if the error says nothing of the kind.
+
+    Libraries raise exceptions of all kinds where a disk is full, and few of them name the file.
+
+    Args:
+        place: what was being written, for an error that does not name it.
+    """
+    if isinstance(error, OSError) and (error.filename or not error.errno):
+        return str(error)
+    text = str(error)
+    reason = next((reason for reason in _CANNOT_WRITE if reason in text), None)
+    if reason is None and ("PytorchStreamWriter failed" in text or "disk is full" in text):
+        reason = os.strerror(errno.ENOSPC)
+    if reason:
+        return f"{place}: cannot be written: {reason}"
+    return text if isinstance(error, OSError) else None
 
 
 def write_json(content: dict, path: Path) -> None:

@@ -1,5 +1,6 @@
 """Helpers of every training run: checkpoints, several processes, memory, errors."""
 
+import contextlib
 import importlib.metadata
 import logging
 import os
@@ -7,7 +8,7 @@ import platform
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import Trainer, TrainingArguments
 
 from text_classifier.errors import ArtifactError, ConfigurationError
+from text_classifier.files import describe_failure, exclusive
 
 logger = logging.getLogger(__name__)
 
@@ -103,12 +105,13 @@ def describe_device(args: TrainingArguments) -> str:
     return f"{device}{processes}, {number_format}, {batch} messages a step"
 
 
-def run_script(run: Callable[[], object], args: TrainingArguments, outputs: str) -> int:
+def run_script(run: Callable[[], object], args: TrainingArguments, outputs: Sequence[str]) -> int:
     """Run a training script, print errors without a traceback, and return the exit code.
 
     Args:
         run: the script's work.
-        outputs: names of the results that an interrupted run leaves unchanged, for the message.
+        outputs: a folder and a file that the script replaces when it is done. No other process may write the folder or
+            `output_dir` meanwhile.
 
     Returns:
         0, 1 after an error, or 130 after an interruption.
@@ -118,14 +121,31 @@ def run_script(run: Callable[[], object], args: TrainingArguments, outputs: str)
         logging.getLogger(name).setLevel(logging.INFO if args.process_index == 0 else logging.ERROR)
     use_one_gpu(args)
     logger.info("Device: %s", describe_device(args))
+    results = " and ".join(outputs)
     try:
-        run()
-    except (ArtifactError, ConfigurationError, OSError) as error:
+        with contextlib.ExitStack() as locks:
+            for target in (Path(args.output_dir, "metrics.json"), Path(outputs[0])) if args.process_index == 0 else ():
+                locks.enter_context(exclusive(target))
+            run()
+    except (ArtifactError, ConfigurationError, BlockingIOError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"\nInterrupted; {outputs} are as they were.", file=sys.stderr)
-        if complete_checkpoints(args.output_dir):
-            print("Go on with the same command and --resume_from_checkpoint last", file=sys.stderr)
+        print(f"\nInterrupted; {results} are as they were.", file=sys.stderr)
+        print(_how_to_go_on(args), file=sys.stderr, end="")
         return 130
+    except Exception as error:
+        told = describe_failure(error, f"{args.output_dir} or {results}")
+        if told is None:
+            raise
+        print(f"Error: {told}", file=sys.stderr)
+        if Path(outputs[0]).exists():
+            print(f"{results} are whole: as they were, or new.", file=sys.stderr)
+        print(_how_to_go_on(args), file=sys.stderr, end="")
+        return 1
     return 0
+
+
+def _how_to_go_on(args: TrainingArguments) -> str:
+    checkpoints = complete_checkpoints(args.output_dir)
+    return "Go on with the same command and --resume_from_checkpoint last\n" if checkpoints else ""
