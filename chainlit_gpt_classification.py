@@ -246,11 +246,11 @@ async def main(message: cl.Message) -> None:
     pending[visit] += 1
     try:
         async with apologies():
-            if not message.elements:
+            if message.content or not message.elements:
                 await answer_text(message.content)
-            elif len(message.elements) > 1:
+            if len(message.elements) > 1:
                 await cl.Message(say("one_file", reader_language())).send()
-            else:
+            elif message.elements:
                 if not message.content:
                     # Without a text, Chainlit shows an empty bubble.
                     message.content = say("file_sent", reader_language())

@@ -6,12 +6,13 @@ import secrets
 import uuid
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.middleware.base import RequestResponseEndpoint
 
 from chat.batching import BatchingClassifier, BusyError
 from chat.limits import MAX_MESSAGE_CHARACTERS, MAX_REQUEST_TEXTS
@@ -103,6 +104,19 @@ def create_api(classifier: BatchingClassifier, base_model: str, credentials: tup
         details = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
         return JSONResponse({"detail": "; ".join(details)}, status_code=422)
 
+    @api.middleware("http")
+    async def only_plain_json(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        """Refuse a body in another format by its name; FastAPI would only say that it is not a dictionary."""
+        coding = request.headers.get("Content-Encoding", "identity")
+        kind = request.headers.get("Content-Type", "")
+        if coding != "identity":
+            return JSONResponse({"detail": f"A body with Content-Encoding: {coding} is not read; send it plain"}, 415)
+        if request.method == "POST" and "json" not in kind:
+            return JSONResponse(
+                {"detail": "The body must be JSON; send the header Content-Type: application/json"}, 415
+            )
+        return await call_next(request)
+
     basic = HTTPBasic(auto_error=credentials is not None)
 
     def signed_in(given: Annotated[HTTPBasicCredentials | None, Depends(basic)]) -> None:
@@ -142,6 +156,7 @@ def create_api(classifier: BatchingClassifier, base_model: str, credentials: tup
             )
         return ClassificationResponse(results=results)
 
+    @api.head("/health", include_in_schema=False)
     @api.get("/health")
     async def health() -> Health:
         """Say whether the server is up and what it serves."""

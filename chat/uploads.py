@@ -28,6 +28,13 @@ def use_own_folder() -> None:
         return folder / session.id
 
     BaseSession.files_dir = property(files_dir)
+    keep = BaseSession.persist_file
+
+    async def persist_file(session: BaseSession, name: str, mime: str, path=None, content=None):
+        # Chainlit fails on an empty file. A line end makes the reader say that there are no messages in it.
+        return await keep(session, name, mime, path, content if path or content else b"\n")
+
+    BaseSession.persist_file = persist_file
 
 
 def remove_remains() -> None:

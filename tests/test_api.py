@@ -1,5 +1,7 @@
 """The HTTP interface: right answers, clear limits, nothing private in an error."""
 
+import gzip
+
 import pytest
 from fastapi.testclient import TestClient
 
@@ -73,6 +75,27 @@ def test_bad_requests_are_told_what_is_wrong_and_not_what_they_sent(client, body
 
 def test_broken_json_is_a_bad_request(client):
     assert client.post("/classify", content=b"{", headers={"content-type": "application/json"}).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [
+        ({}, "Content-Type: application/json"),
+        ({"Content-Type": "text/plain"}, "Content-Type: application/json"),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, "Content-Type: application/json"),
+        ({"Content-Type": "application/json", "Content-Encoding": "gzip"}, "Content-Encoding: gzip is not read"),
+    ],
+)
+def test_a_body_in_another_format_is_refused_by_name(client, headers, reason):
+    body = b'{"texts": "hello"}'
+    body = gzip.compress(body) if "Content-Encoding" in headers else body
+    response = client.post("/classify", content=body, headers=headers)
+    assert response.status_code == 415 and reason in response.json()["detail"]
+
+
+def test_health_answers_monitors_that_ask_for_the_head_alone(client):
+    response = client.head("/health")
+    assert response.status_code == 200 and response.content == b""
 
 
 def test_errors_show_a_number_and_nothing_else(client, monkeypatch, caplog):

@@ -32,6 +32,15 @@ def test_file_gives_charts_rows_and_the_whole_result(page):
 
 
 @pytest.mark.registry
+def test_a_text_beside_a_file_is_answered_too(chinese_page):
+    page = chinese_page
+    page.locator("#chat-input").fill(HAM)
+    upload(page, "messages.csv", messages_csv(60))
+    expect(page.get_by_text("该文本被分类为: 正常信息")).to_be_visible()
+    expect(page.get_by_text("messages_classified.csv")).to_be_visible()
+
+
+@pytest.mark.registry
 def test_five_thousand_messages_can_be_stopped_and_what_is_done_is_kept(page):
     upload(page, "many.csv", messages_csv(5000, DOUBTFUL))
     progress = page.get_by_role("progressbar")
@@ -108,6 +117,8 @@ def test_files_that_cannot_be_used_are_refused_politely(chinese_page):
     expect(page.get_by_text("不是 Excel 工作簿")).to_be_visible()
     upload(page, "picture.csv", b"\x89PNG\r\n\x1a\n\x00\x00")
     expect(page.get_by_text("这个文件不是文本")).to_be_visible()
+    upload(page, "empty.csv", b"")
+    expect(page.get_by_text("文件里没有消息。")).to_be_visible()
     upload(page, "long.txt", b"hello\n" * 10_001)
     expect(page.get_by_text("行数太多：最多 10,000 行")).to_be_visible()
     upload(page, "program.exe", b"MZ")
