@@ -151,6 +151,7 @@ TEXTS = {
         "note_unquoted": "文件中的引号算作文本。",
         "file_above": "第 1 行只有一个单元格，而下面各行有 {cells} 个。请删去表格上方的行，或给每一列起名。",
         "note_lines": "每一行作为一条消息读取。",
+        "note_leading_labels": "每行的第一个词被当作标签。",
         "note_header": "第一行 {name} 被当作列名。",
         "note_no_header": "第一行是消息而不是列名，所以各列称为 {columns}。",
         "note_joined": "{count} 条含有 {delimiter} 而没有加引号的消息已重新拼接。",

@@ -288,3 +288,18 @@ def test_stray_quotes_of_a_csv_are_text_where_the_rows_stay_even(tmp_path):
 
 def test_every_note_has_its_words_in_both_languages():
     assert set(OPTIONS) <= set(ENGLISH) <= set(TEXTS["zh"]) and set(TEXTS["zh"]) == set(TEXTS["en"])
+
+
+@pytest.mark.parametrize("form", ["{} {}", "__label__{} {}"])
+def test_a_label_at_the_beginning_of_each_line_is_no_part_of_the_message(tmp_path, form):
+    rows = [("ham", "see you at 7, mum"), ("spam", "WIN a prize; call"), ("ham", "ok")] * 3
+    table = opened(tmp_path, "m.txt", "".join(f"{form.format(*row)}\n" for row in rows).encode())
+    assert table.frame().values.tolist() == [list(row) for row in rows] and table.columns == ["label", "text"]
+    assert said(table) == ["note_leading_labels"]
+
+
+@pytest.mark.parametrize(
+    "lines", ["spam again\nspam is what I get\n", "yes I can\nno way\n", "ham sandwich?\nfree tonight?\n"]
+)
+def test_messages_that_begin_alike_have_no_labels(tmp_path, lines):
+    assert read(tmp_path, "m.txt", lines.encode())["text"].tolist() == lines.splitlines()

@@ -210,7 +210,7 @@ def _utf_8_or_guess(source: Source) -> tuple[str, list[Note]]:
             strays += len(run[0]) if block else 0
             damaged += len(run[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
         if sum(map(len, unusual)) < _BLOCK // 16:
-            unusual += re.findall(rb"[^\n]*[\x80-\xff][^\n]*", block)[:500]
+            unusual += [row for row in block.split(b"\n") if not row.isascii()][:500]
         line += text.count("\n")
     if not damaged:
         return "utf-8", []

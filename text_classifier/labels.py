@@ -21,6 +21,9 @@ _WANTED = re.compile(
     rf"\b(not|non|no|safe|legit\w*|clean)\b|\b(not|non|no)(?={_UNWANTED.pattern})|正常|非|不是|^无|^無"
 )
 
+# What begins a label in fastText's files.
+FASTTEXT_LABEL = "__label__"
+
 # What tables have in place of a label that nobody gave.
 _MISSING = {"", "nan", "null", "na", "n/a", "#n/a", "<na>"}
 
@@ -110,3 +113,12 @@ def find_classes(labels: pd.Series, positive: Sequence[str] | None = None) -> Cl
     # Several labels have no name together, so class 0 is called by what it is not.
     name_of_rest = names[rest[0]] if len(rest) == 1 else f"not {names[detected[0]]}"
     return Classes((name_of_rest, names[detected[0]]), dict.fromkeys(rest, 0) | dict.fromkeys(detected, 1), clear)
+
+
+def begin_with_labels(lines: Sequence[str]) -> bool:
+    """Return whether each line begins with its label: `ham See you`, or as fastText has it, `__label__ham See you`."""
+    first = {line.partition(" ")[0].casefold() for line in lines}
+    if first and all(word.startswith(FASTTEXT_LABEL) for word in first):
+        return True
+    unwanted = {word for word in first if _UNWANTED.search(word) and not _WANTED.search(word)}
+    return 2 <= len(first) <= 5 and bool(unwanted) and all(_tells(word, "") == -1 for word in first - unwanted)

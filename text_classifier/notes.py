@@ -38,6 +38,7 @@ ENGLISH = {
         "Line 1 has one cell, but the lines below have {cells}. Remove lines above the table, or name every column."
     ),
     "note_lines": "Each of its lines was read as one message.",
+    "note_leading_labels": "the first word of each line was read as its label.",
     "note_header": "Its first row, {name}, was taken for the name of the column.",
     "note_no_header": "Its first row has a message and no names, so the columns are called {columns}.",
     "note_joined": "Messages with a {delimiter} that were not in quotation marks were put together again: {count}.",
