@@ -124,6 +124,8 @@ if credentials:
         return cl.User(identifier=name) if same_credentials((name, password), credentials) else None
 
 
+# The page can follow the reader's system, but Chainlit's settings file only takes `light` and `dark`.
+chainlit_config.ui.default_theme = "system"
 harden(create_api(classifier, base_name, credentials), chainlit_config.run.root_path, get_hosts())
 
 # ---------------------------------------------------------------------------- the visit

@@ -124,9 +124,9 @@ def contrast(one: list[float], other: list[float]) -> float:
 
 @pytest.mark.registry
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_words_are_legible_in_both_themes(browser, served, theme):
+def test_the_page_follows_the_readers_system_and_words_are_legible(browser, served, theme):
     page = visit(browser, served[0])
-    page.evaluate("theme => localStorage.setItem('vite-ui-theme', theme)", theme)
+    page.emulate_media(color_scheme=theme)
     page.reload()
     words = ask(page, SPAM).locator(".explained-words span")
     expect(words.first).to_be_visible()
