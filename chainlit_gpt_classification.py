@@ -310,7 +310,7 @@ async def answer_text(text: str) -> None:
             "probability": answer.positive_probability,
             "threshold": limit,
             "names": [label_name(name, language) for name in label_names],
-            "note": reading_note(text, answer, model.config, tokenizer.model_max_length, language),
+            "note": reading_note(text, answer, limit, model.config, tokenizer.model_max_length, language),
             "explanation": {"status": status} if wanted else None,
             "texts": {
                 "probability": say("probability_of", language, label=label_name(label_names[1], language)),

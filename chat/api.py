@@ -18,7 +18,7 @@ from chat.batching import BatchingClassifier, BusyError
 from chat.limits import MAX_MESSAGE_CHARACTERS, MAX_REQUEST_TEXTS
 from chat.texts import chinese_label
 from text_classifier.characters import is_empty
-from text_classifier.inference import decide, decision_threshold
+from text_classifier.inference import decide, decision_threshold, is_less_sure
 from text_classifier.languages import other_language
 
 logger = logging.getLogger(__name__)
@@ -55,8 +55,9 @@ class Answer(BaseModel):
     truncated: bool = Field(description="Whether the text was too long, so that its end was not read.")
     answered_by: str = Field(description="`language model`, `TF-IDF` or `both`.", examples=["both"])
     other_language: bool = Field(
-        description="Whether the text is in a language that the classifier did not learn; the answer is less sure then."
+        description="Whether the text is in a language that the classifier did not learn; trust the answer less then."
     )
+    less_sure: bool = Field(description="Whether the answer is so near to the threshold that it is often wrong.")
 
 
 class ClassificationResponse(BaseModel):
@@ -152,6 +153,7 @@ def create_api(classifier: BatchingClassifier, base_model: str, credentials: tup
                     truncated=answer.truncated,
                     answered_by=answer.answered_by,
                     other_language=other,
+                    less_sure=is_less_sure(answer.positive_probability, threshold),
                 )
             )
         return ClassificationResponse(results=results)

@@ -6,7 +6,7 @@ import unicodedata
 from transformers import PreTrainedConfig
 
 from chat.texts import say
-from text_classifier.inference import Classification
+from text_classifier.inference import Classification, is_less_sure
 from text_classifier.languages import other_language
 
 
@@ -33,11 +33,12 @@ def quoted(name: str) -> str:
 
 
 def reading_note(
-    text: str, answer: Classification, config: PreTrainedConfig, max_tokens: int, language: str
+    text: str, answer: Classification, threshold: float, config: PreTrainedConfig, max_tokens: int, language: str
 ) -> str | None:
     """Return what a visitor should know about how a message was read, or None if it was read as usual.
 
     Args:
+        threshold: the visitor's decision threshold.
         config: config of the adapter, which says the languages that it learned.
         max_tokens: that the language model reads.
     """
@@ -45,6 +46,8 @@ def reading_note(
     if other_language([text], config)[0]:
         languages = say("and", language).join(say(f"language_{code}", language) for code in config.languages)
         notes.append(say("other_language", language, languages=languages))
+    elif is_less_sure(answer.positive_probability, threshold):
+        notes.append(say("less_sure", language))
     if answer.answered_by == "TF-IDF":
         notes.append(say("tfidf_alone", language))
     elif answer.truncated:

@@ -223,7 +223,7 @@ async def send_result(file: ClassifiedFile, config: PreTrainedConfig, threshold:
         decide(answer.positive_probability, threshold, id2label)[0] if answer else None for answer in file.answers
     ]
     others = await asyncio.to_thread(other_language, file.texts, config)
-    result = add_answers(file.table, file.answers, labels, others, id2label[1])
+    result = add_answers(file.table, file.answers, threshold, id2label, others)
     charts = describe_answers(file, labels, id2label, language) | {"threshold": threshold}
     overview = cl.CustomElement(
         name="FileResult",

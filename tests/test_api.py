@@ -44,6 +44,14 @@ def test_a_text_in_another_language_is_marked(client, loaded, monkeypatch):
     assert [result["other_language"] for result in results] == [False, True, True]
 
 
+def test_an_answer_near_to_the_threshold_is_marked(client):
+    body = {"texts": "so so"}
+    probability = client.post("/classify", json=body | {"threshold": 0}).json()["results"][0]["probability"]
+    for threshold, near in ((probability, True), (1e-6, False), (1 - 1e-6, False)):
+        (result,) = client.post("/classify", json=body | {"threshold": threshold}).json()["results"]
+        assert result["less_sure"] == near
+
+
 def test_threshold_moves_the_label(client):
     labels = [
         client.post("/classify", json={"texts": "so so", "threshold": threshold}).json()["results"][0]["label"]

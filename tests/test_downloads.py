@@ -23,8 +23,8 @@ def test_numbers_and_text_stay_as_they_are(cell):
 
 def test_result_has_every_row_and_column_in_order_and_opens_in_a_spreadsheet():
     table = pd.DataFrame({"predicted_label": ["x", "y", "z"], "=text": ["=1+1", "晚饭", ""]})
-    answers = [Classification("spam", 0.98765, True, "both"), Classification("ham", 0.1, False, "TF-IDF"), None]
-    content = to_csv(add_answers(table, answers, ["spam", "ham", None], [False, True, False], "spam"))
+    answers = [Classification("spam", 0.98765, True, "both"), Classification("ham", 0.2, False, "TF-IDF"), None]
+    content = to_csv(add_answers(table, answers, 0.5, {0: "ham", 1: "spam"}, [False, True, False]))
     assert content.startswith(b"\xef\xbb\xbf"), "Excel takes the file for another encoding otherwise"
     rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
     assert rows == [
@@ -36,8 +36,9 @@ def test_result_has_every_row_and_column_in_order_and_opens_in_a_spreadsheet():
             "truncated",
             "answered_by",
             "other_language",
+            "less_sure",
         ],
-        ["x", "'=1+1", "spam", "0.9877", "true", "both", "false"],
-        ["y", "晚饭", "ham", "0.1000", "false", "TF-IDF", "true"],
-        ["z", "", "", "", "", "", ""],
+        ["x", "'=1+1", "spam", "0.9877", "true", "both", "false", "false"],
+        ["y", "晚饭", "ham", "0.2000", "false", "TF-IDF", "true", "true"],
+        ["z", "", "", "", "", "", "", ""],
     ]

@@ -49,7 +49,7 @@ def test_every_row_comes_back_with_its_answer(reviews, tiny_review_adapter, monk
     given = pd.read_csv(reviews, dtype=str, keep_default_na=False)
     scored = pd.read_csv(reviews.with_name("scored.csv"), dtype=str, keep_default_na=False)
     assert scored[["id", "text"]].equals(given)
-    added = "predicted_label positive_probability truncated answered_by other_language"
+    added = "predicted_label positive_probability truncated answered_by other_language less_sure"
     assert list(scored.columns[2:]) == added.split()
     blank = given["text"].str.strip().eq("")
     assert scored["predicted_label"].eq("").equals(blank) and 0 < blank.sum() < 100
@@ -58,6 +58,8 @@ def test_every_row_comes_back_with_its_answer(reviews, tiny_review_adapter, monk
     for found, answer in zip(scored["positive_probability"][~blank].astype(float), answers, strict=True):
         # Scoring computes in bfloat16 where the CPU has it, so the probabilities may differ a little.
         assert found == pytest.approx(answer.positive_probability, abs=0.02)
+    probability = scored["positive_probability"][~blank].astype(float)
+    assert scored["less_sure"][~blank].eq("true").equals(probability.between(0.1, 0.9))
     assert sorted(path.name for path in reviews.parent.iterdir()) == ["reviews.csv", "scored.csv"]
 
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from text_classifier.columns import choose_label_column, choose_text_columns, texts_of
 from text_classifier.files import file_sha256
-from text_classifier.inference import Classification, classify
+from text_classifier.inference import Classification, classify, decide, is_less_sure
 from text_classifier.labels import Classes, find_classes, is_missing, without_case
 from text_classifier.languages import other_language
 from text_classifier.metrics import classification_metrics, results_table
@@ -66,35 +66,37 @@ class Task:
 def add_answers(
     table: pd.DataFrame,
     answers: Sequence[Classification | None],
-    labels: Sequence[str | None],
+    threshold: float,
+    id2label: dict[int, str],
     other_languages: Sequence[bool],
-    positive_label: str,
     digits: int = 4,
 ) -> pd.DataFrame:
-    """Return the table with the answers in five more columns.
+    """Return the table with the answers in six more columns.
 
-    They are: label, probability of `positive_label`, whether the message was too long, who answered, and whether it is
-    in a language that the adapter did not learn.
+    They are: label, probability of class 1, whether the message was too long, who answered, whether it is in a language
+    that the adapter did not learn, and whether the answer is less sure than usual.
 
     Args:
         table: n messages.
         answers: n answers, None for a message that was not classified.
-        labels: n labels, None for a message that was not classified. They can differ from the labels in `answers`,
-            because another decision threshold can be asked for.
+        threshold: decision threshold; it may be another one than that of the labels in `answers`.
+        id2label: names of the classes.
         other_languages: see `languages.other_language`; n values.
-        positive_label: name of class 1.
         digits: digits of the probability after the decimal point.
     """
+
+    def column(value: Callable[[Classification], str]) -> list[str]:
+        return [value(answer) if answer else "" for answer in answers]
+
     added = {
-        "predicted_label": [label or "" for label in labels],
-        f"{positive_label}_probability": [
-            f"{answer.positive_probability:.{digits}f}" if answer else "" for answer in answers
-        ],
-        "truncated": [str(answer.truncated).lower() if answer else "" for answer in answers],
-        "answered_by": [answer.answered_by if answer else "" for answer in answers],
+        "predicted_label": column(lambda answer: decide(answer.positive_probability, threshold, id2label)[0]),
+        f"{id2label[1]}_probability": column(lambda answer: f"{answer.positive_probability:.{digits}f}"),
+        "truncated": column(lambda answer: str(answer.truncated).lower()),
+        "answered_by": column(lambda answer: answer.answered_by),
         "other_language": [
             str(other).lower() if answer else "" for answer, other in zip(answers, other_languages, strict=True)
         ],
+        "less_sure": column(lambda answer: str(is_less_sure(answer.positive_probability, threshold)).lower()),
     }
     result = table.copy()
     for name, values in added.items():
@@ -110,9 +112,9 @@ def score_table(
     """Return the table with an answer to each message; empty messages get none."""
     texts = texts_of(table, task.text_columns).tolist()
     answers = classify(texts, tokenizer, model, task.threshold, task.exact)
-    labels = [answer.label if answer else None for answer in answers]
+    others = other_language(texts, model.config)
     digits = _EXACT_DIGITS if task.label_column else 4
-    return add_answers(table, answers, labels, other_language(texts, model.config), model.config.id2label[1], digits)
+    return add_answers(table, answers, task.threshold, model.config.id2label, others, digits)
 
 
 def as_csv(table: pd.DataFrame, header: bool) -> bytes:
@@ -217,7 +219,7 @@ def measure(part: Path, task: Task, ids: dict[str, int], adapter: str) -> str:
         adapter: name of the adapter in the table.
     """
     scored = pd.read_csv(part, dtype=str, keep_default_na=False)
-    probability = scored.columns[-4]
+    probability = scored.columns[-5]
     told = scored[scored[probability].ne("")]
     truth = without_case(told[task.label_column]).map(ids)
     told, truth = told[truth.notna()], truth.dropna().astype(int)
