@@ -110,6 +110,15 @@ def test_long_message_says_what_was_read(page):
     assert 200 < len(words.inner_text()) < 3000, "only what was read is explained, of 22,000 characters"
 
 
+@pytest.mark.registry
+def test_the_page_scrolls_to_the_end_of_the_words_that_come_later(page):
+    expect(ask(page, f"{HAM} " * 10).locator(".explained-words")).to_be_visible()
+    page.wait_for_function(
+        """() => document.querySelector('.explained-words').getBoundingClientRect().bottom
+            < document.querySelector('#chat-input').getBoundingClientRect().top"""
+    )
+
+
 def contrast(one: list[float], other: list[float]) -> float:
     """Return the contrast ratio of two RGB colours (WCAG 2.1)."""
 

@@ -14,9 +14,13 @@ export default function Answer() {
   const whole = useRef(null);
   const words = explanation?.words;
   useEffect(() => {
-    // The words come after the answer was scrolled into view: keep them in sight for who is looking at it.
-    const top = whole.current?.getBoundingClientRect().top;
-    if (words && top > 0 && top < window.innerHeight) whole.current.scrollIntoView({ block: 'nearest', behavior: 'smooth' });
+    // The words come after the page was scrolled to its end: scroll there again, unless the reader is elsewhere.
+    const answer = whole.current;
+    let page = answer?.parentElement;
+    while (page && !['auto', 'scroll'].includes(getComputedStyle(page).overflowY)) page = page.parentElement;
+    if (!words || !page) return;
+    const below = page.scrollHeight - page.scrollTop - page.clientHeight;
+    if (below < answer.offsetHeight + 200) page.scrollTo({ top: page.scrollHeight, behavior: 'smooth' });
   }, [Boolean(words)]);
   const percent = `${(100 * probability).toFixed(1)} %`;
   const small = { fontSize: '0.8125rem', color: 'hsl(var(--muted-foreground))' };
