@@ -57,3 +57,19 @@ def test_flags_override_a_recipe(tmp_path, capsys):
         with pytest.raises(SystemExit) as caught:
             parse_arguments(argv)
         assert caught.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_help_has_a_line_for_each_option_that_people_set(capsys):
+    def shown(flag: str) -> str:
+        with pytest.raises(SystemExit) as caught:
+            parse_arguments([flag])
+        assert caught.value.code == 0
+        return capsys.readouterr().out
+
+    lines = shown("--help").splitlines()
+    assert len(lines) <= 60 and max(map(len, lines)) <= 120
+    assert "  --lora_r                       Rank of the LoRA matrices. [8]" in lines
+    assert any(line.startswith("  --learning_rate") and line.endswith("[0.001]") for line in lines), "as in the recipe"
+    everything = shown("--help_all")
+    for option in ("--lora_r", "--left_out_kinds", "--learning_rate", "--adam_beta1"):
+        assert option in everything

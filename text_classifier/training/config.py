@@ -3,8 +3,8 @@
 `parse_recipe` serves both training scripts. `pretraining_config` holds the options of pretraining.
 """
 
-import argparse
 import dataclasses
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,19 +154,15 @@ REPLACED_OPTIONS = {
 }
 
 
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Show each option under one name only, with its default if it has one."""
-
-    def _format_action_invocation(self, action: argparse.Action) -> str:
-        # HfArgumentParser adds a second name with hyphens to every option; the help shows only the first name.
-        return f"{action.option_strings[0]} {self._format_args(action, action.dest.upper())}".strip()
-
-    def _get_help_string(self, action: argparse.Action) -> str:
-        return action.help if action.default is None else super()._get_help_string(action)
+# Options that `--help` leaves out.
+RARELY_SET = {
+    *("fallback_model", "fallback_layers", "target_modules", "data_source", "left_out_kinds", "protocol", "plot_over"),
+    *("logging_first_step", "label_names", "greater_is_better", "eval_on_start"),
+}
 
 
 class RecipeParser(HfArgumentParser):
-    """An `HfArgumentParser` for a recipe and flags, whose help begins with our own options.
+    """An `HfArgumentParser` for a recipe and flags, whose help has a line for each option that people set.
 
     Attributes:
         recipe_options: names of the options that the recipe sets.
@@ -175,24 +171,32 @@ class RecipeParser(HfArgumentParser):
     recipe_options: Sequence[str] = ()
 
     def format_help(self) -> str:
-        """Return the help: our own options, then the options of transformers that the recipe sets, then all others."""
-        of_transformers = [entry.name for entry in dataclasses.fields(TrainingArguments)]
-        sections = {}
-        for kind in self.dataclass_types:
-            names = [entry.name for entry in dataclasses.fields(kind)]
-            sections[kind.__doc__.splitlines()[0]] = [name for name in names if name not in of_transformers]
-        set_here = [name for name in self.recipe_options if name in of_transformers]
-        sections["Training, as the recipe sets it."] = set_here
-        others = [name for name in of_transformers if name not in set_here]
-        sections["All other options of transformers' TrainingArguments."] = others
-        formatter = self._get_formatter()
-        formatter.add_usage(self.usage, (), ())
-        formatter.add_text(self.description)
-        for title, names in sections.items():
-            formatter.start_section(title.removesuffix("."))
-            formatter.add_arguments([action for name in names for action in self._actions if action.dest == name])
-            formatter.end_section()
-        return formatter.format_help()
+        """Return our own options and those of transformers that the recipe sets, with the recipe's values."""
+        of_transformers = {entry.name: entry for entry in dataclasses.fields(TrainingArguments)}
+        sections = {
+            kind.__doc__.splitlines()[0]: [
+                entry for entry in dataclasses.fields(kind) if entry.name not in {*of_transformers, *RARELY_SET}
+            ]
+            for kind in self.dataclass_types
+        }
+        set_here = [name for name in self.recipe_options if name in of_transformers and name not in RARELY_SET]
+        sections["Training, as the recipe sets it."] = [of_transformers[name] for name in set_here]
+        lines = [self.format_usage().strip(), self.description, "--help_all shows every option."]
+        for title, entries in sections.items():
+            lines += [title, *(self._help_line(entry) for entry in entries)]
+        return "\n".join(lines) + "\n"
+
+    def _help_line(self, entry: dataclasses.Field) -> str:
+        default = self.get_default(entry.name)
+        told = "" if default is None else f" [{default}]"
+        text, room = " ".join(entry.metadata["help"].split()), 88 - len(told)
+        if len(text) > room:
+            text = textwrap.shorten(text.partition(". ")[0], room, placeholder=" …")
+        return f"  --{entry.name:28} {text}{told}"
+
+    def format_all_help(self) -> str:
+        """Return the help of every option, as `HfArgumentParser` has it."""
+        return super().format_help()
 
 
 def split_recipe(argv: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -275,7 +279,6 @@ def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Pat
             f"{purpose} A recipe sets the options, flags override it;\n"
             f"without one it is recipes/{default_recipe.name}, whose values are shown as defaults."
         ),
-        formatter_class=HelpFormatter,
     )
     recipe = read_recipe(Path(named or default_recipe), parser)
     parser.recipe_options = list(recipe)
@@ -287,6 +290,9 @@ def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Pat
     parser.set_defaults(**machine_defaults([*words, *flags]))
     set_by_recipe, unread = parser.parse_known_args(words)
     parser.set_defaults(**{name: getattr(set_by_recipe, name) for name in recipe})
+    if "--help_all" in flags:
+        print(parser.format_all_help())
+        raise SystemExit(0)
     try:
         *parsed, rest = parser.parse_args_into_dataclasses(
             flags, look_for_args_file=False, return_remaining_strings=True
