@@ -73,3 +73,15 @@ def test_help_has_a_line_for_each_option_that_people_set(capsys):
     everything = shown("--help_all")
     for option in ("--lora_r", "--left_out_kinds", "--learning_rate", "--adam_beta1"):
         assert option in everything
+
+
+def test_a_run_on_an_own_file_leaves_the_included_adapter_alone():
+    _, data, training = parse_arguments(["--data_file", "my/mails.csv"])
+    assert (training.output_dir, training.adapter_dir) == ("results/mails", "results/mails/model")
+    assert (training.metrics_pdf, data.dataset_dir) == ("results/mails/training_metrics.pdf", "results/mails/dataset")
+    _, _, training = parse_arguments(["--data-file=my/mails.csv", "--adapter_dir", "lora_model"])
+    assert (training.output_dir, training.adapter_dir) == ("results/mails", "lora_model")
+    _, data, training = parse_arguments([])
+    assert (training.output_dir, training.adapter_dir, data.dataset_dir) == ("./results", "lora_model", "dataset")
+    _, _, training = parse_arguments([str(REPOSITORY / "recipes/imdb_distilbert.yaml"), "--data_file", "mails.csv"])
+    assert training.adapter_dir == "results/imdb_distilbert/model"

@@ -66,8 +66,9 @@ def test_training_takes_feedback_and_says_so(tmp_path, monkeypatch, tiny_gpt2, m
         *("--num_train_epochs", "1", "--feedback_file"),
     ]
     assert main([*arguments, str(feedback_file)]) == 0
-    assert pd.read_csv("dataset/feedback.csv")["Text"].tolist() == ["Your parcel arrives tomorrow"]
-    assert "also takes 1 message corrected in the chat" in (tmp_path / "lora_model/README.md").read_text()
+    results = tmp_path / "results" / messages_csv.stem
+    assert pd.read_csv(results / "dataset/feedback.csv")["Text"].tolist() == ["Your parcel arrives tomorrow"]
+    assert "also takes 1 message corrected in the chat" in (results / "model/README.md").read_text()
     capsys.readouterr()
     for wrong in (messages_csv, tmp_path / "nothing.sqlite"):
         assert main([*arguments, str(wrong)]) == 1

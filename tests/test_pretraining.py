@@ -116,7 +116,7 @@ def test_the_classifier_takes_it_as_its_base(pretrained, tmp_path, messages_csv)
         # The adapter must not replace its own base model.
         assert gpt_classification_model.main([*argv, "--adapter_dir", argv[1]]) == 1
     assert (pretrained / MODEL / "model.safetensors").is_file()
-    report = json.loads((tmp_path / "results/metrics.json").read_text())
+    report = json.loads((tmp_path / "results" / messages_csv.stem / "metrics.json").read_text())
     assert report["base_model"]["name"] == str(pretrained / MODEL)
 
 

@@ -15,8 +15,12 @@ QUICK = (
 )
 
 
+# A run on a file of one's own goes to a folder named after it; the tests look at the places of the default recipe.
+PLACES = "--output_dir ./results --adapter_dir lora_model --metrics_pdf training_metrics.pdf --dataset_dir dataset"
+
+
 def arguments(base: Path | str, messages_csv: Path, *more: str) -> list[str]:
-    return ["--model_name_or_path", str(base), "--data_file", str(messages_csv), *QUICK.split(), *more]
+    return ["--model_name_or_path", str(base), "--data_file", str(messages_csv), *PLACES.split(), *QUICK.split(), *more]
 
 
 def run_here(folder: Path, argv: list[str]) -> int:

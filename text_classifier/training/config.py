@@ -3,6 +3,7 @@
 `parse_recipe` serves both training scripts. `pretraining_config` holds the options of pretraining.
 """
 
+import argparse
 import dataclasses
 import textwrap
 from collections.abc import Sequence
@@ -129,7 +130,10 @@ class DataArguments:
 class FineTuningArguments(TrainingArguments):
     """Result: what is saved, and when training stops."""
 
-    adapter_dir: str = field(default="lora_model", metadata={"help": "Folder that the adapter is saved to."})
+    adapter_dir: str = field(
+        default="lora_model",
+        metadata={"help": "Folder that the adapter is saved to; with --data_file results/<its name>/model."},
+    )
     metrics_pdf: str = field(default="training_metrics.pdf", metadata={"help": "File that the charts are saved to."})
     plot_over: Literal["step", "epoch"] = field(default="step", metadata={"help": "Horizontal axis of the charts."})
     early_stopping_patience: int | None = field(
@@ -305,10 +309,27 @@ def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Pat
     return tuple(parsed)
 
 
+def places_for_own_file(argv: Sequence[str]) -> list[str]:
+    """Return flags that send the results of a run on a file of one's own to a folder named after it.
+
+    Without them they would replace the included adapter. A recipe that is named has places of its own.
+    """
+    recipe, flags = split_recipe(argv)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--data_file", "--data-file")
+    own_file = parser.parse_known_args(flags)[0].data_file
+    if recipe or not own_file:
+        return []
+    folder = Path("results", Path(own_file).stem)
+    places = {"output_dir": "", "adapter_dir": "model", "metrics_pdf": "training_metrics.pdf", "dataset_dir": "dataset"}
+    return [word for name, place in places.items() for word in (f"--{name}", str(folder / place))]
+
+
 def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments, FineTuningArguments]:
     """Read the recipe and the flags of a fine-tuning run."""
     kinds = (ModelArguments, DataArguments, FineTuningArguments)
     purpose = "Fine-tune a language model into a text classifier."
-    model_args, data_args, args = parse_recipe(argv, kinds, DEFAULT_RECIPE, purpose)
+    # The last flag of a name counts, so flags of the command line override the places.
+    model_args, data_args, args = parse_recipe([*places_for_own_file(argv), *argv], kinds, DEFAULT_RECIPE, purpose)
     model_args.fallback_model = unless_none(model_args.fallback_model)
     return model_args, data_args, args
