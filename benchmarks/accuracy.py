@@ -59,7 +59,7 @@ INTERVAL_OF_ALL = (
 OURS = "this recipe"
 # This recipe without its TF-IDF model.
 ALONE = "its language model alone"
-METRICS = ("accuracy", "f1", "false_positive_rate", "calibration_error")
+METRICS = ("accuracy", "f1", "recall", "false_positive_rate", "calibration_error")
 # Other recipes: the end of their folders' names, and their flags. The published recipe runs without duplicates
 # here, to be compared on our messages; the published figures have duplicates in training and test.
 OTHERS = {
@@ -152,7 +152,7 @@ def compare(folders: dict[int, Path], others: dict[str, dict[int, Path]]) -> tup
         SystemExit: two runs of a seed have different messages.
     """
     better = "Ours is better by (95 % interval)"
-    rows = [["Seed", "", "Accuracy %", "F1 %", "False positives %", "Calibration error %", better]]
+    rows = [["Seed", "", "Accuracy %", "F1 %", "Spam found %", "Ham called spam %", "Calibration error %", better]]
     figures = {model: {name: [] for name in (*METRICS, "gain")} for model in (OURS, ALONE, BASELINE, *others)}
     for seed, folder in folders.items():
         messages, report = natural(folder), read_report(folder)

@@ -104,9 +104,9 @@ def test_at_the_natural_ratio_it_is_accurate_and_not_below_tfidf_on_the_same_mes
 def test_the_language_model_alone_keeps_its_figures(natural, alone):
     """Plain PEFT, exports and the documents' code answer with it."""
     metrics = classification_metrics(natural["Label"], spam_probabilities(natural["Text"], alone))
-    assert metrics["accuracy"] >= 0.985 and metrics["f1"] >= 0.94 and metrics["false_positive_rate"] <= 0.005
-    modern, chinese = (read_test_messages(name) for name in ("modern", "chinese"))
-    for messages, least in ((modern, 0.92), (chinese, 0.9)):
+    assert metrics["accuracy"] >= 0.985 and metrics["f1"] >= 0.94 and metrics["false_positive_rate"] <= 0.006
+    modern, chinese, short = (read_test_messages(name) for name in ("modern", "chinese", "short"))
+    for messages, least in ((modern, 0.92), (chinese, 0.9), (short, 0.84)):
         assert (
             classification_metrics(messages["Label"], spam_probabilities(messages["Text"], alone))["accuracy"] >= least
         )
@@ -125,9 +125,8 @@ def test_messages_of_one_word_are_read(alone, shipped):
     probabilities = spam_probabilities([*greetings, *others], alone)
     assert max(probabilities[:6]) < 0.3 and max(probabilities) - min(probabilities) > 0.2
     short = read_test_messages("short")
-    english = short[short["Group"].eq("english")]
-    right = np.greater_equal(spam_probabilities(english["Text"], shipped), 0.5) == english["Label"].eq(1)
-    assert len(english) == 49 and right.mean() >= 0.9
+    right = np.greater_equal(spam_probabilities(short["Text"], shipped), 0.5) == short["Label"].eq(1)
+    assert len(short) >= 60 and right.mean() >= 0.95
 
 
 def test_messages_unlike_the_collection_are_told_apart_better_than_by_tfidf(splits, shipped):
