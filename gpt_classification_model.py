@@ -415,10 +415,10 @@ def save(
 def main(argv: Sequence[str] | None = None) -> int:
     """Train with the options of the command line; return the exit code."""
     model_args, data_args, args = parse_arguments(sys.argv[1:] if argv is None else argv)
-    outputs = (args.adapter_dir, args.metrics_pdf)
     if data_args.prepare_only:
-        return run_script(lambda: prepare_only(data_args), args, outputs)
-    return run_script(lambda: train(model_args, data_args, args), args, outputs)
+        return run_script(lambda: prepare_only(data_args), args, [f"the splits in {data_args.dataset_dir}"])
+    alone = [Path(args.output_dir, "metrics.json"), Path(args.adapter_dir)]
+    return run_script(lambda: train(model_args, data_args, args), args, [args.adapter_dir, args.metrics_pdf], alone)
 
 
 if __name__ == "__main__":

@@ -349,7 +349,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parsed = parse_arguments(argv)
     _, flags = split_recipe(argv)
     args = parsed[-1]
-    return run_script(lambda: pretrain_or_fall_back(*parsed, flags), args, (args.model_dir, args.loss_pdf))
+    alone = [Path(args.output_dir, "metrics.json"), Path(args.model_dir)]
+    return run_script(lambda: pretrain_or_fall_back(*parsed, flags), args, [args.model_dir, args.loss_pdf], alone)
 
 
 if __name__ == "__main__":

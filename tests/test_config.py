@@ -52,7 +52,7 @@ def test_flags_override_a_recipe(tmp_path, capsys):
         (["--no_such_flag", "1"], "no_such_flag"),
         (["missing.yaml"], "missing.yaml"),
         ([str(mistyped)], "orignal"),
-        (["--load_best_model_at_end", "true", "--eval_steps", "30"], "eval"),
+        (["--load_best_model_at_end", "true", "--eval_steps", "50"], "eval"),
     ):
         with pytest.raises(SystemExit) as caught:
             parse_arguments(argv)

@@ -105,13 +105,15 @@ def describe_device(args: TrainingArguments) -> str:
     return f"{device}{processes}, {number_format}, {batch} messages a step"
 
 
-def run_script(run: Callable[[], object], args: TrainingArguments, outputs: Sequence[str]) -> int:
+def run_script(
+    run: Callable[[], object], args: TrainingArguments, outputs: Sequence[str], alone: Sequence[Path] = ()
+) -> int:
     """Run a training script, print errors without a traceback, and return the exit code.
 
     Args:
         run: the script's work.
-        outputs: a folder and a file that the script replaces when it is done. No other process may write the folder or
-            `output_dir` meanwhile.
+        outputs: names of what the script replaces when it is done, for the messages.
+        alone: files and folders that no other process may write meanwhile.
 
     Returns:
         0, 1 after an error, or 130 after an interruption.
@@ -124,7 +126,7 @@ def run_script(run: Callable[[], object], args: TrainingArguments, outputs: Sequ
     results = " and ".join(outputs)
     try:
         with contextlib.ExitStack() as locks:
-            for target in (Path(args.output_dir, "metrics.json"), Path(outputs[0])) if args.process_index == 0 else ():
+            for target in alone if args.process_index == 0 else ():
                 locks.enter_context(exclusive(target))
             run()
     except (ArtifactError, ConfigurationError, BlockingIOError) as error:
