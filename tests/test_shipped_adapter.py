@@ -106,7 +106,7 @@ def test_the_language_model_alone_keeps_its_figures(natural, alone):
     metrics = classification_metrics(natural["Label"], spam_probabilities(natural["Text"], alone))
     assert metrics["accuracy"] >= 0.985 and metrics["f1"] >= 0.94 and metrics["false_positive_rate"] <= 0.006
     modern, chinese, short = (read_test_messages(name) for name in ("modern", "chinese", "short"))
-    for messages, least in ((modern, 0.92), (chinese, 0.9), (short, 0.84)):
+    for messages, least in ((modern, 0.89), (chinese, 0.9), (short, 0.86)):
         assert (
             classification_metrics(messages["Label"], spam_probabilities(messages["Text"], alone))["accuracy"] >= least
         )
