@@ -31,6 +31,7 @@ GROUPS = (
     ("shop_sale", "codes", "bank_products"),
     ("investing", "papers", "phones", "phones_and_tariffs"),
 )
+MODELS = [OURS, ALONE, BASELINE]
 LANGUAGES = {"present_day": "English", "chinese": "Chinese"}
 
 
@@ -52,9 +53,8 @@ def rates(answers: pd.DataFrame) -> tuple[pd.DataFrame, dict]:
         The shares: rows by language and kind, columns by label and model; NaN for fewer than 10 messages. For each
         language and model the mean and the least share of spam that is found, and the mean share of ham that is right.
     """
-    models = [OURS, ALONE, BASELINE]
-    called = answers.assign(**{model: answers[model] >= 0 for model in models})
-    by_kind = called.groupby(["Language", "Kind", "Label"])[models]
+    called = answers.assign(**{model: answers[model] >= 0 for model in MODELS})
+    by_kind = called.groupby(["Language", "Kind", "Label"])[MODELS]
     shares = by_kind.mean().where(by_kind.size().ge(10)).unstack("Label")
     figures = {}
     for language, of_language in shares.groupby(level="Language"):
@@ -64,27 +64,26 @@ def rates(answers: pd.DataFrame) -> tuple[pd.DataFrame, dict]:
                 "least_found": of_language[model, 1].min(),
                 "ham_right": 1 - of_language[model, 0].mean(),
             }
-            for model in models
+            for model in MODELS
         }
     return shares, figures
 
 
 def table_of(shares: pd.DataFrame, answers: pd.DataFrame, figures: dict) -> str:
     """Write the shares of `rates` as a Markdown table, with the numbers of messages."""
-    models = [OURS, ALONE, BASELINE]
 
     def cell(share: float) -> str:
         return "–" if np.isnan(share) else f"{100 * share:.0f}"
 
     heads = [f"{what}: {OURS}" for what in ("Spam found %", "Ham taken for spam %")]
-    rows = [["Language", "Kind", heads[0], *models[1:], heads[1], *models[1:], "Spam", "Ham"]]
+    rows = [["Language", "Kind", heads[0], *MODELS[1:], heads[1], *MODELS[1:], "Spam", "Ham"]]
     sizes = answers.groupby(["Language", "Kind", "Label"]).size().unstack("Label", fill_value=0)
     for (language, kind), of_kind in shares.iterrows():
-        cells = [cell(of_kind[model, label]) for label in (1, 0) for model in models]
+        cells = [cell(of_kind[model, label]) for label in (1, 0) for model in MODELS]
         rows.append([language, kind.replace("_", " "), *cells, *(str(sizes.loc[language, kind][n]) for n in (1, 0))])
     for language, of_models in figures.items():
-        cells = [cell(of_models[model]["found"]) for model in models]
-        cells += [cell(1 - of_models[model]["ham_right"]) for model in models]
+        cells = [cell(of_models[model]["found"]) for model in MODELS]
+        cells += [cell(1 - of_models[model]["ham_right"]) for model in MODELS]
         rows.append([f"**{language}**", "**mean of the kinds**", *cells, "", ""])
     return markdown_table(rows, left=2)
 

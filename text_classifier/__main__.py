@@ -16,11 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from text_classifier.errors import ArtifactError
-from text_classifier.files import describe_failure, file_sha256, is_stream
+from text_classifier.files import describe_failure, file_sha256
 from text_classifier.inference import decision_threshold, fast_dtype, load_config, load_tokenizer_and_model
 from text_classifier.notes import TableError
-from text_classifier.outputs import STANDARD_OUTPUT, check_output, unfinished, write_result
-from text_classifier.scoring import Task, classes_of, measure, score_file
+from text_classifier.outputs import STANDARD, check_output, check_rows, is_stream, unfinished, write_result
+from text_classifier.scoring import Task, classes_of, measure, remove_part, score_file
 from text_classifier.tables import Table
 
 
@@ -89,11 +89,11 @@ def score_on_cluster(table: Table, task: Task, part: Path, options: argparse.Nam
 @contextlib.contextmanager
 def given_file(path: Path) -> Iterator[Path]:
     """Yield the file to read; what comes through standard input or a pipe is kept in a file, to be read twice."""
-    if path != Path("-") and not is_stream(path):
+    if not is_stream(path):
         yield path
         return
     with tempfile.NamedTemporaryFile(suffix="".join(path.suffixes)) as kept:
-        with contextlib.nullcontext(sys.stdin.buffer) if path == Path("-") else path.open("rb") as stream:
+        with contextlib.nullcontext(sys.stdin.buffer) if path == STANDARD else path.open("rb") as stream:
             shutil.copyfileobj(stream, kept)
         kept.flush()
         yield Path(kept.name)
@@ -106,6 +106,8 @@ def score(source: Path, options: argparse.Namespace) -> str:
         ValueError: the file or an option cannot be used; the message says why.
         OSError: the result cannot be written.
     """
+    if options.output:
+        check_output(options.output, source)
     task = Task(
         source,
         options.text_column,
@@ -123,7 +125,7 @@ def score(source: Path, options: argparse.Namespace) -> str:
     for note in notes:
         print(f"{options.file}: {note}", file=sys.stderr)
     if options.output:
-        check_output(options.output, source, table.rows)
+        check_rows(options.output, table.rows)
     config = load_config(options.adapter_dir)
     task = replace(task, threshold=decision_threshold(config) if options.threshold is None else options.threshold)
     names = [config.id2label[0], config.id2label[1]]
@@ -137,8 +139,7 @@ def score(source: Path, options: argparse.Namespace) -> str:
             done.insert(0, measure(part, task, classes.ids, str(options.adapter_dir)))
         if options.output:
             write_result(part, options.output)
-        part.unlink()
-        part.with_name(f"{part.name}.json").unlink(missing_ok=True)
+        remove_part(part)
     return "\n".join(done)
 
 
@@ -168,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         again = "the same command goes on from here" if goes_on else "nothing was written"
         print(f"\nInterrupted; {again}.", file=sys.stderr)
         return 130
-    print(done, file=sys.stderr if options.output == STANDARD_OUTPUT else sys.stdout)
+    print(done, file=sys.stderr if options.output == STANDARD else sys.stdout)
     return 0
 
 

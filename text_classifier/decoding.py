@@ -5,6 +5,7 @@ import codecs
 import contextlib
 import gzip
 import io
+import itertools
 import lzma
 import re
 import zipfile
@@ -200,17 +201,18 @@ def _utf_8_or_guess(source: Source) -> tuple[str, list[Note]]:
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     high = strays = damaged = characters = line = first_line = 0
     unusual = []
-    for block in (*source.blocks(), b""):
+    for block in itertools.chain(source.blocks(), [b""]):
         text = decoder.decode(block, final=not block)
         characters += len(text)
-        high += len(block) - len(block.translate(None, _HIGH_BYTES))
-        for run in _STRAYS.finditer(text):
-            first_line = first_line or line + text[: run.start()].count("\n") + 1
-            # The last block is empty: what is left for it is a character that the file's end cut, which tells nothing.
-            strays += len(run[0]) if block else 0
-            damaged += len(run[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
-        if sum(map(len, unusual)) < _BLOCK // 16:
-            unusual += [row for row in block.split(b"\n") if not row.isascii()][:500]
+        if not text.isascii():
+            high += len(block) - len(block.translate(None, _HIGH_BYTES))
+            for run in _STRAYS.finditer(text):
+                first_line = first_line or line + text[: run.start()].count("\n") + 1
+                # The last block is empty: a character that the file's end cut is left for it, and tells nothing.
+                strays += len(run[0]) if block else 0
+                damaged += len(run[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+            if sum(map(len, unusual)) < _BLOCK // 16:
+                unusual += [row for row in block.split(b"\n") if not row.isascii()][:500]
         line += text.count("\n")
     if not damaged:
         return "utf-8", []

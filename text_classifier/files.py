@@ -12,8 +12,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 from filelock import FileLock, Timeout
+
+# Line end of the tables that are written. With "\n", Python before 3.11.9 leaves a cell with a lone carriage return
+# without quotation marks, and readers take it for two rows.
+LINE_END = "\r\n"
 
 _CANNOT_WRITE = [
     os.strerror(code)
@@ -73,7 +76,14 @@ def exclusive(target: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        holders = [str(process.pid) for process in psutil.process_iter() if _has_open(process, path)]
+        # Imported only where it is needed: everything imports this module.
+        import psutil
+
+        holders = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.pid != os.getpid() and str(path) in (file.path for file in process.open_files()):
+                    holders.append(str(process.pid))
         who = f"process {holders[0]}" if holders else "another process"
         raise BlockingIOError(f"{target} is being written by {who}. Wait for its end, or write elsewhere.") from None
     try:
@@ -81,13 +91,6 @@ def exclusive(target: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         lock.release()
-
-
-def _has_open(process: psutil.Process, path: Path) -> bool:
-    try:
-        return process.pid != os.getpid() and str(path) in (file.path for file in process.open_files())
-    except psutil.Error:
-        return False
 
 
 def exchange_folder(new: Path, target: Path) -> None:

@@ -29,9 +29,9 @@ _BATCH_TOKENS = 256
 # already takes as many operations as the rest of GPT-2 small: that is so at six times the hidden size.
 _ACCELERATOR_BATCH_TOKENS = 4096
 
-# Distance from the decision threshold, as log odds, below which an answer is said to be less sure. With the threshold
-# 0.5, the label has a probability below 0.9 then.
-LESS_SURE = float(np.log(9))
+# An answer is said to be less sure if its odds differ from those of the decision threshold by less than this factor.
+# With the threshold 0.5, the label has a probability below 0.9 then.
+LESS_SURE = 9
 
 # Decoders, and the attribute that holds each one's body. Their classification head reads the last token of a message,
 # so messages can stand end to end in one row, without padding.
@@ -192,8 +192,8 @@ def decide(positive_probability: float, threshold: float, id2label: dict[int, st
 
 def is_less_sure(positive_probability: float, threshold: float) -> bool:
     """Return whether an answer is so near to the decision threshold that it is often wrong; see `LESS_SURE`."""
-    probability, threshold = np.clip([positive_probability, threshold], 1e-9, 1 - 1e-9)
-    return bool(abs(logit(probability) - logit(threshold)) < LESS_SURE)
+    above, below = positive_probability * (1 - threshold), threshold * (1 - positive_probability)
+    return above < LESS_SURE * below and below < LESS_SURE * above
 
 
 def joint_log_odds(language_model: np.ndarray, tfidf: np.ndarray, weight: float) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Write the result of file scoring in the format that its name says, to a file, a device, a pipe or standard output."""
 
 import bz2
+import codecs
 import contextlib
 import csv
 import gzip
@@ -13,14 +14,16 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
 from openpyxl import Workbook
 from openpyxl.cell import WriteOnlyCell
 
-from text_classifier.files import atomic_path, exclusive, is_stream
+from text_classifier import files
+from text_classifier.files import LINE_END, atomic_path, exclusive
 
-STANDARD_OUTPUT = Path("-")
+STANDARD = Path("-")
+"""What stands for standard output, and in place of a file to read for standard input."""
 _PACK = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _ESCAPED = re.compile(r"[\x00-\x08\x0b-\x1f]|_(?=x[0-9A-Fa-f]{4}_)")
 _EXCEL_ROWS, _EXCEL_CHARACTERS = 1_048_576, 32_767
@@ -39,12 +42,17 @@ def format_of(target: Path) -> tuple[str, str]:
     name = suffixes[-1] if suffixes else ""
     if name in (".csv", ".tsv", ".jsonl") or (name == ".xlsx" and not packed):
         return name, packed
-    if target == STANDARD_OUTPUT or is_stream(target):
+    if is_stream(target):
         return ".csv", ""
     raise ValueError(f"--output {target}: the name must end in .csv, .tsv or .jsonl, perhaps with .gz, or in .xlsx.")
 
 
-def check_output(target: Path, source: Path, rows: int) -> None:
+def is_stream(target: Path) -> bool:
+    """Return whether a result goes to standard output, a device or a pipe: it is written once and never replaced."""
+    return target == STANDARD or files.is_stream(target)
+
+
+def check_output(target: Path, source: Path) -> None:
     """Check that a result can be written, before any work.
 
     Raises:
@@ -54,10 +62,18 @@ def check_output(target: Path, source: Path, rows: int) -> None:
         raise ValueError(f"--output {target} is a folder; name the file to write.")
     if not target.parent.is_dir():
         raise ValueError(f"--output {target}: there is no folder {target.parent}.")
-    if target != STANDARD_OUTPUT and target.resolve() == source.resolve():
+    if target != STANDARD and target.resolve() == source.resolve():
         raise ValueError("--output is the file itself.")
-    name, _ = format_of(target)
-    if name == ".xlsx" and rows >= _EXCEL_ROWS:
+    format_of(target)
+
+
+def check_rows(target: Path, rows: int) -> None:
+    """Check that the format of a result holds so many rows.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if format_of(target)[0] == ".xlsx" and rows >= _EXCEL_ROWS:
         raise ValueError(f"--output {target}: Excel takes {_EXCEL_ROWS - 1:,} rows, the file has {rows:,}. Use .csv.")
 
 
@@ -71,7 +87,7 @@ def unfinished(target: Path | None) -> Iterator[Path]:
     Raises:
         BlockingIOError: another process is writing it.
     """
-    if target is None or target == STANDARD_OUTPUT or is_stream(target):
+    if target is None or is_stream(target):
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder, "scored.csv.part")
         return
@@ -87,22 +103,18 @@ def write_result(part: Path, target: Path) -> None:
         part: a CSV in UTF-8; it is left where it is.
     """
     name, packed = format_of(target)
-    if target == STANDARD_OUTPUT:
-        output = io.TextIOWrapper(sys.stdout.buffer, "utf-8", newline="")
-        _write(part, output, name)
-        # Flushes, and leaves standard output open.
-        output.detach()
+    if target == STANDARD:
+        _write(part, sys.stdout.buffer, name)
         return
     with atomic_path(target) as scratch:
         if name == ".xlsx":
             _write_workbook(part, scratch)
-        elif name == ".csv" and not packed and _is_ascii(part):
-            shutil.copyfile(part, scratch)
-        else:
-            # Excel takes a CSV without this mark for one in an older encoding.
-            encoding = "utf-8-sig" if name == ".csv" else "utf-8"
-            with _PACK[packed](scratch, "wb") as binary, io.TextIOWrapper(binary, encoding, newline="") as output:
-                _write(part, output, name)
+            return
+        with _PACK[packed](scratch, "wb") as output:
+            if name == ".csv" and not _is_ascii(part):
+                # Excel takes a CSV without this mark for one in an older encoding.
+                output.write(codecs.BOM_UTF8)
+            _write(part, output, name)
 
 
 def _is_ascii(path: Path) -> bool:
@@ -116,17 +128,20 @@ def _rows(part: Path) -> Iterator[Iterator[list[str]]]:
         yield csv.reader(file)
 
 
-def _write(part: Path, output: TextIO, name: str) -> None:
+def _write(part: Path, output: BinaryIO, name: str) -> None:
+    if name == ".csv":
+        with part.open("rb") as rows:
+            shutil.copyfileobj(rows, output)
+        return
+    text = io.TextIOWrapper(output, "utf-8", newline="")
     with _rows(part) as rows:
         if name == ".jsonl":
             header = next(rows)
-            output.writelines(
-                json.dumps(dict(zip(header, row, strict=True)), ensure_ascii=False) + "\n" for row in rows
-            )
+            text.writelines(json.dumps(dict(zip(header, row, strict=True)), ensure_ascii=False) + "\n" for row in rows)
         else:
-            # With these line ends, older versions of Python put a cell with a lone carriage return in quotation marks.
-            writer = csv.writer(output, delimiter="\t" if name == ".tsv" else ",", lineterminator="\r\n")
-            writer.writerows(rows)
+            csv.writer(text, delimiter="\t", lineterminator=LINE_END).writerows(rows)
+    # Flushes, and leaves `output` open.
+    text.detach()
 
 
 def _write_workbook(part: Path, scratch: Path) -> None:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from text_classifier.columns import choose_label_column, choose_text_columns, texts_of
-from text_classifier.files import file_sha256
+from text_classifier.files import LINE_END, file_sha256
 from text_classifier.inference import Classification, classify, decide, is_less_sure
 from text_classifier.labels import Classes, find_classes, is_missing, without_case
 from text_classifier.languages import other_language
@@ -119,8 +119,7 @@ def score_table(
 
 def as_csv(table: pd.DataFrame, header: bool) -> bytes:
     """Return a table as CSV. The csv module reads the same cells from it, pandas too, and this project."""
-    # With "\n" as line end, Python before 3.11.9 leaves a cell with a lone carriage return without quotation marks.
-    return table.to_csv(index=False, header=header, lineterminator="\r\n").encode()
+    return table.to_csv(index=False, header=header, lineterminator=LINE_END).encode()
 
 
 def score_file(
@@ -144,7 +143,7 @@ def score_file(
         TableError: the source cannot be read.
         ValueError: the unfinished file belongs to another source, column or adapter.
     """
-    state_file = part.with_name(f"{part.name}.json")
+    state_file = _state_file(part)
     same = {"source": file_sha256(task.source), "model": model_sha256}
     same |= {name: value for name, value in task.__dict__.items() if name != "source"}
     state = _unfinished(part, state_file, same)
@@ -168,6 +167,16 @@ def score_file(
             scratch.write_text(json.dumps(state), encoding="utf-8")
             os.replace(scratch, state_file)
             progress.update(len(chunk))
+
+
+def remove_part(part: Path) -> None:
+    """Remove the rows of a run that is done, and what was noted about it."""
+    part.unlink()
+    _state_file(part).unlink(missing_ok=True)
+
+
+def _state_file(part: Path) -> Path:
+    return part.with_name(f"{part.name}.json")
 
 
 def _unfinished(part: Path, state_file: Path, task: dict) -> dict:

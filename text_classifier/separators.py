@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from text_classifier.decoding import Source
+from text_classifier.labels import begin_with_labels
 from text_classifier.notes import Note, TableError
 
 # What people's programs write, and what few of them do. The few are only believed where all rows agree.
@@ -28,6 +29,8 @@ class Layout:
     """Whether cells may stand in quotation marks."""
     expected: str = ","
     """The delimiter that the file's ending promises."""
+    labelled: bool = False
+    """Whether a line is no row of a table, but a label, the delimiter and a message."""
     skipped_lines: int = 0
     """Lines before the table: Excel names the delimiter in one."""
     line_end: str = ""
@@ -148,6 +151,8 @@ def find_layout(source: Source, encoding: str) -> Layout | None:
     lines = list(io.StringIO(sample, newline=""))
     if not whole and len(lines) > 1:
         lines.pop()
+    if begin_with_labels([line for line in lines if line.strip()]):
+        return Layout(" ", labelled=True)
     usual = Layout("\t", expected="\t") if source.suffix in (".tsv", ".tab") else Layout(",")
     if lines and lines[0].startswith("sep="):
         return replace(usual, delimiter=lines[0][4:5].strip("\r\n ") or ",", skipped_lines=1)

@@ -17,7 +17,7 @@ import pandas as pd
 from text_classifier.characters import replace_half_surrogates
 from text_classifier.columns import TEXT_COLUMN_NAMES, has_known_name, may_be_header, name_columns
 from text_classifier.decoding import Source, find_encoding, open_source
-from text_classifier.labels import FASTTEXT_LABEL, begin_with_labels
+from text_classifier.labels import FASTTEXT_LABEL
 from text_classifier.notes import Note, TableError
 from text_classifier.separators import Layout, find_layout, parse
 from text_classifier.workbooks import read_workbook
@@ -108,15 +108,14 @@ def open_table(
     encoding, notes = find_encoding(source, encoding)
     if source.suffix in (".jsonl", ".ndjson", ".json"):
         return _json_table(source, encoding, limits, notes)
-    first_lines = (cells[0] for _, cells in _lines(source, encoding) if cells)
-    if begin_with_labels(list(itertools.islice(first_lines, _SAMPLE_ROWS))):
-        notes = [*notes, Note("note_leading_labels")]
-        columns = ["label", "text"]
-        return _make_table(lambda: _labelled_lines(source, encoding), None, False, wanted, limits, notes, columns)
     layout = find_layout(source, encoding)
     if layout is None:
         notes = notes if source.suffix == ".txt" else [*notes, Note("note_lines")]
         return _make_table(lambda: _lines(source, encoding), None, False, wanted, limits, notes, ["text"])
+    if layout.labelled:
+        notes = [*notes, Note("note_leading_labels")]
+        columns = ["label", "text"]
+        return _make_table(lambda: _labelled_lines(source, encoding), None, False, wanted, limits, notes, columns)
     rows, layout = _separated_rows(source, encoding, layout)
     return _make_table(rows, layout, header, wanted, limits, notes + layout.notes)
 

@@ -129,7 +129,7 @@ def run_script(
             for target in alone if args.process_index == 0 else ():
                 locks.enter_context(exclusive(target))
             run()
-    except (ArtifactError, ConfigurationError, BlockingIOError) as error:
+    except (ArtifactError, ConfigurationError, BlockingIOError, FileNotFoundError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
