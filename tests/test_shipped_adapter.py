@@ -1,6 +1,5 @@
 """The shipped adapter reaches the figures of its model card, on messages that it was not trained on."""
 
-import csv
 import json
 
 import numpy as np
@@ -17,6 +16,7 @@ from text_classifier.sources.background import read_background
 from text_classifier.tfidf import fit_tfidf
 from text_classifier.training.baseline import tfidf_predictions
 from text_classifier.training.config import DataArguments
+from text_classifier.training.data import read_tsv
 
 pytestmark = pytest.mark.registry
 
@@ -59,7 +59,7 @@ def alone(shipped_adapter):
 
 
 def read_test_messages(name: str) -> pd.DataFrame:
-    messages = pd.read_csv(REPOSITORY / f"tests/{name}_messages.tsv", sep="\t", quoting=csv.QUOTE_NONE)
+    messages = read_tsv(REPOSITORY / f"tests/{name}_messages.tsv")
     return messages.assign(Label=messages["Label"].eq("spam").astype(int))
 
 
