@@ -42,9 +42,10 @@ from chat.uploads import use_own_folder
 from text_classifier import classify, load_tokenizer_and_model
 from text_classifier.characters import is_empty
 from text_classifier.feedback import delete_feedback, open_feedback, save_feedback
-from text_classifier.inference import decide, decision_threshold, encode, fast_dtype, limit_kernel_cache
+from text_classifier.inference import decide, decision_threshold
 from text_classifier.languages import other_language
 from text_classifier.notes import TableError
+from text_classifier.runtime import encode, fast_dtype, limit_kernel_cache
 
 # ---------------------------------------------------------------------------- start
 

@@ -33,8 +33,8 @@ from transformers import (
 
 from text_classifier.errors import ConfigurationError
 from text_classifier.files import write_json
-from text_classifier.inference import encode, limit_kernel_cache
 from text_classifier.metrics import classification_metrics
+from text_classifier.runtime import encode, limit_kernel_cache
 from text_classifier.sources.weights import BaseModel, resolve_base_model_or_fallback
 from text_classifier.tfidf import TfidfModel
 from text_classifier.training.baseline import tfidf_predictions, train_baseline

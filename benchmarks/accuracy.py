@@ -36,15 +36,10 @@ from benchmarks.common import (
     train,
 )
 from text_classifier.files import atomic_path, write_json
-from text_classifier.inference import (
-    classify,
-    decision_threshold,
-    fast_dtype,
-    joint_log_odds,
-    load_tokenizer_and_model,
-)
+from text_classifier.inference import classify, decision_threshold, joint_log_odds, load_tokenizer_and_model
 from text_classifier.languages import other_language
 from text_classifier.metrics import classification_metrics, markdown_table, percent
+from text_classifier.runtime import fast_dtype
 from text_classifier.sources.background import read_background
 from text_classifier.sources.datasets import read_sms_spam, resolve_sms_spam
 from text_classifier.training.data import read_tsv

@@ -21,7 +21,8 @@ import torch
 from benchmarks.app_server import ChatClient, copy_of_app, running_app
 from benchmarks.common import ADAPTER, FIGURES, shipped_splits
 from text_classifier.files import write_json
-from text_classifier.inference import classify, fast_dtype, load_tokenizer_and_model
+from text_classifier.inference import classify, load_tokenizer_and_model
+from text_classifier.runtime import fast_dtype
 
 
 def unseen_messages(count: int) -> list[str]:

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from gpt_classification_model import load_splits
-from text_classifier.inference import fast_dtype
+from text_classifier.runtime import fast_dtype
 from text_classifier.sources.datasets import DataFile
 from text_classifier.training.config import DataArguments
 

@@ -38,9 +38,10 @@ from benchmarks.common import FIGURES, REPOSITORY
 from chat.dropped_files import LIMITS
 from text_classifier.characters import is_empty, replace_half_surrogates
 from text_classifier.files import file_sha256, write_json
-from text_classifier.inference import classify, fast_dtype, load_tokenizer_and_model
+from text_classifier.inference import classify, load_tokenizer_and_model
 from text_classifier.metrics import markdown_table
 from text_classifier.notes import TableError
+from text_classifier.runtime import fast_dtype
 from text_classifier.tables import open_table
 from text_classifier.training.corpus import train_tokenizer
 from text_classifier.training.data import MADE_UP_MESSAGES

@@ -29,14 +29,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmarks.common import ADAPTER, CHINESE_MESSAGES, FIGURES, MODERN_MESSAGES, REPOSITORY, run_measured
 from text_classifier.files import write_json
-from text_classifier.inference import classify, fast_dtype, load_tokenizer_and_model
+from text_classifier.inference import classify, load_tokenizer_and_model
 from text_classifier.metrics import markdown_table
+from text_classifier.runtime import fast_dtype
 from text_classifier.sources.datasets import read_sms_spam, resolve_sms_spam
 from text_classifier.tables import open_table
 
 FIRST_ANSWER = f"""
 from text_classifier import classify, load_tokenizer_and_model
-from text_classifier.inference import fast_dtype
+from text_classifier.runtime import fast_dtype
 print(classify(["Win a prize"], *load_tokenizer_and_model({str(ADAPTER)!r}, fast_dtype())))
 """
 

@@ -61,9 +61,9 @@ from gpt_classification_model import (
 )
 from text_classifier.errors import ArtifactError
 from text_classifier.files import write_json
-from text_classifier.inference import fast_dtype
 from text_classifier.merged import quiet_loading
 from text_classifier.metrics import markdown_table
+from text_classifier.runtime import fast_dtype
 from text_classifier.sources.weights import resolve_base_model, resolve_base_model_or_fallback
 from text_classifier.training.batches import LengthGroups
 from text_classifier.training.config import DataArguments, parse_arguments

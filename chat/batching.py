@@ -12,13 +12,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from chat.explanation import word_contributions
-from text_classifier.inference import (
-    Classification,
-    answer_by_tfidf,
-    classify,
-    classify_parts,
-    decision_threshold,
-)
+from text_classifier.inference import Classification, answer_by_tfidf, classify, classify_parts, decision_threshold
 
 
 class BusyError(RuntimeError):

@@ -22,7 +22,7 @@ from transformers import (
 from gpt_classification_model import build_model
 from text_classifier import classify, load_tokenizer_and_model
 from text_classifier.errors import ConfigurationError
-from text_classifier.inference import encode
+from text_classifier.runtime import encode
 from text_classifier.sources.weights import BaseModel, resolve_base_model
 from text_classifier.training.config import parse_arguments
 from text_classifier.training.models import load_tokenizer, store_frozen_in_bfloat16

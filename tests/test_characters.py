@@ -12,7 +12,7 @@ from training_runs import arguments, run_here
 from text_classifier import classify, load_tokenizer_and_model
 from text_classifier.__main__ import main as score
 from text_classifier.characters import is_empty, make_normalizer
-from text_classifier.inference import encode
+from text_classifier.runtime import encode
 
 NOTHING = {
     "zero-width space": "\u200b",

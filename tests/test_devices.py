@@ -16,9 +16,10 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from chat.batching import BatchingClassifier, usual_batch_size
 from chat.explanation import word_contributions
-from text_classifier import inference, ray_scoring
+from text_classifier import ray_scoring, runtime
 from text_classifier.__main__ import main
-from text_classifier.inference import choose_device, classify, classify_parts, fast_dtype, load_tokenizer_and_model
+from text_classifier.inference import classify, classify_parts, load_tokenizer_and_model
+from text_classifier.runtime import choose_device, fast_dtype
 from text_classifier.training.config import machine_defaults
 
 TEXTS = [f"message {number}, call {number} " + "very " * (number % 9) + "long" for number in range(40)]
@@ -53,7 +54,7 @@ def test_the_stand_in_refuses_tensors_of_two_devices(accelerator):
 @pytest.mark.parametrize("packed", [True, False])
 def test_inputs_follow_the_model(accelerator, tiny_review_adapter, monkeypatch, packed):
     if not packed:
-        monkeypatch.setattr(inference, "_PACKABLE", {})
+        monkeypatch.setattr(runtime, "_PACKABLE", {})
     tokenizer, model = load_tokenizer_and_model(tiny_review_adapter)
     assert {tensor.device for tensor in (*model.parameters(), *model.buffers())} == {accelerator}
     on_cpu = load_tokenizer_and_model(tiny_review_adapter, device=CPU)
@@ -75,13 +76,13 @@ def test_explanations_follow_it_too(accelerator, tiny_review_adapter):
 
 def test_batches_are_larger_on_an_accelerator(accelerator, tiny_review_adapter, monkeypatch):
     sizes = []
-    packed_logits = inference._packed_logits
+    packed_logits = runtime._packed_logits
 
     def recorded(input_ids, model):
         sizes.append(sum(map(len, input_ids)))
         return packed_logits(input_ids, model)
 
-    monkeypatch.setattr(inference, "_packed_logits", recorded)
+    monkeypatch.setattr(runtime, "_packed_logits", recorded)
     for device in (CPU, accelerator):
         sizes.clear()
         classify(TEXTS * 4, *load_tokenizer_and_model(tiny_review_adapter, device=device))

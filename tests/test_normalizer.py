@@ -7,7 +7,7 @@ from conftest import save_wordpiece_tokenizer
 from transformers import AutoTokenizer, GPT2TokenizerFast
 
 from text_classifier.characters import make_normalizer
-from text_classifier.inference import encode
+from text_classifier.runtime import encode
 from text_classifier.sources.weights import resolve_base_model
 from text_classifier.training.models import load_tokenizer
 

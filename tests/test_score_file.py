@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from conftest import REPOSITORY
 
-from text_classifier import inference, scoring
+from text_classifier import runtime, scoring
 from text_classifier.__main__ import main
 from text_classifier.inference import classify, load_tokenizer_and_model
 from text_classifier.tables import open_table
@@ -203,7 +203,7 @@ def test_files_of_every_form_give_the_same_answers(reviews, tiny_review_adapter,
 
 @pytest.mark.parametrize("batch_tokens", [1, 40, 10_000])
 def test_answers_do_not_depend_on_what_is_read_together(batch_tokens, tiny_review_adapter, monkeypatch):
-    monkeypatch.setattr(inference, "_BATCH_TOKENS", batch_tokens)
+    monkeypatch.setattr(runtime, "_BATCH_TOKENS", batch_tokens)
     tokenizer, model = load_tokenizer_and_model(tiny_review_adapter)
     texts = [f"message {number} " + "very " * (number % 9) + "long" for number in range(40)]
     alone = [classify([text], tokenizer, model)[0].positive_probability for text in texts]

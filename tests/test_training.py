@@ -25,7 +25,8 @@ from transformers import (
 )
 
 import gpt_classification_model
-from text_classifier.inference import classify, encode, load_tokenizer_and_model
+from text_classifier.inference import classify, load_tokenizer_and_model
+from text_classifier.runtime import encode
 from text_classifier.training.data import read_made_up_messages
 from text_classifier.training.runs import peak_memory_gib
 

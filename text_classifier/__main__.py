@@ -17,9 +17,10 @@ from pathlib import Path
 
 from text_classifier.errors import ArtifactError
 from text_classifier.files import describe_failure, file_sha256
-from text_classifier.inference import decision_threshold, fast_dtype, load_config, load_tokenizer_and_model
+from text_classifier.inference import decision_threshold, load_config, load_tokenizer_and_model
 from text_classifier.notes import TableError
 from text_classifier.outputs import STANDARD, check_output, check_rows, is_stream, unfinished, write_result
+from text_classifier.runtime import fast_dtype
 from text_classifier.scoring import Task, classes_of, measure, remove_part, score_file
 from text_classifier.tables import Table
 

@@ -94,7 +94,7 @@ def export_model(folder: Path, target: Path, name: str, onnx: bool = False) -> N
         # Imported only when needed: it has its own requirements and is slow to import.
         from text_classifier.onnx_export import export_onnx
     _, model = load_tokenizer_and_model(folder, device=torch.device("cpu"))
-    # A message that spells out a special token is ordinary text, as in `inference.encode`.
+    # A message that spells out a special token is ordinary text, as in `runtime.encode`.
     tokenizer = AutoTokenizer.from_pretrained(folder, split_special_tokens=True)
     card = model_card(folder, name, model, tokenizer, onnx)
     leave_tfidf_out(model, folder)

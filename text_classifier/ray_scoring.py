@@ -16,7 +16,8 @@ import torch
 from ray.data import ActorPoolStrategy
 
 from text_classifier.files import atomic_path
-from text_classifier.inference import choose_device, fast_dtype, load_tokenizer_and_model
+from text_classifier.inference import load_tokenizer_and_model
+from text_classifier.runtime import choose_device, fast_dtype
 from text_classifier.scoring import ROWS_PER_CHUNK, Task, as_csv, score_table
 from text_classifier.tables import Table
 

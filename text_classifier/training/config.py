@@ -15,7 +15,7 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from text_classifier.inference import fast_dtype
+from text_classifier.runtime import fast_dtype
 
 DEFAULT_RECIPE = Path(__file__).parents[2] / "recipes" / "sms_spam_gpt2.yaml"
 

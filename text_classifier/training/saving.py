@@ -105,7 +105,7 @@ def save_adapter(
     model.config.base_model_source = {"name": base.name, "source": base.source, "sha256": base.sha256}
     for name, value in settings.items():
         setattr(model.config, name, value)
-    # A message that spells out a special token is ordinary text for other programs too, as in `inference.encode`.
+    # A message that spells out a special token is ordinary text for other programs too, as in `runtime.encode`.
     # transformers saves the attributes that `init_kwargs` names.
     tokenizer.init_kwargs["split_special_tokens"] = tokenizer.split_special_tokens = True
     options = {}
