@@ -39,11 +39,9 @@ from chat.limits import MAX_FILE_ROWS, MAX_MESSAGE_CHARACTERS, MAX_PENDING_MESSA
 from chat.server import harden
 from chat.texts import LANGUAGES, chinese_label, closest_language, label_name, say, starters
 from chat.uploads import use_own_folder
-from text_classifier import classify, load_tokenizer_and_model
 from text_classifier.characters import is_empty
+from text_classifier.classifier import Classifier
 from text_classifier.feedback import delete_feedback, open_feedback, save_feedback
-from text_classifier.inference import decide, decision_threshold
-from text_classifier.languages import other_language
 from text_classifier.notes import TableError
 from text_classifier.runtime import encode, fast_dtype, limit_kernel_cache
 
@@ -51,26 +49,31 @@ from text_classifier.runtime import encode, fast_dtype, limit_kernel_cache
 
 
 @functools.cache
-def get_model_and_tokenizer() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-    """Return tokenizer and merged model, loaded once per process.
+def load_classifier() -> Classifier:
+    """Return the classifier, loaded once per process.
 
     If the adapter cannot be loaded, print the reason in one line and end the process with exit code 1.
     """
     if not Path(ADAPTER_DIR).is_dir():
         give_up(f"找不到 {ADAPTER_DIR} 目录, 请确认模型已正确保存 · adapter folder not found")
     try:
-        return load_tokenizer_and_model(ADAPTER_DIR, fast_dtype())
+        return Classifier.load(ADAPTER_DIR, fast_dtype())
     # Every parser raises errors of its own on a damaged file. With any of them there is nothing to serve.
     except Exception as error:
         reason = " ".join(str(error).split())
         give_up(f"错误信息: 无法加载模型 · cannot load {ADAPTER_DIR}: {reason}")
 
 
+def get_model_and_tokenizer() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """Return tokenizer and merged language model, loaded once per process."""
+    return load_classifier().tokenizer, load_classifier().model
+
+
 @functools.cache
 def describe_model(language: str) -> str:
     """Return one line about the model that answers, with the test figures of its model card."""
     tuning = " + LoRA" if Path(ADAPTER_DIR, "adapter_config.json").is_file() else ""
-    tuning += " + TF-IDF" if model.tfidf else ""
+    tuning += " + TF-IDF" if classifier.tfidf else ""
     try:
         card = ModelCard.load(Path(ADAPTER_DIR, "README.md")).data
         line = say("model", language, base=card.base_model.split("/")[-1], tuning=tuning)
@@ -80,18 +83,16 @@ def describe_model(language: str) -> str:
         return line + describe_halves(language)
     # A folder without a model card, or with a card of another form, can be served all the same.
     except (OSError, ValueError, AttributeError, KeyError, TypeError, IndexError, yaml.YAMLError):
-        return say("model", language, base=base_name, tuning=tuning)
+        return say("model", language, base=classifier.base_name, tuning=tuning)
 
 
 def describe_halves(language: str) -> str:
-    """Return what the language model, TF-IDF and both have on held-out messages, if the adapter's config says so."""
-    shares = getattr(model.config, "accuracy", None)
+    """Return what the language model, TF-IDF and both have on held-out messages, if the folder says so."""
+    shares = classifier.settings.accuracy
     if not shares:
         return ""
-    # config.json has them in the order of the alphabet.
-    names = [name for name in ("language model alone", "TF-IDF alone", "both together") if name in shares]
-    told = [say(name, language, share=f"{100 * shares[name]:.1f} %") for name in names]
-    useless = " " + say("model_is_useless", language) if model.config.warnings else ""
+    told = [say(name, language, share=f"{100 * share:.1f} %") for name, share in shares.items()]
+    useless = " " + say("model_is_useless", language) if classifier.settings.warnings else ""
     return say("model_halves", language, shares=say("comma", language).join(told)) + useless
 
 
@@ -102,11 +103,10 @@ sys.setswitchinterval(0.0005)
 check_address()
 use_own_folder()
 limit_kernel_cache(256)  # More are no faster here, and each takes memory.
-tokenizer, model = get_model_and_tokenizer()
-other_language([""], model.config)  # It loads for half a second, which no visitor should wait.
-classifier = BatchingClassifier(tokenizer, model, usual_batch_size(model.device))
-label_names = [model.config.id2label[number] for number in range(2)]
-base_name = (getattr(model.config, "base_model_source", None) or {}).get("name") or model.config.model_type
+classifier = load_classifier()
+classifier.answer(["ok"])  # The first answer loads for half a second, which no visitor should wait.
+batching = BatchingClassifier(classifier, usual_batch_size(classifier.model.device))
+label_names = classifier.labels
 credentials = get_credentials()
 
 if FEEDBACK_FILE:
@@ -127,7 +127,7 @@ if credentials:
 
 # The page can follow the reader's system, but Chainlit's settings file only takes `light` and `dark`.
 chainlit_config.ui.default_theme = "system"
-harden(create_api(classifier, base_name, credentials), chainlit_config.run.root_path, get_hosts())
+harden(create_api(batching, credentials), chainlit_config.run.root_path, get_hosts())
 
 # ---------------------------------------------------------------------------- the visit
 
@@ -146,7 +146,7 @@ async def welcome(user: cl.User | None, language: str | None) -> list[cl.ChatPro
         model=describe_model(language),
         privacy=say("privacy_feedback" if FEEDBACK_FILE else "privacy", language),
     )
-    learned = getattr(model.config, "languages", None) or []
+    learned = classifier.settings.languages
     to_try = [
         cl.Starter(label=title, message=message) for title, message in starters(label_names[1], language, learned)
     ]
@@ -163,7 +163,7 @@ async def start() -> None:
 def default_settings() -> dict:
     """Return the settings that a visit begins with."""
     language = closest_language(cl.context.session.language)
-    return {"threshold": 100 * decision_threshold(model.config), "language": language, "explanations": True}
+    return {"threshold": 100 * classifier.settings.decision_threshold, "language": language, "explanations": True}
 
 
 def settings() -> dict:
@@ -259,7 +259,7 @@ async def main(message: cl.Message) -> None:
                     message.content = say("file_sent", reader_language())
                     await message.update()
                 (file,) = message.elements
-                await answer_file(Path(file.path), file.name, classifier, reader_language(), threshold)
+                await answer_file(Path(file.path), file.name, batching, reader_language(), threshold)
     finally:
         pending[visit] -= 1
         if not pending[visit]:
@@ -271,7 +271,7 @@ async def main(message: cl.Message) -> None:
 async def use_other_encoding(action: cl.Action) -> None:
     """Read the last file again in an encoding that the visitor chooses."""
     async with apologies():
-        await answer_file_again(classifier, reader_language(), threshold)
+        await answer_file_again(batching, reader_language(), threshold)
     # Chainlit takes an answered question for the beginning of a task, and only ends the tasks of messages itself.
     await cl.context.emitter.task_end()
 
@@ -284,7 +284,7 @@ def classify_review(user_input: str) -> str:
 
     For a message with nothing to read, it returns the sentence that asks for a text.
     """
-    (answer,) = classify([user_input], tokenizer, model)
+    (answer,) = classifier.answer([user_input])
     return chinese_label(answer.label) if answer else say("empty", "zh")
 
 
@@ -298,20 +298,22 @@ async def answer_text(text: str) -> None:
         await cl.Message(say("too_long", language, limit=f"{MAX_MESSAGE_CHARACTERS:,}")).send()
         return
     limit = threshold()
-    (answer,) = await classifier.classify([text], limit)
-    label, probability = decide(answer.positive_probability, limit, model.config.id2label)
+    (answer,) = await batching.classify([text], limit)
+    label, probability = answer.label_at(limit), answer.probability_at(limit)
     wanted = bool(settings()["explanations"])
-    explain = wanted and classifier.can_explain
+    explain = wanted and batching.can_explain
     status = say("explaining" if explain else "explanation_busy", language)
     element = cl.CustomElement(
         name="Answer",
         # Without a url, Chainlit would write the element to a file, and the words of the message with it.
         url="/public/elements/Answer.jsx",
         props={
-            "probability": answer.positive_probability,
+            "probability": answer.probability,
             "threshold": limit,
             "names": [label_name(name, language) for name in label_names],
-            "note": reading_note(text, answer, limit, model.config, tokenizer.model_max_length, language),
+            "note": reading_note(
+                answer, limit, classifier.settings.languages, classifier.tokenizer.model_max_length, language
+            ),
             "explanation": {"status": status} if wanted else None,
             "texts": {
                 "probability": say("probability_of", language, label=label_name(label_names[1], language)),
@@ -332,14 +334,14 @@ async def answer_text(text: str) -> None:
 
 def part_read(text: str) -> str:
     """Return the beginning of a message, as far as the language model reads it; only this part is explained."""
-    (encoding,) = encode([text], tokenizer, tokenizer.model_max_length).encodings
+    (encoding,) = encode([text], classifier.tokenizer, classifier.tokenizer.model_max_length).encodings
     return text[: max((end for _, end in encoding.offsets), default=len(text))]
 
 
 async def show_explanation(element: cl.CustomElement, text: str, language: str) -> None:
     """Add to an answer how much each word of the message mattered."""
     try:
-        words = await classifier.explain(await asyncio.to_thread(part_read, text))
+        words = await batching.explain(await asyncio.to_thread(part_read, text))
         strongest = max(abs(contribution) for _, contribution in words) or 1.0
         explanation = {
             "words": [

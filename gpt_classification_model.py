@@ -31,6 +31,7 @@ from transformers import (
     set_seed,
 )
 
+from text_classifier.classifier import Settings
 from text_classifier.errors import ConfigurationError
 from text_classifier.files import write_json
 from text_classifier.metrics import classification_metrics
@@ -397,12 +398,17 @@ def save(
 ) -> None:
     """Save the adapter with its model card, the charts, all predictions on held-out messages, and the report."""
     args = trainer.args
-    kept = ("decision_threshold", "language_model_weight", "cascade", "accuracy", "warnings")
-    settings = {name: report[name] for name in kept}
-    settings["languages"] = report["data"]["languages"]
-    save_adapter(
-        trainer.model, trainer.processing_class, base, model_card(report), Path(args.adapter_dir), tfidf, **settings
+    settings = Settings(
+        base_model={"name": base.name, "source": base.source, "sha256": base.sha256},
+        decision_threshold=compared.threshold,
+        joint=compared.joint,
+        early_exit=compared.early_exit,
+        languages=report["data"]["languages"] or [],
+        accuracy=report["accuracy"],
+        warnings=report["warnings"],
     )
+    adapter_dir = Path(args.adapter_dir)
+    save_adapter(trainer.model, trainer.processing_class, base, model_card(report), adapter_dir, settings, tfidf)
     page = reliability_page(report, *at_natural_ratio(compared.predictions[compared.saved]))
     plot_metrics(trainer.state.log_history, args.metrics_pdf, **run_labels(report, trainer), more_pages=[page])
     save_predictions(compared.predictions, splits, Path(args.output_dir, "predictions.csv"))

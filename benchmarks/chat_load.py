@@ -19,9 +19,9 @@ import pandas as pd
 import torch
 
 from benchmarks.app_server import ChatClient, copy_of_app, running_app
-from benchmarks.common import ADAPTER, FIGURES, shipped_splits
-from text_classifier.files import write_json
-from text_classifier.inference import classify, load_tokenizer_and_model
+from benchmarks.common import ADAPTER, publish, shipped_splits
+from text_classifier.classifier import Classifier
+from text_classifier.metrics import markdown_table
 from text_classifier.runtime import fast_dtype
 
 
@@ -73,7 +73,7 @@ def timed(function, repetitions: int) -> list[float]:
 
 
 def main() -> None:
-    """Measure and print a table."""
+    """Measure, write the table to CHAT_LOAD.md and print it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--users", type=int, default=50)
     parser.add_argument("--messages", type=int, default=1000)
@@ -81,22 +81,19 @@ def main() -> None:
     messages = unseen_messages(arguments.messages)
     rows, served_format = {}, str(fast_dtype()).removeprefix("torch.")
 
-    exact = load_tokenizer_and_model(ADAPTER, torch.float32)
-    fast = load_tokenizer_and_model(ADAPTER, fast_dtype())
+    exact = Classifier.load(ADAPTER, torch.float32)
+    fast = Classifier.load(ADAPTER, fast_dtype())
     for number, loaded in enumerate((exact, fast)):
-        classify(messages[:4], *loaded)
-        seconds = timed(lambda index, loaded=loaded: classify([messages[index]], *loaded), 100)
+        loaded.answer(messages[:4])
+        seconds = timed(lambda index, loaded=loaded: loaded.answer([messages[index]]), 100)
         # The second is as the chat serves: on a CPU without bfloat16 instructions it is float32, too.
         name = ("one at a time, float32", f"one at a time, as served ({served_format})")[number]
         rows[name] = (seconds, len(seconds) / sum(seconds))
     agreement = np.mean(
-        [
-            one.label == other.label
-            for one, other in zip(classify(messages, *exact), classify(messages, *fast), strict=True)
-        ]
+        [one.label == other.label for one, other in zip(exact.answer(messages), fast.answer(messages), strict=True)]
     )
     del exact, fast
-    reloading = timed(lambda index: classify([messages[index]], *load_tokenizer_and_model(ADAPTER)), 5)
+    reloading = timed(lambda index: Classifier.load(ADAPTER).answer([messages[index]]), 5)
     rows["model loaded for every message"] = (reloading, len(reloading) / sum(reloading))
 
     with tempfile.TemporaryDirectory() as folder:
@@ -109,25 +106,17 @@ def main() -> None:
             rows[f"the app, {arguments.users} people"] = (seconds, len(seconds) / total)
         errors = (Path(folder) / "log.txt").read_text().count("Traceback")
 
-    print(f"\n{'':32} {'messages/s':>10} {'p50 ms':>8} {'p95 ms':>8}")
+    lines = [("", "Messages/s", "p50 ms", "p95 ms")]
     for name, (seconds, throughput) in rows.items():
         p50, p95 = (1000 * np.quantile(seconds, [0.5, 0.95])).tolist()
-        shown = "–" if throughput is None else f"{throughput:.1f}"
-        print(f"{name:32} {shown:>10} {p50:8.0f} {p95:8.0f}")
-    figures = {
-        name: {"messages_per_second": throughput, "p50_ms": 1000 * np.median(seconds)}
-        for name, (seconds, throughput) in rows.items()
-    }
-    write_json(figures | {"agreement": agreement, "errors": errors}, FIGURES / "chat_load.json")
-    names = list(rows)
-    served = rows[names[-1]][1]
-    print(
-        f"\n{arguments.users} people against one at a time in float32: {served / rows[names[0]][1]:.2f}x the messages"
-    )
-    print(f"... and in {served_format}: {served / rows[names[1]][1]:.2f}x")
-    once = np.median(rows[names[3]][0])
-    print(f"One message, loaded once against loaded for every message: {np.median(reloading) / once:.0f} times faster")
-    print(f"Labels that agree with float32: {100 * agreement:.2f} % of {len(messages)}; errors: {errors}")
+        lines.append((name, "–" if throughput is None else f"{throughput:.1f}", f"{p50:.0f}", f"{p95:.0f}"))
+    (exactly, fastly, reloaded, _, served) = (throughput for _, throughput in rows.values())
+    text = f"""{markdown_table(lines)}
+
+{arguments.users} people get {served / exactly:.1f} times the messages of one at a time in float32, and
+{served / fastly:.1f} times those in {served_format}; the model loaded for every message: {reloaded:.2f} messages/s.
+Labels as in float32: {100 * agreement:.2f} % of {len(messages)}. Errors: {errors}."""
+    publish(__file__, "The chat under load", text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Code that the benchmarks share: measured commands, training runs, the shipped adapter's splits, means with spread."""
+"""Code that the benchmarks share: measured commands, training runs, pages of figures, means with spread."""
 
 import os
 import shlex
@@ -16,14 +16,13 @@ import pandas as pd
 import torch
 
 from gpt_classification_model import load_splits
+from text_classifier.files import atomic_path
 from text_classifier.runtime import fast_dtype
 from text_classifier.sources.datasets import DataFile
 from text_classifier.training.config import DataArguments
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ADAPTER = REPOSITORY / "lora_model"
-FIGURES = REPOSITORY / "results" / "benchmarks"
-"""Each benchmark saves its figures here, for `benchmarks.summary`."""
 MODERN_MESSAGES = REPOSITORY / "tests" / "modern_messages.tsv"
 """Messages unlike the collection, for testing; nothing is trained on them."""
 CHINESE_MESSAGES = REPOSITORY / "tests" / "chinese_messages.tsv"
@@ -84,10 +83,19 @@ def shipped_splits() -> dict[str, pd.DataFrame]:
         return load_splits(DataArguments(data_source="mirror", dataset_dir=folder))[0]
 
 
-def cpu_kind() -> str:
-    """Return whether this machine's CPU multiplies bfloat16, which decides the speed of everything here."""
-    with_or_without = "with" if fast_dtype(torch.device("cpu")) is torch.bfloat16 else "without"
-    return f"{with_or_without} bfloat16 instructions"
+def publish(script: str, title: str, text: str) -> None:
+    """Print what a benchmark measured, and write it to a page of the script's name beside the script.
+
+    The page says which command made it on which kind of CPU, because that decides the speed of everything here.
+    """
+    path = Path(script)
+    command = shlex.join(["python", "-m", f"benchmarks.{path.stem}", *sys.argv[1:]])
+    kind = "with" if fast_dtype(torch.device("cpu")) is torch.bfloat16 else "without"
+    cpu = f"{os.cpu_count()} CPU cores {kind} bfloat16 instructions"
+    page = f"# {title}, measured\n\nMade by `{command}` on {cpu}.\n\n{text}\n"
+    with atomic_path(path.with_name(f"{path.stem.upper()}.md")) as scratch:
+        scratch.write_text(page, encoding="utf-8")
+    print(page)
 
 
 def spread(values: Sequence[float], scale: float = 100, digits: int = 2) -> str:

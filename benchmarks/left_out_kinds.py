@@ -10,18 +10,21 @@ Finished runs stay in results/accuracy/ and are not repeated. Run `make clean` a
 import argparse
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.special import logit
+from sklearn.linear_model import LogisticRegression
 
 from benchmarks.accuracy import ALONE, OURS, RUNS, SEEDS, log_odds_of_run, run
-from benchmarks.common import FIGURES, REPOSITORY
-from text_classifier.files import atomic_path, write_json
+from benchmarks.common import REPOSITORY, publish
+from text_classifier.classifier import Joint
 from text_classifier.metrics import markdown_table
+from text_classifier.sources.background import read_background
 from text_classifier.training.data import read_made_up_messages
 from text_classifier.training.evaluation import BASELINE
 
-TABLE = REPOSITORY / "benchmarks" / "LEFT_OUT_KINDS.md"
 # The kinds that each run leaves out. They have little to do with each other, so each is left out as if alone.
 GROUPS = (
     ("beauty", "parcels", "recruiting"),
@@ -31,6 +34,8 @@ GROUPS = (
     ("shop_sale", "codes", "bank_products"),
     ("investing", "papers", "phones", "phones_and_tariffs"),
 )
+# Share of spam among the messages of the SMS Spam Collection.
+NATURAL_RATIO = 1 / 8
 MODELS = [OURS, ALONE, BASELINE]
 LANGUAGES = {"present_day": "English", "chinese": "Chinese"}
 
@@ -69,7 +74,7 @@ def rates(answers: pd.DataFrame) -> tuple[pd.DataFrame, dict]:
     return shares, figures
 
 
-def table_of(shares: pd.DataFrame, answers: pd.DataFrame, figures: dict) -> str:
+def table_of(shares: pd.DataFrame, figures: dict, answers: pd.DataFrame) -> str:
     """Write the shares of `rates` as a Markdown table, with the numbers of messages."""
 
     def cell(share: float) -> str:
@@ -88,6 +93,28 @@ def table_of(shares: pd.DataFrame, answers: pd.DataFrame, figures: dict) -> str:
     return markdown_table(rows, left=2)
 
 
+def likeliest_joint(answers: pd.DataFrame) -> Joint:
+    """Return the weights and the intercept under which the labels of messages are likeliest, at their natural ratio.
+
+    Args:
+        answers: columns `Label` (0 or 1) and the log odds of each model alone.
+    """
+    # Whatever the ratio in `answers`, spam weighs as much as one message in eight.
+    frequency = answers["Label"].value_counts(normalize=True)
+    weights = answers["Label"].map({0: (1 - NATURAL_RATIO) / frequency[0], 1: NATURAL_RATIO / frequency[1]})
+    fit = LogisticRegression(C=np.inf).fit(answers[[ALONE, BASELINE]], answers["Label"], weights)
+    return Joint(*fit.coef_[0].tolist(), float(fit.intercept_[0]))
+
+
+def validation_messages(folder: Path) -> pd.DataFrame:
+    """Return a run's validation messages at the natural ratio, columns `Label` and the log odds of each model alone."""
+    predictions = pd.read_csv(folder / "predictions.csv", keep_default_na=False)
+    validation = predictions[predictions["Split"].isin(["validation", "left_out_validation"])]
+    # Probabilities are saved with six digits, so 0 and 1 are rounded values.
+    of_models = logit(validation[["after", BASELINE]].clip(1e-6, 1 - 1e-6)).set_axis([ALONE, BASELINE], axis=1)
+    return of_models.assign(Label=validation["Label"])
+
+
 def main() -> None:
     """Run the missing trainings, write the table to LEFT_OUT_KINDS.md and print it."""
     os.chdir(REPOSITORY)
@@ -99,25 +126,28 @@ def main() -> None:
             kinds: pool.submit(run, SEEDS[0], jobs, f"without-{kinds[0]}", ("--left_out_kinds", *kinds))
             for kinds in GROUPS
         }
-    answers = []
+    background = read_background("validation").assign(Label=0)
+    answers, others = [], []
     for kinds, future in futures.items():
-        messages = messages_of(kinds)
-        answers.append(messages.assign(**log_odds_of_run(future.result(), messages["Text"].tolist())))
+        messages, folder = messages_of(kinds), future.result()
+        texts = pd.concat([messages["Text"], background["Text"]]).tolist()
+        of_models = pd.DataFrame(log_odds_of_run(folder, texts))
+        answers.append(messages.join(of_models[: len(messages)]))
+        others += [validation_messages(folder), of_models[len(messages) :].assign(Label=0)]
     answers = pd.concat(answers, ignore_index=True)
     answers.to_csv(RUNS / "left_out_kinds.csv", index=False)
-    shares, figures = rates(answers)
-    text = f"""# Kinds of messages left out of training, measured
+    joint = likeliest_joint(pd.concat([answers, *others]))
+    text = f"""{len(GROUPS)} runs of the default recipe, each without three or four kinds of the messages written for
+this project. Every row is measured by the run that has not seen this kind. A kind with fewer than ten messages of a
+class has no figure there.
 
-Made by `python -m benchmarks.left_out_kinds`: {len(GROUPS)} runs of the default recipe, each without three or four
-kinds of the messages written for this project. Every row is measured by the run that has not seen this kind.
-A kind with fewer than ten messages of a class has no figure there.
+{table_of(*rates(answers), answers)}
 
-{table_of(shares, answers, figures)}
-"""
-    with atomic_path(TABLE) as scratch:
-        scratch.write_text(text, encoding="utf-8")
-    write_json(figures, FIGURES / "left_out_kinds.json")
-    print(text)
+The two models' log odds are joined so that the labels of these messages, of the runs' validation messages and of
+sentences that are no messages are likeliest, at the natural ratio of one spam message in eight:
+{joint.language_model:.2f} times the language model's, {joint.tfidf:.2f} times those of TF-IDF, and
+{joint.intercept:+.2f}. `JOINT` in [evaluation.py](../text_classifier/training/evaluation.py) has the rounded values."""
+    publish(__file__, "Kinds of messages left out of training", text)
 
 
 if __name__ == "__main__":

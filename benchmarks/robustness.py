@@ -34,11 +34,11 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from benchmarks.app_server import ChatClient, copy_of_app, free_port, running_app
-from benchmarks.common import FIGURES, REPOSITORY
+from benchmarks.common import REPOSITORY, publish
 from chat.dropped_files import LIMITS
 from text_classifier.characters import is_empty, replace_half_surrogates
-from text_classifier.files import file_sha256, write_json
-from text_classifier.inference import classify, load_tokenizer_and_model
+from text_classifier.classifier import Classifier
+from text_classifier.files import file_sha256
 from text_classifier.metrics import markdown_table
 from text_classifier.notes import TableError
 from text_classifier.runtime import fast_dtype
@@ -120,7 +120,7 @@ def kill_training(folder: Path, draw: random.Random, times: int, moment: Callabl
         process.communicate()
         if weights(work) not in whole:
             failed.append(f"run {number}: after the kill {weights(work)}")
-        load_tokenizer_and_model(work / "model")
+        Classifier.load(work / "model")
         resume = ["--resume_from_checkpoint", "last"] if complete_checkpoints(work / "results") else []
         if complaint := finish(training_command(work, base, 2, *resume)):
             failed.append(f"run {number}: {'resumed' if resume else 'anew'}: {complaint}")
@@ -246,10 +246,10 @@ def api(folder: Path, draw: random.Random, options: argparse.Namespace) -> tuple
     asked: list[tuple[str, dict]] = []
     with served_adapter(folder) as (address, adapter):
         asyncio.run(ask_all(address))
-    tokenizer, model = load_tokenizer_and_model(adapter, fast_dtype())
+    classifier = Classifier.load(adapter, fast_dtype())
     texts = [text.strip() for text, _ in asked]
-    for (text, said), own in zip(asked, classify(texts, tokenizer, model), strict=True):
-        probability = own.positive_probability if said["label"] == "spam" else 1 - own.positive_probability
+    for (text, said), own in zip(asked, classifier.answer(texts), strict=True):
+        probability = own.probability if said["label"] == "spam" else 1 - own.probability
         if abs(said["probability"] - probability) > 0.02:
             failed.append(f"{said} instead of {own} for {text[:40]!r}")
     if "Traceback" in (folder / "log.txt").read_text():
@@ -354,8 +354,8 @@ def visitors(folder: Path, draw: random.Random, options: argparse.Namespace) -> 
             logs.append((folder / "log.txt").read_text())
 
     make_adapter(folder)
-    model = load_tokenizer_and_model(folder / "adapter" / "model", fast_dtype())
-    labels = {text: answer.label for text, answer in zip(texts, classify(texts, *model), strict=True)}
+    classifier = Classifier.load(folder / "adapter" / "model", fast_dtype())
+    labels = {text: answer.label for text, answer in zip(texts, classifier.answer(texts), strict=True)}
     asyncio.run(chat(labels))
     failed += ["a traceback in the server's log" for log in logs if "Traceback" in log]
     if counted["lost"] > options.people:
@@ -384,16 +384,14 @@ def main() -> int:
     parser.add_argument("--people", type=int, default=50, help="who chat at the same time")
     parser.add_argument("--minutes", type=float, default=5, help="that they chat for")
     options = parser.parse_args()
-    rows, figures = [["Part", "Tried", "Failed", ""]], {}
+    rows = [["Part", "Tried", "Failed", ""]]
     for name in options.parts:
         with tempfile.TemporaryDirectory() as folder:
             tried, failed, note = PARTS[name](Path(folder), random.Random(options.seed), options)
-        figures[name] = {"tried": tried, "failed": failed, "note": note}
         rows.append([name, f"{tried:,}", str(len(failed)), note])
         print(f"{name}: {tried:,} tried, {len(failed)} failed. {note}", *failed[:10], sep="\n  ", flush=True)
-    write_json(figures, FIGURES / "robustness.json")
-    print(f"\n{markdown_table(rows)}")
-    return int(any(of_part["failed"] for of_part in figures.values()))
+    publish(__file__, "What survives", markdown_table(rows))
+    return int(any(int(failed) for _, _, failed, _ in rows[1:]))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ Every command runs in a process of its own, as a person would start it, and its 
 
 The files hold messages of the collection, drawn with repetition. Then single messages are timed in a loaded model.
 Last, labels are compared: those of TF-IDF first with those of both models, on the collection, on messages unlike it,
-plain and with letter tricks, and on Chinese ones; and those of bfloat16 with those of float32.
+plain and with letter tricks, on Chinese ones and on sentences that are no messages; and those of bfloat16 with those
+of float32.
 """
 
 import argparse
-import os
 import random
 import subprocess
 import sys
@@ -25,20 +25,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from benchmarks.common import ADAPTER, CHINESE_MESSAGES, FIGURES, MODERN_MESSAGES, REPOSITORY, run_measured
-from text_classifier.files import write_json
-from text_classifier.inference import classify, load_tokenizer_and_model
+from benchmarks.common import ADAPTER, CHINESE_MESSAGES, MODERN_MESSAGES, REPOSITORY, publish, run_measured
+from text_classifier.classifier import Classifier
 from text_classifier.metrics import markdown_table
 from text_classifier.runtime import fast_dtype
+from text_classifier.sources.background import read_background
 from text_classifier.sources.datasets import read_sms_spam, resolve_sms_spam
 from text_classifier.tables import open_table
 
 FIRST_ANSWER = f"""
-from text_classifier import classify, load_tokenizer_and_model
+from text_classifier import Classifier
 from text_classifier.runtime import fast_dtype
-print(classify(["Win a prize"], *load_tokenizer_and_model({str(ADAPTER)!r}, fast_dtype())))
+print(Classifier.load({str(ADAPTER)!r}, fast_dtype()).answer(["Win a prize"]))
 """
 
 
@@ -98,9 +97,7 @@ def score_files(folder: Path, texts: pd.Series, messages: int, ray: bool) -> dic
     return figures
 
 
-def compare_cascade(
-    texts: dict[str, list[str]], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
-) -> dict[str, dict[str, float]]:
+def compare_early_exit(texts: dict[str, list[str]], classifier: Classifier) -> dict[str, dict[str, float]]:
     """Classify texts with TF-IDF first and with both models; return by name of the texts what differs.
 
     Returns:
@@ -108,26 +105,26 @@ def compare_cascade(
     """
     figures = {}
     for name, of_name in texts.items():
-        exact, cascaded = (classify(of_name, tokenizer, model, exact=exact) for exact in (True, False))
-        differ = sum(one.label != other.label for one, other in zip(exact, cascaded, strict=True))
-        read = np.mean([answer.answered_by != "TF-IDF" for answer in cascaded])
+        exact, early = (classifier.answer(of_name, exact=exact) for exact in (True, False))
+        differ = sum(one.label != other.label for one, other in zip(exact, early, strict=True))
+        read = np.mean([answer.answered_by != "TF-IDF" for answer in early])
         figures[name] = {"messages": len(of_name), "differ": differ, "read": float(read)}
     return figures
 
 
-def time_single_messages(texts: list[str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> np.ndarray:
+def time_single_messages(texts: list[str], classifier: Classifier) -> np.ndarray:
     """Classify one message after the other; return the median and the 95th percentile of the milliseconds."""
     seconds = []
     for text in texts:
         started = time.perf_counter()
-        classify([text], tokenizer, model)
+        classifier.answer([text])
         seconds.append(time.perf_counter() - started)
     # The first ones prepare matrix products.
     return 1000 * np.quantile(seconds[20:], [0.5, 0.95])
 
 
 def main() -> None:
-    """Measure and print a table."""
+    """Measure, write the tables to SCORING.md and print them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--messages", type=int, default=100_000, help="rows of the larger file")
     parser.add_argument("--ray", action="store_true", help="also on a Ray cluster of two workers on this machine")
@@ -140,37 +137,35 @@ def main() -> None:
         # Score the files before this process loads a model, because a child's peak memory is never below the memory
         # of its parent.
         files = score_files(Path(name), collection, options.messages, options.ray)
-    tokenizer, model = load_tokenizer_and_model(ADAPTER, fast_dtype())
-    p50, p95 = time_single_messages(collection.sample(220, random_state=0).tolist(), tokenizer, model)
+    classifier = Classifier.load(ADAPTER, fast_dtype())
+    p50, p95 = time_single_messages(collection.sample(220, random_state=0).tolist(), classifier)
     unlike = open_table(MODERN_MESSAGES).frame()["Text"].tolist()
     texts = {"the collection": collection.tolist(), "messages unlike it": unlike}
     for trick, change in ADVERSARIAL.items():
         draw = random.Random(0)
         texts[f"messages unlike it {trick}"] = [change(text, draw) for text in unlike]
+    texts["sentences that are no messages"] = read_background("test")["Text"].tolist()
     texts["Chinese messages"] = open_table(CHINESE_MESSAGES).frame()["Text"].tolist()
-    cascade = compare_cascade(texts, tokenizer, model)
-    exact = classify(texts["the collection"], *load_tokenizer_and_model(ADAPTER, torch.float32))
-    fast = classify(texts["the collection"], tokenizer, model)
+    early_exit = compare_early_exit(texts, classifier)
+    exact = Classifier.load(ADAPTER, torch.float32).answer(texts["the collection"])
+    fast = classifier.answer(texts["the collection"])
     agreement = np.mean([one.label == other.label for one, other in zip(exact, fast, strict=True)])
 
-    figures = {"first_answer_seconds": start_up, "one_message_p50_ms": p50, "one_message_p95_ms": p95}
-    write_json(figures | {"files": files, "cascade": cascade, "fast_agreement": agreement}, FIGURES / "scoring.json")
     number_format = str(fast_dtype()).removeprefix("torch.")
-    rows = [("", f"In {number_format} on {os.cpu_count()} CPU cores", "Peak memory")]
+    rows = [("", f"In {number_format}", "Peak memory")]
     rows.append(("Start of the process to the first answer", f"{start_up:.1f} s", ""))
     rows.append(("One message", f"p50 {p50:.0f} ms, p95 {p95:.0f} ms", ""))
     rows += [
         (f"File of {name}", f"{of_file['messages_per_second']:.0f} messages/s", f"{of_file['peak_mib']:,.0f} MiB")
         for name, of_file in files.items()
     ]
-    print(f"\n{markdown_table(rows)}\n")
-    rows = [("TF-IDF first", "Messages", "Read by the language model", "Other labels than both models give")]
-    rows += [
+    labels = [("TF-IDF first", "Messages", "Read by the language model", "Other labels than both models give")]
+    labels += [
         (name, f"{of_name['messages']:,}", f"{100 * of_name['read']:.0f} %", str(of_name["differ"]))
-        for name, of_name in cascade.items()
+        for name, of_name in early_exit.items()
     ]
-    print(markdown_table(rows))
-    print(f"\nLabels of the collection in {number_format} as in float32: {100 * agreement:.2f} %")
+    agree = f"Labels of the collection in {number_format} as in float32: {100 * agreement:.2f} %."
+    publish(__file__, "Scoring", f"{markdown_table(rows)}\n\n{markdown_table(labels)}\n\n{agree}")
 
 
 if __name__ == "__main__":

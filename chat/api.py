@@ -1,6 +1,5 @@
 """The classifier for programs: `POST /api/classify`, `GET /api/health`, and a page that documents them."""
 
-import asyncio
 import logging
 import secrets
 import uuid
@@ -18,8 +17,6 @@ from chat.batching import BatchingClassifier, BusyError
 from chat.limits import MAX_MESSAGE_CHARACTERS, MAX_REQUEST_TEXTS
 from chat.texts import chinese_label
 from text_classifier.characters import is_empty
-from text_classifier.inference import decide, decision_threshold, is_less_sure
-from text_classifier.languages import other_language
 
 logger = logging.getLogger(__name__)
 
@@ -87,17 +84,15 @@ def same_credentials(given: tuple[str, str], known: tuple[str, str]) -> bool:
     return all([secrets.compare_digest(one.encode(), other.encode()) for one, other in zip(given, known, strict=True)])
 
 
-def create_api(classifier: BatchingClassifier, base_model: str, credentials: tuple[str, str] | None) -> FastAPI:
+def create_api(classifier: BatchingClassifier, credentials: tuple[str, str] | None) -> FastAPI:
     """Return the application to mount under `/api`.
 
     Args:
         classifier: answers the requests; the chat uses the same one, so both share batches.
-        base_model: name of the base model, for `/health`.
         credentials: name and password that `/classify` requires (HTTP Basic); None lets everyone in.
     """
     # FastAPI's own documentation page loads its scripts from another server; this one brings them along.
     api = FastAPIOffline(title="Text classifier", version="1.0", redoc_url=None)
-    config = classifier.model.config
 
     @api.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -133,38 +128,35 @@ def create_api(classifier: BatchingClassifier, base_model: str, credentials: tup
                 raise HTTPException(422, f"Text {number} is empty")
             if len(text) > MAX_MESSAGE_CHARACTERS:
                 raise HTTPException(422, f"Text {number} is longer than {MAX_MESSAGE_CHARACTERS:,} characters")
-        threshold = decision_threshold(classifier.model.config) if request.threshold is None else request.threshold
+        own = classifier.classifier.settings.decision_threshold
+        threshold = own if request.threshold is None else request.threshold
         try:
             answers = await classifier.classify([text.strip() for text in texts], threshold, request.exact)
         except BusyError:
             raise HTTPException(503, "Too many requests are waiting", {"Retry-After": "10"}) from None
         except Exception:
             raise HTTPException(500, f"Classification failed (error {log_failure('Classification')})") from None
-        others = await asyncio.to_thread(other_language, texts, config)
-        results = []
-        for answer, other in zip(answers, others, strict=True):
-            label, probability = decide(answer.positive_probability, threshold, config.id2label)
-            chinese = chinese_label(label)
-            results.append(
+        return ClassificationResponse(
+            results=[
                 Answer(
-                    label=label,
-                    label_zh=chinese,
-                    probability=probability,
+                    label=answer.label_at(threshold),
+                    label_zh=chinese_label(answer.label_at(threshold)),
+                    probability=answer.probability_at(threshold),
                     truncated=answer.truncated,
                     answered_by=answer.answered_by,
-                    other_language=other,
-                    less_sure=is_less_sure(answer.positive_probability, threshold),
+                    other_language=answer.other_language,
+                    less_sure=answer.less_sure_at(threshold),
                 )
-            )
-        return ClassificationResponse(results=results)
+                for answer in answers
+            ]
+        )
 
     @api.head("/health", include_in_schema=False)
     @api.get("/health")
     async def health() -> Health:
         """Say whether the server is up and what it serves."""
-        labels = [config.id2label[number] for number in range(2)]
-        return Health(
-            status="ok", base_model=base_model, labels=labels, max_tokens=classifier.tokenizer.model_max_length
-        )
+        loaded = classifier.classifier
+        max_tokens = loaded.tokenizer.model_max_length
+        return Health(status="ok", base_model=loaded.base_name, labels=loaded.labels, max_tokens=max_tokens)
 
     return api

@@ -9,10 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from chat.explanation import word_contributions
-from text_classifier.inference import Classification, answer_by_tfidf, classify, classify_parts, decision_threshold
+from text_classifier.classifier import Answer, Classifier, Message
 
 
 class BusyError(RuntimeError):
@@ -31,10 +30,12 @@ class _Job:
     bulk: bool
     number: int
     text: str = field(compare=False)
-    threshold: float = field(compare=False)
+    threshold: float | None = field(compare=False)
     answer: asyncio.Future = field(compare=False)
     needs_both: bool = field(compare=False)
     """Whether both models must read it: it was asked for, or TF-IDF is not sure."""
+    message: Message | None = field(default=None, compare=False)
+    """The text as the models take it, when it has been prepared; then TF-IDF is not asked again."""
 
 
 class BatchingClassifier:
@@ -47,7 +48,7 @@ class BatchingClassifier:
     TF-IDF alone answers what it is sure of in files and lists; of single messages, only while more than a batch wait.
 
     Args:
-        tokenizer, model: see `text_classifier.load_tokenizer_and_model`.
+        classifier: answers; `Classifier.load` makes it.
         batch_size: largest number of messages in a batch; 1 classifies one at a time.
         max_waiting: number of messages that may wait before `BusyError` is raised; single messages and bulk
             are counted apart.
@@ -56,16 +57,14 @@ class BatchingClassifier:
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerBase,
-        model: PreTrainedModel,
+        classifier: Classifier,
         batch_size: int = 16,
         max_waiting: int = 2_000,
         max_explanations: int = 4,
     ):
-        self.tokenizer, self.model = tokenizer, model
+        self.classifier = classifier
         self.batch_size, self.max_waiting = batch_size, max_waiting
         self.max_explanations = max_explanations
-        self._threshold = decision_threshold(model.config)
         self._waiting: list[_Job] = []
         self._numbers = itertools.count()
         self._worker: asyncio.Task | None = None
@@ -78,13 +77,13 @@ class BatchingClassifier:
 
     async def classify(
         self, texts: Sequence[str], threshold: float | None = None, exact: bool = False
-    ) -> list[Classification | None]:
+    ) -> list[Answer | None]:
         """Classify n messages and return n answers in the same order; a message with nothing to read gets None.
 
         More than one message counts as bulk, which waits behind single messages.
 
         Args:
-            threshold: decision threshold; by default the adapter's own.
+            threshold: decision threshold from which TF-IDF must be far to answer alone; by default the adapter's own.
             exact: let both models read every message.
 
         Raises:
@@ -94,7 +93,6 @@ class BatchingClassifier:
         if sum(job.bulk == bulk for job in self._waiting) + len(texts) > self.max_waiting:
             raise BusyError
         loop = asyncio.get_running_loop()
-        threshold = self._threshold if threshold is None else threshold
         jobs = [_Job(bulk, next(self._numbers), text, threshold, loop.create_future(), exact) for text in texts]
         for job in jobs:
             heapq.heappush(self._waiting, job)
@@ -125,19 +123,27 @@ class BatchingClassifier:
     async def _run(thread: ThreadPoolExecutor, function: Callable, *arguments):
         return await asyncio.get_running_loop().run_in_executor(thread, function, *arguments)
 
-    def _classify(self, texts: Sequence[str]) -> list[Classification | None]:
-        return classify(texts, self.tokenizer, self.model)
+    def _prepare(self, jobs: Sequence[_Job]) -> None:
+        unprepared = [job for job in jobs if job.message is None]
+        messages = self.classifier.prepare([job.text for job in unprepared])
+        for job, message in zip(unprepared, messages, strict=True):
+            job.message = message
 
-    def _answer_by_tfidf(self, texts: Sequence[str], thresholds: Sequence[float]) -> list[Classification | None]:
-        return answer_by_tfidf(texts, self.model, thresholds)
+    def _answer_early(self, jobs: Sequence[_Job]) -> list[Answer | None]:
+        self._prepare(jobs)
+        return [self.classifier.answer_early(job.message, job.threshold) for job in jobs]
 
-    def _classify_when_idle(self, texts: Sequence[str]) -> list[Classification]:
+    def _read(self, jobs: Sequence[_Job]) -> list[Answer | None]:
+        self._prepare(jobs)
+        return self.classifier.read([job.message for job in jobs])
+
+    def _classify_when_idle(self, texts: Sequence[str]) -> list[Answer]:
         answers = []
         # Go in small steps, so that a label requested meanwhile waits for one step at most.
         step = max(1, self.batch_size // 4)
         for start in range(0, len(texts), step):
             self._labels_idle.wait()
-            answers += classify_parts(texts[start : start + step], self.tokenizer, self.model)
+            answers += self.classifier.answer_parts(texts[start : start + step])
         return answers
 
     async def _work(self) -> None:
@@ -161,9 +167,8 @@ class BatchingClassifier:
             return
         for job in asked:
             job.needs_both = True
-        texts, thresholds = [job.text for job in asked], [job.threshold for job in asked]
         try:
-            answers = await self._run(self._label_thread, self._answer_by_tfidf, texts, thresholds)
+            answers = await self._run(self._label_thread, self._answer_early, asked)
         except Exception:
             # Both models try each message later, and the one that cannot be read gets the error.
             return
@@ -186,7 +191,7 @@ class BatchingClassifier:
         if not batch:
             return
         try:
-            answers = await self._run(self._label_thread, self._classify, [job.text for job in batch])
+            answers = await self._run(self._label_thread, self._read, batch)
         except Exception as error:
             if len(batch) > 1:
                 # Try each message alone: one that fails must not fail those of other people.

@@ -2,12 +2,10 @@
 
 import re
 import unicodedata
-
-from transformers import PreTrainedConfig
+from collections.abc import Sequence
 
 from chat.texts import say
-from text_classifier.inference import Classification, is_less_sure
-from text_classifier.languages import other_language
+from text_classifier.classifier import Answer
 
 
 def show_probability(probability: float) -> str:
@@ -33,20 +31,20 @@ def quoted(name: str) -> str:
 
 
 def reading_note(
-    text: str, answer: Classification, threshold: float, config: PreTrainedConfig, max_tokens: int, language: str
+    answer: Answer, threshold: float, learned: Sequence[str], max_tokens: int, language: str
 ) -> str | None:
     """Return what a visitor should know about how a message was read, or None if it was read as usual.
 
     Args:
         threshold: the visitor's decision threshold.
-        config: config of the adapter, which says the languages that it learned.
+        learned: codes of the languages that the classifier learned.
         max_tokens: that the language model reads.
     """
     notes = []
-    if other_language([text], config)[0]:
-        languages = say("and", language).join(say(f"language_{code}", language) for code in config.languages)
+    if answer.other_language:
+        languages = say("and", language).join(say(f"language_{code}", language) for code in learned)
         notes.append(say("other_language", language, languages=languages))
-    elif is_less_sure(answer.positive_probability, threshold):
+    elif answer.less_sure_at(threshold):
         notes.append(say("less_sure", language))
     if answer.answered_by == "TF-IDF":
         notes.append(say("tfidf_alone", language))

@@ -10,7 +10,6 @@ import chainlit as cl
 import numpy as np
 import pandas as pd
 from chainlit.session import WebsocketSession
-from transformers import PreTrainedConfig
 
 from chat.batching import BatchingClassifier, BusyError
 from chat.display import quoted, show_probability, visible
@@ -18,10 +17,9 @@ from chat.downloads import to_csv
 from chat.limits import MAX_FILE_COLUMNS, MAX_FILE_ROWS, MAX_MESSAGE_CHARACTERS, MAX_UNPACKED_BYTES
 from chat.texts import label_name, say
 from text_classifier.characters import is_empty
+from text_classifier.classifier import Answer
 from text_classifier.columns import find_text_column, mean_lengths
 from text_classifier.decoding import ENCODINGS, SUFFIXES
-from text_classifier.inference import Classification, decide
-from text_classifier.languages import other_language
 from text_classifier.notes import Note, TableError
 from text_classifier.scoring import add_answers
 from text_classifier.tables import Limits, Table, open_table
@@ -47,7 +45,7 @@ class ClassifiedFile:
     column: str
     """Name of the column with the messages."""
     texts: list[str]
-    answers: list[Classification | None]
+    answers: list[Answer | None]
     """One answer for each text; None if the text is blank or was not reached."""
     finished: bool
     seconds: float
@@ -88,7 +86,7 @@ async def answer_file(
         seconds = time.monotonic() - started
         classified = ClassifiedFile(name, table, column, texts, answers, finished, seconds, file.notes)
         cl.user_session.set("last_file", (path, name))
-        await send_result(classified, classifier.model.config, threshold(), language)
+        await send_result(classified, classifier.classifier.labels, threshold(), language)
 
 
 async def read_file(path: Path, name: str, language: str, encoding: str | None) -> Table | None:
@@ -154,13 +152,13 @@ async def ask_for_column(table: pd.DataFrame, name: str, language: str) -> str |
 
 async def classify_with_progress(
     texts: list[str], name: str, classifier: BatchingClassifier, threshold: float, language: str
-) -> tuple[list[Classification | None], bool]:
+) -> tuple[list[Answer | None], bool]:
     """Classify n texts while the page shows the progress.
 
     Returns:
         n answers, None for a text that is blank or was not reached; and whether nobody stopped it.
     """
-    answers: list[Classification | None] = [None] * len(texts)
+    answers: list[Answer | None] = [None] * len(texts)
 
     def progress(done: int) -> dict:
         count = say("progress_count", language, done=f"{done:,}", total=f"{len(texts):,}")
@@ -195,9 +193,7 @@ async def classify_with_progress(
     return answers, not stopped.is_set()
 
 
-async def classify_patiently(
-    texts: list[str], classifier: BatchingClassifier, threshold: float
-) -> list[Classification | None]:
+async def classify_patiently(texts: list[str], classifier: BatchingClassifier, threshold: float) -> list[Answer | None]:
     """Classify rows of a file, of which a blank one gets None; wait as long as other visitors keep the model busy."""
     while True:
         try:
@@ -216,15 +212,10 @@ async def stop_file(action: cl.Action) -> None:
 # ---------------------------------------------------------------------------- the result
 
 
-async def send_result(file: ClassifiedFile, config: PreTrainedConfig, threshold: float, language: str) -> None:
+async def send_result(file: ClassifiedFile, labels: tuple[str, str], threshold: float, language: str) -> None:
     """Send the result of a file: charts, the first rows, and all rows as a CSV."""
-    id2label = config.id2label
-    labels = [
-        decide(answer.positive_probability, threshold, id2label)[0] if answer else None for answer in file.answers
-    ]
-    others = await asyncio.to_thread(other_language, file.texts, config)
-    result = add_answers(file.table, file.answers, threshold, id2label, others)
-    charts = describe_answers(file, labels, id2label, language) | {"threshold": threshold}
+    result = add_answers(file.table, file.answers, labels[1], threshold)
+    charts = describe_answers(file, labels, threshold, language)
     overview = cl.CustomElement(
         name="FileResult",
         url="/public/elements/FileResult.jsx",
@@ -258,17 +249,19 @@ def describe_reading(notes: Sequence[Note], language: str) -> list[str]:
     ]
 
 
-def describe_answers(file: ClassifiedFile, labels: list[str | None], id2label: dict[int, str], language: str) -> dict:
+def describe_answers(file: ClassifiedFile, labels: tuple[str, str], threshold: float, language: str) -> dict:
     """Return the number of messages of each label and the histogram of their probabilities, for the page."""
     blank = sum(map(is_empty, file.texts))
-    shares = [{"name": label_name(label, language), "count": labels.count(label)} for label in id2label.values()]
+    told = [answer.label_at(threshold) if answer else None for answer in file.answers]
+    shares = [{"name": label_name(label, language), "count": told.count(label)} for label in labels]
     shares.append({"name": say("empty_rows", language), "count": blank})
-    shares.append({"name": say("unclassified_rows", language), "count": labels.count(None) - blank})
-    probabilities = [answer.positive_probability for answer in file.answers if answer]
+    shares.append({"name": say("unclassified_rows", language), "count": told.count(None) - blank})
+    probabilities = [answer.probability for answer in file.answers if answer]
     return {
         "shares": shares,
         "histogram": np.histogram(probabilities, bins=10, range=(0, 1))[0].tolist(),
-        "histogramTitle": say("histogram", language, label=label_name(id2label[1], language)),
+        "histogramTitle": say("histogram", language, label=label_name(labels[1], language)),
+        "threshold": threshold,
     }
 
 
@@ -278,7 +271,7 @@ def preview(file: ClassifiedFile, result: pd.DataFrame, language: str) -> dict:
     others = (column for column in file.table.columns if column != file.column)
     head = result[[label_column, file.column, probability_column, *others]].head(PREVIEW_ROWS)
     head[probability_column] = [
-        show_probability(answer.positive_probability) if answer else "" for answer in file.answers[: len(head)]
+        show_probability(answer.probability) if answer else "" for answer in file.answers[: len(head)]
     ]
     head = head.map(lambda cell: visible(cell if len(cell) <= 100 else f"{cell[:99]}…"))
     return {

@@ -11,7 +11,7 @@ import rjieba
 from scipy.special import logit
 
 from text_classifier.characters import HAN, has_chinese
-from text_classifier.inference import Classification
+from text_classifier.classifier import Answer
 
 _RUN = re.compile(f"[{HAN}]+|[^{HAN}]+")
 # White space and these marks end a word of a run that is not Chinese; opening marks begin one.
@@ -58,7 +58,7 @@ def _to_simplified() -> opencc.OpenCC:
 
 
 def word_contributions(
-    text: str, classify: Callable[[Sequence[str]], list[Classification]], max_groups: int = 20
+    text: str, classify: Callable[[Sequence[str]], list[Answer]], max_groups: int = 20
 ) -> list[tuple[str, float]]:
     """Return how much each word of a message contributed to the answer: how far it moves when the word is left out.
 
@@ -73,7 +73,7 @@ def word_contributions(
     """
     words = split_words(text, max_groups)
     without = ["".join(words[:index] + words[index + 1 :]) for index in range(len(words))]
-    probabilities = [answer.positive_probability for answer in classify(["".join(words), *without])]
+    probabilities = [answer.probability for answer in classify(["".join(words), *without])]
     # A probability that was rounded to 0 or 1 has no finite log odds.
     whole, *parts = logit(np.clip(probabilities, 1e-7, 1 - 1e-7)).tolist()
     return [(word, whole - part) for word, part in zip(words, parts, strict=True)]

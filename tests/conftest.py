@@ -2,13 +2,13 @@
 
 import hashlib
 import http.server
-import json
 import os
 import shutil
 import subprocess
 import threading
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -29,6 +29,7 @@ from transformers import (
 )
 
 from benchmarks.app_server import copy_of_app, running_app
+from text_classifier.classifier import Joint, Settings
 from text_classifier.merged import quiet_loading
 from text_classifier.sources.registry import Mirror
 from text_classifier.tfidf import TfidfModel, save_tfidf
@@ -96,16 +97,19 @@ def tiny_review_adapter(tmp_path_factory, tiny_gpt2):
     return folder
 
 
+def give_settings(folder: Path, **settings) -> None:
+    """Change some of the settings in a folder."""
+    replace(Settings.load(folder), **settings).save(folder)
+
+
 def give_tfidf(adapter: Path, model: TfidfModel, language_model_weight: float, **settings) -> None:
     """Put a TF-IDF model into an adapter folder, so that it answers together with the language model.
 
     Args:
-        settings: more values for the config, such as `cascade`.
+        settings: more of the settings, such as `early_exit`.
     """
     save_tfidf(model, adapter)
-    config = json.loads((adapter / "config.json").read_text())
-    config |= {"language_model_weight": language_model_weight, **settings}
-    (adapter / "config.json").write_text(json.dumps(config))
+    give_settings(adapter, joint=Joint(language_model_weight), **settings)
 
 
 @pytest.fixture(scope="session")

@@ -1,32 +1,32 @@
 """The HTTP interface: right answers, clear limits, nothing private in an error."""
 
 import gzip
+from dataclasses import replace
 
 import pytest
 from fastapi.testclient import TestClient
 
-from chat import batching
 from chat.api import create_api
 from chat.batching import BatchingClassifier
 from chat.limits import MAX_MESSAGE_CHARACTERS, MAX_REQUEST_TEXTS
-from text_classifier.inference import classify, load_tokenizer_and_model
+from text_classifier.classifier import Classifier, Settings
 
 
 @pytest.fixture(scope="module")
 def loaded(tiny_review_adapter):
-    return load_tokenizer_and_model(tiny_review_adapter)
+    return Classifier.load(tiny_review_adapter)
 
 
 @pytest.fixture
 def client(loaded):
-    with TestClient(create_api(BatchingClassifier(*loaded), "tiny", None), raise_server_exceptions=False) as client:
+    with TestClient(create_api(BatchingClassifier(loaded), None), raise_server_exceptions=False) as client:
         yield client
 
 
 def test_one_text_and_many(client, loaded):
     texts = [f"a film number {number}" for number in range(MAX_REQUEST_TEXTS)]
     results = client.post("/classify", json={"texts": texts}).json()["results"]
-    for result, answer in zip(results, classify(texts, *loaded), strict=True):
+    for result, answer in zip(results, loaded.answer(texts), strict=True):
         assert result["label"] == answer.label and not result["truncated"]
         assert result["label_zh"] == {"positive": "正面评论", "negative": "负面评论"}[answer.label]
         spoken_for = answer.positive_probability if answer.label == "positive" else 1 - answer.positive_probability
@@ -37,8 +37,9 @@ def test_one_text_and_many(client, loaded):
     assert long["truncated"]
 
 
-def test_a_text_in_another_language_is_marked(client, loaded, monkeypatch):
-    monkeypatch.setattr(loaded[1].config, "languages", ["en"], raising=False)
+def test_a_text_in_another_language_is_marked(loaded):
+    learned = replace(loaded, settings=Settings(languages=["en"]))
+    client = TestClient(create_api(BatchingClassifier(learned), None))
     texts = ["See you at seven, mum", "Mamá, se me rompió el móvil", "晚上七点老地方见"]
     results = client.post("/classify", json={"texts": texts}).json()["results"]
     assert [result["other_language"] for result in results] == [False, True, True]
@@ -110,7 +111,7 @@ def test_errors_show_a_number_and_nothing_else(client, monkeypatch, caplog):
     def fail(*arguments):
         raise RuntimeError("/home/somebody/lora_model is broken")
 
-    monkeypatch.setattr(batching, "classify", fail)
+    monkeypatch.setattr(Classifier, "read", fail)
     response = client.post("/classify", json={"texts": "hello"})
     assert response.status_code == 500 and "somebody" not in response.text
     error_id = response.json()["detail"].split()[-1].rstrip(")")
@@ -118,13 +119,13 @@ def test_errors_show_a_number_and_nothing_else(client, monkeypatch, caplog):
 
 
 def test_a_full_queue_asks_to_come_back(loaded):
-    with TestClient(create_api(BatchingClassifier(*loaded, max_waiting=3), "tiny", None)) as client:
+    with TestClient(create_api(BatchingClassifier(loaded, max_waiting=3), None)) as client:
         response = client.post("/classify", json={"texts": ["a"] * 4})
     assert response.status_code == 503 and response.headers["Retry-After"]
 
 
 def test_password_is_asked_for_where_one_is_set(loaded):
-    with TestClient(create_api(BatchingClassifier(*loaded), "tiny", ("anna", "geheim"))) as client:
+    with TestClient(create_api(BatchingClassifier(loaded), ("anna", "geheim"))) as client:
         assert client.get("/health").status_code == 200
         for wrong in (None, ("anna", "falsch"), ("otto", "geheim"), ("ann\u00e4", "")):
             response = client.post("/classify", json={"texts": "hello"}, auth=wrong)
@@ -135,7 +136,7 @@ def test_password_is_asked_for_where_one_is_set(loaded):
 def test_health_and_documentation_come_from_this_server_alone(client):
     assert client.get("/health").json() == {
         "status": "ok",
-        "base_model": "tiny",
+        "base_model": "gpt2",
         "labels": ["negative", "positive"],
         "max_tokens": 120,
     }

@@ -10,8 +10,8 @@ from conftest import REPOSITORY
 from pasted import put_into_hub_cache, python_blocks, run_pasted
 from transformers import BertConfig, DistilBertConfig, GPT2Config, LlamaConfig
 
+from text_classifier.classifier import Settings, load_tokenizer_and_model
 from text_classifier.export import main
-from text_classifier.inference import load_tokenizer_and_model
 from text_classifier.sources.weights import resolve_base_model
 from text_classifier.training.saving import kept_layers
 
@@ -40,7 +40,7 @@ def workplace(tmp_path_factory, shipped_adapter):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert main(["lora_model", "merged", "--onnx"]) == 0
-    record = json.loads((shipped_adapter / "config.json").read_text())["base_model_source"]
+    record = Settings.load(shipped_adapter).base_model
     put_into_hub_cache(folder / "home", BASE, resolve_base_model(BASE, trained_on=record).path)
     return folder
 

@@ -321,9 +321,11 @@ def test_review_snippets_come_from_the_pinned_package_alone(target, capfd, monke
 
 @pytest.mark.registry
 def test_background_texts_to_train_on_and_to_test_on_come_from_different_sources():
-    learned, tested = read_background(), read_background(for_testing=True)
+    learned, tested = read_background(), read_background("test")
     assert not set(learned["Source"]) & set(tested["Source"]) and not set(learned["Text"]) & set(tested["Text"])
     for texts in (learned["Text"], tested["Text"]):
         assert len(texts) >= 1_000 and 0.3 < texts.map(has_chinese).mean() < 0.7
     assert learned["Text"].is_unique and learned["Text"].str.len().between(4, 160).all()
     pd.testing.assert_frame_equal(learned, read_background())
+    validated = read_background("validation")
+    assert len(validated) == len(learned) and not set(validated["Text"]) & set(learned["Text"])

@@ -18,7 +18,7 @@ from chat.batching import BatchingClassifier, usual_batch_size
 from chat.explanation import word_contributions
 from text_classifier import ray_scoring, runtime
 from text_classifier.__main__ import main
-from text_classifier.inference import classify, classify_parts, load_tokenizer_and_model
+from text_classifier.classifier import Classifier, classify, load_tokenizer_and_model
 from text_classifier.runtime import choose_device, fast_dtype
 from text_classifier.training.config import machine_defaults
 
@@ -65,12 +65,10 @@ def test_inputs_follow_the_model(accelerator, tiny_review_adapter, monkeypatch, 
 
 
 def test_explanations_follow_it_too(accelerator, tiny_review_adapter):
-    loaded = load_tokenizer_and_model(tiny_review_adapter)
-    on_cpu = load_tokenizer_and_model(tiny_review_adapter, device=CPU)
+    loaded = Classifier.load(tiny_review_adapter)
+    on_cpu = Classifier.load(tiny_review_adapter, device=CPU)
     text = "WIN a FREE prize now, call 12345"
-    words, expected = (
-        word_contributions(text, lambda texts, loaded=one: classify_parts(texts, *loaded)) for one in (loaded, on_cpu)
-    )
+    words, expected = (word_contributions(text, one.answer_parts) for one in (loaded, on_cpu))
     assert dict(words) == pytest.approx(dict(expected), abs=1e-3)
 
 
@@ -90,11 +88,9 @@ def test_batches_are_larger_on_an_accelerator(accelerator, tiny_review_adapter, 
     assert usual_batch_size(CPU) == 16 and usual_batch_size(accelerator) == 256
     # Explanations of an accelerator take larger steps, too.
     steps = []
-    monkeypatch.setattr("chat.batching.classify_parts", lambda texts, *_: steps.append(len(texts)) or [])
+    classifier = SimpleNamespace(answer_parts=lambda texts: steps.append(len(texts)) or [])
     for device in (CPU, accelerator):
-        BatchingClassifier(None, SimpleNamespace(config=None), usual_batch_size(device))._classify_when_idle(
-            ["text"] * 16
-        )
+        BatchingClassifier(classifier, usual_batch_size(device))._classify_when_idle(["text"] * 16)
     assert steps == [4, 4, 4, 4, 16]
 
 
@@ -157,8 +153,8 @@ def test_ray_workers_get_a_gpu_each_or_none(monkeypatch, gpus, workers, device, 
 
 
 def test_a_ray_worker_uses_its_gpu(accelerator, tiny_review_adapter):
-    assert ray_scoring.Scorer(str(tiny_review_adapter), "Text", has_gpu=True).model.device == DEVICE
-    assert ray_scoring.Scorer(str(tiny_review_adapter), "Text", has_gpu=False).model.device == CPU
+    assert ray_scoring.Scorer(str(tiny_review_adapter), "Text", has_gpu=True).classifier.model.device == DEVICE
+    assert ray_scoring.Scorer(str(tiny_review_adapter), "Text", has_gpu=False).classifier.model.device == CPU
 
 
 def test_ray_gives_out_devices_itself(monkeypatch):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from chat.downloads import neutralise_formula, to_csv
-from text_classifier.inference import Classification
+from text_classifier.classifier import Answer
 from text_classifier.scoring import add_answers
 
 
@@ -23,8 +23,9 @@ def test_numbers_and_text_stay_as_they_are(cell):
 
 def test_result_has_every_row_and_column_in_order_and_opens_in_a_spreadsheet():
     table = pd.DataFrame({"predicted_label": ["x", "y", "z"], "=text": ["=1+1", "晚饭", ""]})
-    answers = [Classification("spam", 0.98765, True, "both"), Classification("ham", 0.2, False, "TF-IDF"), None]
-    content = to_csv(add_answers(table, answers, 0.5, {0: "ham", 1: "spam"}, [False, True, False]))
+    names = {"labels": ("ham", "spam"), "threshold": 0.5}
+    answers = [Answer(0.98765, True, "both", False, **names), Answer(0.2, False, "TF-IDF", True, **names), None]
+    content = to_csv(add_answers(table, answers, "spam", 0.5))
     assert content.startswith(b"\xef\xbb\xbf"), "Excel takes the file for another encoding otherwise"
     rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
     assert rows == [

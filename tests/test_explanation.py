@@ -5,7 +5,7 @@ import math
 import pytest
 
 from chat.explanation import split_words, word_contributions
-from text_classifier.inference import Classification, classify_parts, load_tokenizer_and_model
+from text_classifier.classifier import Answer, Classifier
 
 
 def stub(texts):
@@ -13,7 +13,7 @@ def stub(texts):
     answers = []
     for text in texts:
         log_odds = 2.0 * ("prize" in text) + 2.0 * ("prize" in text and "call" in text) - 1.0 * ("mum" in text)
-        answers.append(Classification("", 1 / (1 + math.exp(-log_odds)), False))
+        answers.append(Answer(1 / (1 + math.exp(-log_odds)), False, "both", False, ("ham", "spam"), 0.5))
     return answers
 
 
@@ -37,9 +37,9 @@ def test_a_word_is_credited_with_what_its_absence_changes():
 
 
 def test_words_of_a_model_are_those_of_the_text(tiny_review_adapter):
-    tokenizer, model = load_tokenizer_and_model(tiny_review_adapter)
+    classifier = Classifier.load(tiny_review_adapter)
     for text in ("WIN a FREE prize now, call 12345 to claim", "one"):
-        words = word_contributions(text, lambda texts: classify_parts(texts, tokenizer, model))
+        words = word_contributions(text, classifier.answer_parts)
         assert "".join(word for word, _ in words) == text
         assert all(math.isfinite(value) for _, value in words)
 

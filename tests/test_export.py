@@ -2,16 +2,16 @@
 
 import contextlib
 import errno
-import json
 import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import REPOSITORY, files_in, give_tfidf, make_messages
+from conftest import REPOSITORY, files_in, give_settings, give_tfidf, make_messages
 from hub_stand_in import hub_handler
 from huggingface_hub import ModelCard
 from pasted import python_blocks, run_pasted
@@ -19,8 +19,8 @@ from training_runs import arguments, run_here
 from transformers import AutoModelForSequenceClassification, pipeline
 
 from text_classifier import export, onnx_export
+from text_classifier.classifier import Classifier, Settings
 from text_classifier.export import main
-from text_classifier.inference import classify_parts, load_tokenizer_and_model
 from text_classifier.tfidf import fit_tfidf
 
 # Longer than the language model reads, letter tricks, the pad token spelled out, white space, other scripts.
@@ -38,9 +38,8 @@ PRESENT_DAY = REPOSITORY / "dataset/present_day_messages.tsv"
 
 
 def probabilities_of_language_model(folder: Path, texts: list[str]) -> list[float]:
-    tokenizer, model = load_tokenizer_and_model(folder)
-    model.tfidf = None
-    return [answer.positive_probability for answer in classify_parts(texts, tokenizer, model)]
+    language_model = replace(Classifier.load(folder), tfidf=None)
+    return [answer.probability for answer in language_model.answer_parts(texts)]
 
 
 def probabilities_in(answers: list[dict], positive: str) -> list[float]:
@@ -81,6 +80,7 @@ def test_the_folder_is_a_plain_model_without_the_layers_that_are_not_used(merged
         "adapter_card.md",
         "config.json",
         "model.safetensors",
+        "text_classifier.json",
         "tokenizer.json",
         "tokenizer_config.json",
     ]
@@ -89,9 +89,10 @@ def test_the_folder_is_a_plain_model_without_the_layers_that_are_not_used(merged
     assert len(model.model.layers) == 12 and model.config.pad_token_id == 2
     # The package loads it as well, and answers with the language model alone.
     texts = ["Win £1000, call 09061701461!", "See you at seven?"]
-    tokenizer, model = load_tokenizer_and_model(merged)
-    assert model.tfidf is None and (tokenizer.padding_side, tokenizer.model_max_length) == ("right", 512)
-    answers = [answer.positive_probability for answer in classify_parts(texts, tokenizer, model)]
+    exported = Classifier.load(merged)
+    tokenizer = exported.tokenizer
+    assert exported.tfidf is None and (tokenizer.padding_side, tokenizer.model_max_length) == ("right", 512)
+    answers = [answer.probability for answer in exported.answer_parts(texts)]
     assert answers == pytest.approx(probabilities_of_language_model(shipped_adapter, texts), abs=1e-6)
 
 
@@ -114,19 +115,18 @@ def test_what_holds_for_both_models_is_left_out(tiny_review_adapter, tmp_path):
     shutil.copytree(tiny_review_adapter, adapter)
     texts = make_messages()["Text"].tolist()
     tfidf = fit_tfidf(texts, [number % 2 for number in range(len(texts))])
-    give_tfidf(adapter, tfidf, 0.5, decision_threshold=0.8, cascade={"bound": 2.5, "usual_log_odds": [-1, 1]})
+    give_tfidf(adapter, tfidf, 0.5, decision_threshold=0.8, early_exit={"bound": 2.5, "usual_log_odds": [-1, 1]})
     (adapter / "README.md").unlink()
     assert export_here(tmp_path, "adapter", "merged") == 0
-    config = json.loads((tmp_path / "merged/config.json").read_text())
-    assert not {"language_model_weight", "decision_threshold", "cascade"} & set(config)
+    settings = Settings.load(tmp_path / "merged")
+    assert (settings.joint, settings.decision_threshold, settings.early_exit) == (None, 0.5, None)
     card = (tmp_path / "merged/README.md").read_text()
     assert "0.8, is one for both models together" in card and "has no model card" in card
     assert not list((tmp_path / "merged").glob("*tfidf*"))
     # Without TF-IDF, the threshold is the language model's own.
-    config = json.loads((adapter / "config.json").read_text()) | {"language_model_weight": None}
-    (adapter / "config.json").write_text(json.dumps(config))
+    give_settings(adapter, joint=None)
     assert export_here(tmp_path, "adapter", "merged") == 0
-    assert json.loads((tmp_path / "merged/config.json").read_text())["decision_threshold"] == 0.8
+    assert Settings.load(tmp_path / "merged").decision_threshold == 0.8
     card = (tmp_path / "merged/README.md").read_text()
     assert "chosen in training is 0.8" in card and "TF-IDF" not in card
 
@@ -230,7 +230,8 @@ def test_options_that_do_not_go_together(arguments, message, capsys):
 
 def test_onnx_runtime_gives_the_same_logits(tiny_review_adapter, tmp_path, recwarn):
     assert export_here(tmp_path, tiny_review_adapter, "merged", "--onnx") == 0
-    tokenizer, model = load_tokenizer_and_model(tmp_path / "merged")
+    exported = Classifier.load(tmp_path / "merged")
+    tokenizer, model = exported.tokenizer, exported.model
     for batch_size in (1, 7):
         difference = onnx_export.compare(model, tokenizer, tmp_path / "merged/onnx/model.onnx", batch_size)
         assert difference < 1e-5

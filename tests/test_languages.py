@@ -4,15 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import REPOSITORY
-from transformers import PreTrainedConfig
 
-from text_classifier.languages import other_language
-
-LEARNED = PreTrainedConfig(languages=["en", "zh"])
+from text_classifier.characters import normalise
+from text_classifier.languages import is_other_language
 
 
-def share(texts, config=LEARNED) -> float:
-    return float(np.mean(other_language(texts, config)))
+def is_other(text: str, learned=("en", "zh")) -> bool:
+    return is_other_language(text, normalise(text), learned)
+
+
+def share(texts) -> float:
+    return float(np.mean(list(map(is_other, texts))))
 
 
 def test_short_messages_in_ten_languages_are_found():
@@ -43,9 +45,9 @@ def test_english_and_chinese_messages_are_left_alone(name):
     ],
 )
 def test_what_is_short_or_disguised_or_a_form_of_them_is_left_alone(text):
-    assert other_language([text], LEARNED) == [False]
+    assert not is_other(text)
 
 
 def test_chinese_is_another_language_to_an_adapter_that_learned_english():
-    assert other_language(["晚上七点老地方见"], PreTrainedConfig(languages=["en"])) == [True]
-    assert other_language(["Wann kommst du heute nach Hause?"], PreTrainedConfig()) == [False], "nobody knows"
+    assert is_other("晚上七点老地方见", ["en"])
+    assert not is_other("Wann kommst du heute nach Hause?", []), "nobody knows"

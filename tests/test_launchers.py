@@ -12,7 +12,7 @@ import pytest
 from hub_stand_in import hub_handler
 from training_runs import SCRIPT, arguments
 
-from text_classifier.inference import load_tokenizer_and_model
+from text_classifier.classifier import load_tokenizer_and_model
 
 
 @pytest.mark.parametrize(

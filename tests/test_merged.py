@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import give_settings
 from safetensors.torch import load_file, save_file
 
 from text_classifier import classify, load_tokenizer_and_model
 from text_classifier.files import file_sha256, write_json
-from text_classifier.inference import load_config
 from text_classifier.merged import ADAPTER_WEIGHTS
 
 TEXTS = ["WIN a FREE prize now, call 1", "see you tonight", "ok"]
@@ -37,9 +37,7 @@ def adapter(tmp_path, base, tiny_review_adapter) -> Path:
     adapter_config = json.loads((folder / "adapter_config.json").read_text())
     write_json(adapter_config | {"base_model_name_or_path": str(base)}, folder / "adapter_config.json")
     source = {"name": str(base), "source": "local folder", "sha256": file_sha256(base / "model.safetensors")}
-    config = load_config(folder)
-    config.base_model_source = source
-    write_json(config.to_dict(), folder / "config.json")
+    give_settings(folder, base_model=source)
     change(folder, seed=1)
     return folder
 

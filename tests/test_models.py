@@ -23,7 +23,7 @@ from transformers import (
 )
 
 import gpt_classification_model
-from text_classifier.inference import classify, load_tokenizer_and_model
+from text_classifier.classifier import classify, load_tokenizer_and_model
 from text_classifier.runtime import encode
 from text_classifier.sources.weights import BaseModel, resolve_base_model
 from text_classifier.training.config import parse_arguments

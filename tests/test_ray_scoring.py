@@ -12,7 +12,7 @@ import pytest
 from conftest import REPOSITORY
 
 from text_classifier.__main__ import main
-from text_classifier.inference import load_tokenizer_and_model
+from text_classifier.classifier import load_tokenizer_and_model
 from text_classifier.ray_scoring import PACKAGE
 from text_classifier.scoring import Task, score_file
 

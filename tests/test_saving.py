@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from training_runs import arguments, run_here
 
 import gpt_classification_model
+from text_classifier.classifier import load_tokenizer_and_model
 from text_classifier.files import exclusive
-from text_classifier.inference import load_tokenizer_and_model
 from text_classifier.training.charts import plot_metrics
 
 

@@ -1,6 +1,7 @@
 """The shipped adapter reaches the figures of its model card, on messages that it was not trained on."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from conftest import REPOSITORY
 from huggingface_hub import ModelCard
 
 from gpt_classification_model import load_splits
-from text_classifier.inference import classify, load_tokenizer_and_model
+from text_classifier.classifier import classify, load_tokenizer_and_model
 from text_classifier.metrics import classification_metrics
 from text_classifier.sources.background import read_background
 from text_classifier.tfidf import fit_tfidf
@@ -54,7 +55,7 @@ def spam_probabilities(texts, shipped) -> list[float]:
 def alone(shipped_adapter):
     """The shipped language model without its TF-IDF model, as plain PEFT and exports answer."""
     tokenizer, model = load_tokenizer_and_model(shipped_adapter)
-    model.tfidf = None
+    model.classifier = replace(model.classifier, tfidf=None)
     return tokenizer, model
 
 
@@ -114,7 +115,7 @@ def test_the_language_model_alone_keeps_its_figures(natural, alone):
 
 def test_sentences_that_are_no_messages_are_ham(alone, shipped):
     """They come from sources that were not trained on."""
-    sentences = read_background(for_testing=True).groupby("Source").head(100)["Text"]
+    sentences = read_background("test").groupby("Source").head(100)["Text"]
     for classifier in (alone, shipped):
         assert np.mean(np.greater_equal(spam_probabilities(sentences, classifier), 0.5)) <= 0.05
 

@@ -10,7 +10,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline, make_union
 
-from text_classifier.inference import classify, load_tokenizer_and_model
+from text_classifier.classifier import classify, load_tokenizer_and_model
 from text_classifier.tfidf import fit_tfidf, load_tfidf, save_tfidf
 
 TEXTS = ["WIN a prize, call 77", "see you at 7 tonight", "", "免费 ❤️ \ud800", "free " * 500]

@@ -5,6 +5,7 @@ import math
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from transformers import (
 )
 
 import gpt_classification_model
-from text_classifier.inference import classify, load_tokenizer_and_model
+from text_classifier.classifier import classify, load_tokenizer_and_model
 from text_classifier.runtime import encode
 from text_classifier.training.data import read_made_up_messages
 from text_classifier.training.runs import peak_memory_gib
@@ -105,9 +106,10 @@ def test_every_held_out_message_is_listed_with_what_each_model_said(trained):
     tokenizer, model = load_tokenizer_and_model(trained / "lora_model")
     served = [answer.positive_probability for answer in classify(natural["Text"].tolist(), tokenizer, model)]
     assert served == pytest.approx(natural["after + TF-IDF"].tolist(), abs=1e-4), "each is its own message's"
-    assert model.config.language_model_weight == 0.5
-    assert model.config.cascade == report["cascade"] and model.config.cascade["bound"] >= 2.5
-    together = 0.5 * logit(natural["after"]) + logit(natural["TF-IDF"])
+    settings = model.classifier.settings
+    assert asdict(settings.joint) == report["joint"]
+    assert settings.early_exit == report["early_exit"] and settings.early_exit["bound"] >= 2.5
+    together = settings.joint.log_odds(logit(natural["after"]), logit(natural["TF-IDF"]))
     assert logit(natural["after + TF-IDF"]).tolist() == pytest.approx(together.tolist(), abs=0.02)
 
 
@@ -152,7 +154,8 @@ def test_the_stored_threshold_moves_the_label_and_not_the_probability(trained):
     (at_half,) = classify(["see you at prize tonight"], tokenizer, model)
     spam = at_half.positive_probability
     for threshold, label in ((spam * 0.9, "spam"), (spam + 0.9 * (1 - spam), "ham")):
-        model.config.decision_threshold = threshold
+        settings = replace(model.classifier.settings, decision_threshold=threshold)
+        model.classifier = replace(model.classifier, settings=settings)
         (answer,) = classify(["see you at prize tonight"], tokenizer, model)
         assert answer.label == label and answer.positive_probability == pytest.approx(spam)
 

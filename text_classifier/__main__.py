@@ -15,9 +15,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
+from text_classifier.classifier import SETTINGS_FILE, Classifier
 from text_classifier.errors import ArtifactError
 from text_classifier.files import describe_failure, file_sha256
-from text_classifier.inference import decision_threshold, load_config, load_tokenizer_and_model
 from text_classifier.notes import TableError
 from text_classifier.outputs import STANDARD, check_output, check_rows, is_stream, unfinished, write_result
 from text_classifier.runtime import fast_dtype
@@ -71,15 +73,13 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def score_here(table: Table, task: Task, part: Path, options: argparse.Namespace) -> None:
-    """Classify the file in this process."""
-    tokenizer, model = load_tokenizer_and_model(options.adapter_dir, fast_dtype())
-    sha256 = file_sha256(*sorted(options.adapter_dir.glob("*.safetensors")), options.adapter_dir / "config.json")
-    score_file(table, task, part, tokenizer, model, sha256)
-
-
-def score_on_cluster(table: Table, task: Task, part: Path, options: argparse.Namespace) -> None:
-    """Classify the file on a Ray cluster."""
+def classify_rows(table: Table, task: Task, part: Path, classifier: Classifier, options: argparse.Namespace) -> None:
+    """Classify the file, in this process or on a Ray cluster."""
+    if options.workers is None:
+        settings = [file for name in ("config.json", SETTINGS_FILE) for file in options.adapter_dir.glob(name)]
+        sha256 = file_sha256(*sorted(options.adapter_dir.glob("*.safetensors")), *settings)
+        score_file(table, task, part, classifier, sha256)
+        return
     # Imported only when needed: it has its own requirements and is slow to import.
     from text_classifier.ray_scoring import connected, score_file_with_ray
 
@@ -127,15 +127,17 @@ def score(source: Path, options: argparse.Namespace) -> str:
         print(f"{options.file}: {note}", file=sys.stderr)
     if options.output:
         check_rows(options.output, table.rows)
-    config = load_config(options.adapter_dir)
-    task = replace(task, threshold=decision_threshold(config) if options.threshold is None else options.threshold)
-    names = [config.id2label[0], config.id2label[1]]
-    classes = classes_of(table, task, names) if task.label_column else None
+    # Every worker loads the adapter itself; an error in it is told here, before one starts.
+    device = None if options.workers is None else torch.device("cpu")
+    classifier = Classifier.load(options.adapter_dir, fast_dtype(device), device)
+    own = classifier.settings.decision_threshold
+    task = replace(task, threshold=own if options.threshold is None else options.threshold)
+    classes = classes_of(table, task, classifier.labels) if task.label_column else None
     if classes and (described := classes.describe()):
         print(f"{options.file}: {described}", file=sys.stderr)
     done = [f"{table.rows:,} rows" + (f" in {options.output}" if options.output else "")]
     with unfinished(options.output) as part:
-        (score_here if options.workers is None else score_on_cluster)(table, task, part, options)
+        classify_rows(table, task, part, classifier, options)
         if classes:
             done.insert(0, measure(part, task, classes.ids, str(options.adapter_dir)))
         if options.output:

@@ -40,14 +40,17 @@ def replace_half_surrogates(text: str) -> str:
 
 
 def is_empty(text: str) -> bool:
-    """Return whether a message has nothing to read: nothing visible is left when it has been normalised.
+    """Return whether a message has nothing to read. All of training, scoring, chat and API ask this one function."""
+    return not _SURELY_READ.search(text) and nothing_visible(normalise(text))
+
+
+def nothing_visible(normalised: str) -> bool:
+    """Return whether a message has nothing to read when it has been normalised.
 
     White space, control characters, zero-width characters, and accents or variation selectors without a letter are
-    nothing. All of training, scoring, chat and API ask this one function.
+    nothing.
     """
-    if _SURELY_READ.search(text):
-        return False
-    return not any(map(_is_visible, normalise(text)))
+    return not _SURELY_READ.search(normalised) and not any(map(_is_visible, normalised))
 
 
 def _is_visible(character: str) -> bool:
@@ -68,9 +71,8 @@ def has_chinese(text: str) -> bool:
 
 
 def simplify(text: str) -> str:
-    """Return a normalised message in simplified Chinese characters and the words of the mainland (OpenCC)."""
-    plain = normalise(text)
-    return _to_simplified().convert(plain) if has_chinese(plain) else plain
+    """Return a message in simplified Chinese characters and the words of the mainland (OpenCC)."""
+    return _to_simplified().convert(text) if has_chinese(text) else text
 
 
 @functools.cache

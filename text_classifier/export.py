@@ -7,7 +7,6 @@ python -m text_classifier.export lora_model --push_to_hub me/spam-adapter       
 """
 
 import argparse
-import json
 import shutil
 import sys
 import tempfile
@@ -17,12 +16,12 @@ from pathlib import Path
 import torch
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer
 
+from text_classifier.classifier import SETTINGS_FILE, Classifier, Settings, holds_adapter
 from text_classifier.errors import ArtifactError
 from text_classifier.files import describe_failure, exchange_folder, file_sha256
 from text_classifier.hub import full_name, send_folder
-from text_classifier.inference import decision_threshold, holds_adapter, load_tokenizer_and_model
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
@@ -70,7 +69,7 @@ def check_target(target: Path) -> None:
 def is_export(folder: Path) -> bool:
     """Return whether a folder was written by `export_model`."""
     try:
-        return "exported_from" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return Settings.load(folder).exported_from is not None
     except (OSError, ValueError):
         return False
 
@@ -85,7 +84,7 @@ def export_model(folder: Path, target: Path, name: str, onnx: bool = False) -> N
         onnx: also write it for ONNX Runtime, and check that the answers are the same.
 
     Raises:
-        FileNotFoundError, ArtifactError, ValueError, OSError: see `load_tokenizer_and_model`; or `target` holds
+        FileNotFoundError, ArtifactError, ValueError, OSError: see `Classifier.load`; or `target` holds
             something else.
         ModuleNotFoundError: a package of requirements/onnx.txt is missing.
     """
@@ -93,80 +92,70 @@ def export_model(folder: Path, target: Path, name: str, onnx: bool = False) -> N
     if onnx:
         # Imported only when needed: it has its own requirements and is slow to import.
         from text_classifier.onnx_export import export_onnx
-    _, model = load_tokenizer_and_model(folder, device=torch.device("cpu"))
+    classifier = Classifier.load(folder, device=torch.device("cpu"))
     # A message that spells out a special token is ordinary text, as in `runtime.encode`.
     tokenizer = AutoTokenizer.from_pretrained(folder, split_special_tokens=True)
-    card = model_card(folder, name, model, tokenizer, onnx)
-    leave_tfidf_out(model, folder)
+    card = model_card(folder, name, classifier, onnx)
     target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch_dir:
         scratch = Path(scratch_dir) / target.name
-        model.save_pretrained(scratch)
+        classifier.model.save_pretrained(scratch)
         # safetensors lets nobody else read its files.
         for weights in scratch.glob("*.safetensors"):
             shutil.copymode(scratch / "config.json", weights)
         tokenizer.save_pretrained(scratch)
+        settings_of_export(classifier, folder).save(scratch)
         (scratch / "README.md").write_text(card, encoding="utf-8")
         if (folder / "README.md").is_file():
             text = (folder / "README.md").read_text(encoding="utf-8")
             (scratch / ADAPTER_CARD).write_text(ModelCard(text, ignore_metadata_errors=True).text, encoding="utf-8")
         if onnx:
             (scratch / "onnx").mkdir()
-            export_onnx(model, tokenizer, scratch / "onnx" / "model.onnx")
+            export_onnx(classifier.model, tokenizer, scratch / "onnx" / "model.onnx")
         exchange_folder(scratch, target)
 
 
-def leave_tfidf_out(model: PreTrainedModel, folder: Path) -> None:
-    """Remove from a model's config what is true of both models together, and note where the model comes from."""
-    config = model.config
-    if _has_tfidf(model):
-        for name in ("language_model_weight", "decision_threshold", "cascade"):
-            if hasattr(config, name):
-                delattr(config, name)
-    config.exported_from = {
-        "folder": folder.resolve().name,
-        "sha256": file_sha256(*sorted(folder.glob("*.safetensors"))),
-    }
+def settings_of_export(classifier: Classifier, folder: Path) -> Settings:
+    """Return the settings of the language model alone; a threshold for both models together is none for it."""
+    settings = classifier.settings
+    return Settings(
+        base_model=settings.base_model,
+        decision_threshold=0.5 if classifier.tfidf else settings.decision_threshold,
+        languages=settings.languages,
+        exported_from={"folder": folder.resolve().name, "sha256": file_sha256(*sorted(folder.glob("*.safetensors")))},
+    )
 
 
 # ---------------------------------------------------------------------------- the model card
 
 
-def model_card(folder: Path, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, onnx: bool) -> str:
+def model_card(folder: Path, name: str, classifier: Classifier, onnx: bool) -> str:
     """Return the text of an export's README.md.
 
     Args:
         folder: the trained folder; its own model card tells the licence.
         name: where people will load the model from.
-        model: the model as it was loaded from `folder`.
+        classifier: what was loaded from `folder`.
     """
-    known, base = _metadata(folder), _base(model)
+    known, base = _metadata(folder), classifier.settings.base_model or {}
     sections = {
-        "Use": _use(name, tokenizer, onnx),
-        "Decision threshold": _threshold(model),
-        "Figures": _figures(folder, model),
-        "Base and licence": _base_and_licence(model, known),
+        "Use": _use(name, classifier.tokenizer.model_max_length, onnx),
+        "Decision threshold": _threshold(classifier),
+        "Figures": _figures(folder, classifier),
+        "Base and licence": _base_and_licence(classifier, known),
     }
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
     data = ModelCardData(
         # The Hub refuses a base model that it does not have.
-        base_model=base["name"] if base.get("source", "local folder") != "local folder" else None,
+        base_model=classifier.base_name if base.get("source", "local folder") != "local folder" else None,
         library_name="transformers",
         pipeline_tag="text-classification",
         language=known.language,
         license=known.license,
         tags=["text-classification"],
     )
-    return f"---\n{data.to_yaml()}\n---\n{_title(folder, model)}\n\n{body}\n"
-
-
-def _has_tfidf(model: PreTrainedModel) -> bool:
-    return getattr(model.config, "language_model_weight", None) is not None
-
-
-def _base(model: PreTrainedModel) -> dict:
-    return getattr(model.config, "base_model_source", None) or {"name": model.config.model_type}
+    return f"---\n{data.to_yaml()}\n---\n{_title(folder, classifier)}\n\n{body}\n"
 
 
 def _metadata(folder: Path) -> ModelCardData:
@@ -177,15 +166,15 @@ def _metadata(folder: Path) -> ModelCardData:
         return ModelCardData()
 
 
-def _title(folder: Path, model: PreTrainedModel) -> str:
-    negative, positive = (model.config.id2label[number] for number in range(2))
+def _title(folder: Path, classifier: Classifier) -> str:
+    negative, positive = classifier.labels
     adapter = ", with its LoRA adapter merged into it" if holds_adapter(folder) else ""
     lines = [
-        f"# {_base(model)['name']}, fine-tuned: {negative} or {positive}",
+        f"# {classifier.base_name}, fine-tuned: {negative} or {positive}",
         f"An ordinary transformers model that tells **{positive}** (1) from **{negative}** (0): "
-        f"`{_base(model)['name']}`{adapter}; {model.config.num_hidden_layers} layers.",
+        f"`{classifier.base_name}`{adapter}; {classifier.model.config.num_hidden_layers} layers.",
     ]
-    if _has_tfidf(model):
+    if classifier.tfidf:
         lines.append(
             "It is the language model alone, without TF-IDF. The folder that it was made from also has a TF-IDF model. "
             "In `text_classifier` and the chat both answer together, so their probabilities differ from those of this "
@@ -194,7 +183,7 @@ def _title(folder: Path, model: PreTrainedModel) -> str:
     return "\n\n".join(lines)
 
 
-def _use(name: str, tokenizer: PreTrainedTokenizerBase, onnx: bool) -> str:
+def _use(name: str, max_tokens: int, onnx: bool) -> str:
     lines = [
         "```python",
         "from transformers import pipeline",
@@ -203,7 +192,7 @@ def _use(name: str, tokenizer: PreTrainedTokenizerBase, onnx: bool) -> str:
         'print(classify(["Win £1000, call 09061701461!", "See you at seven?"], batch_size=8))',
         "```",
         "",
-        f"`truncation=True` cuts a message after {tokenizer.model_max_length} tokens, as training did. The pipeline "
+        f"`truncation=True` cuts a message after {max_tokens} tokens, as training did. The pipeline "
         "cannot read an empty message.",
     ]
     if onnx:
@@ -215,26 +204,26 @@ def _use(name: str, tokenizer: PreTrainedTokenizerBase, onnx: bool) -> str:
     return "\n".join(lines)
 
 
-def _threshold(model: PreTrainedModel) -> str:
-    positive, threshold = model.config.id2label[1], decision_threshold(model.config)
+def _threshold(classifier: Classifier) -> str:
+    positive, threshold = classifier.labels[1], classifier.settings.decision_threshold
     text = f"The pipeline gives the likelier label: {positive} where its probability is above 0.5."
     if threshold == 0.5:
         return text
-    if _has_tfidf(model):
+    if classifier.tfidf:
         return (
             f"{text} The threshold of the folder that it was made from, {threshold:g}, is one for both models together."
         )
     return (
-        f"{text} The threshold that was chosen in training is {threshold:g} (`decision_threshold` in config.json). "
+        f"{text} The threshold that was chosen in training is {threshold:g} (`decision_threshold` in {SETTINGS_FILE}). "
         f"`text_classifier` applies it. With the pipeline, ask for both scores (`top_k=None`) and compare that of "
         f"{positive} with it."
     )
 
 
-def _figures(folder: Path, model: PreTrainedModel) -> str:
+def _figures(folder: Path, classifier: Classifier) -> str:
     if not (folder / "README.md").is_file():
         return "The folder that it was made from has no model card, so none are known."
-    others = " *after + TF-IDF* is both models together." if _has_tfidf(model) else ""
+    others = " *after + TF-IDF* is both models together." if classifier.tfidf else ""
     return (
         f"[{ADAPTER_CARD}]({ADAPTER_CARD}) is the model card of the folder that it was made from, with the figures, "
         "the training data and the limits. The rows *after* are this model, or *after, threshold 0.5* where there are "
@@ -242,10 +231,9 @@ def _figures(folder: Path, model: PreTrainedModel) -> str:
     )
 
 
-def _base_and_licence(model: PreTrainedModel, known: ModelCardData) -> str:
-    base = _base(model)
-    weights = f"`{base['name']}`"
-    if "source" in base:
+def _base_and_licence(classifier: Classifier, known: ModelCardData) -> str:
+    base, weights = classifier.settings.base_model, f"`{classifier.base_name}`"
+    if base:
         weights += f" from {base['source']}, SHA-256 `{base['sha256']}`"
     licence = known.license or "see the base model"
     return f"Base weights: {weights}. The model follows its base model's licence ({licence})."

@@ -3,9 +3,7 @@
 import functools
 from collections.abc import Sequence
 
-from transformers import PreTrainedConfig
-
-from text_classifier.characters import normalise, replace_half_surrogates
+from text_classifier.characters import replace_half_surrogates
 
 # The identifier's names for forms of a language. Cantonese and Wu are written like Chinese, and text messages in
 # English look like Nigerian Pidgin.
@@ -20,25 +18,20 @@ _CHARACTERS = 1_000
 MARGIN = 10.0
 
 
-def other_language(texts: Sequence[str], config: PreTrainedConfig) -> list[bool]:
-    """Return for each of n messages whether it is in a language that the adapter did not learn.
+def is_other_language(text: str, normalised: str, learned: Sequence[str]) -> bool:
+    """Return whether a message is in a language that was not learned.
 
-    py3langid (Lui and Baldwin 2012, "langid.py") compares 139 languages. The answer is False if the config does not
-    say which languages the adapter learned, as after training on a file of your own.
+    py3langid (Lui and Baldwin 2012, "langid.py") compares 139 languages.
 
     Args:
-        config: config of the adapter folder, whose `languages` are ISO 639-1 codes such as `en`.
+        normalised: the message as `characters.normalise` returns it. Letter tricks, such as Cyrillic letters or accents
+            in English words, are no other language.
+        learned: ISO 639-1 codes such as `en`. If there are none, as after training on a file of your own, the languages
+            are not known, and no message is in another one.
     """
-    learned = getattr(config, "languages", None)
-    if not learned:
-        return [False] * len(texts)
     home = {form for language in learned for form in _FORMS.get(language, (language,))}
-    return [_is_other(replace_half_surrogates(text[:_CHARACTERS]), home) for text in texts]
-
-
-def _is_other(text: str, home: set[str]) -> bool:
-    # Letter tricks, such as Cyrillic letters or accents in English words, are no other language.
-    return _distance(text, home) > MARGIN and _distance(normalise(text), home) > MARGIN
+    beginnings = (replace_half_surrogates(text[:_CHARACTERS]), normalised[:_CHARACTERS])
+    return bool(home) and all(_distance(beginning, home) > MARGIN for beginning in beginnings)
 
 
 def _distance(text: str, home: set[str]) -> float:

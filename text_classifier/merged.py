@@ -49,7 +49,9 @@ def quiet_loading() -> Iterator[None]:
             logs.enable_progress_bar()
 
 
-def load_merged(adapter_dir: Path, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+def load_merged(
+    adapter_dir: Path, config: PreTrainedConfig, trained_on: dict | None, dtype: torch.dtype
+) -> PreTrainedModel:
     """Load an adapter, merged into its base model in float32 and then stored in `dtype`.
 
     The merged weights stay in the user's cache, under a checksum of adapter and base. Once they are there, the base
@@ -57,20 +59,20 @@ def load_merged(adapter_dir: Path, config: PreTrainedConfig, dtype: torch.dtype)
 
     Args:
         config: config of the adapter folder.
+        trained_on: name, source and SHA-256 of the base weights that the adapter was trained on, if they are known.
 
     Raises:
         ArtifactError: the base model cannot be obtained.
         ValueError, OSError: the adapter's files are damaged, or the base is of another kind than it was trained on.
     """
     adapter = file_sha256(*(adapter_dir / name for name in (ADAPTER_CONFIG, "config.json", ADAPTER_WEIGHTS)))
-    trained_on = getattr(config, "base_model_source", None)
     model = _load_kept(_kept_folder(adapter, trained_on["sha256"], dtype), config, dtype) if trained_on else None
     if model is not None:
         return model
     from peft import PeftConfig, PeftModel
 
     base = resolve_base_model(PeftConfig.from_pretrained(adapter_dir).base_model_name_or_path, trained_on=trained_on)
-    _check_kind(base, config, adapter_dir)
+    _check_kind(base, config, adapter_dir, trained_on)
     kept = _kept_folder(adapter, base.sha256, dtype)
     model = _load_kept(kept, config, dtype)
     if model is not None:
@@ -90,12 +92,12 @@ def load_merged(adapter_dir: Path, config: PreTrainedConfig, dtype: torch.dtype)
     return loaded
 
 
-def _check_kind(base: BaseModel, config: PreTrainedConfig, adapter_dir: Path) -> None:
+def _check_kind(base: BaseModel, config: PreTrainedConfig, adapter_dir: Path, trained_on: dict | None) -> None:
     kinds = [
         f"{one.model_type}, hidden size {one.hidden_size}" for one in (AutoConfig.from_pretrained(base.path), config)
     ]
     if kinds[0] != kinds[1]:
-        name = (getattr(config, "base_model_source", None) or {}).get("name", "another base model")
+        name = (trained_on or {}).get("name", "another base model")
         raise ValueError(f"{adapter_dir} belongs to {name} ({kinds[1]}) and not to {base.name} ({kinds[0]})")
 
 

@@ -15,8 +15,8 @@ import ray
 import torch
 from ray.data import ActorPoolStrategy
 
+from text_classifier.classifier import Classifier
 from text_classifier.files import atomic_path
-from text_classifier.inference import load_tokenizer_and_model
 from text_classifier.runtime import choose_device, fast_dtype
 from text_classifier.scoring import ROWS_PER_CHUNK, Task, as_csv, score_table
 from text_classifier.tables import Table
@@ -38,12 +38,12 @@ class Scorer:
     def __init__(self, adapter_dir: str, task: Task, has_gpu: bool):
         self.task = task
         device = choose_device() if has_gpu else torch.device("cpu")
-        self.tokenizer, self.model = load_tokenizer_and_model(adapter_dir, fast_dtype(device), device)
+        self.classifier = Classifier.load(adapter_dir, fast_dtype(device), device)
 
     def __call__(self, piece: dict[str, str]) -> dict[str, int]:
         """Write the answers of a piece beside it, and return how many there are."""
         rows = Path(piece["item"])
-        scored = score_table(pd.read_parquet(rows), self.task, self.tokenizer, self.model)
+        scored = score_table(pd.read_parquet(rows), self.task, self.classifier)
         with atomic_path(rows.with_suffix(".csv")) as scratch:
             scratch.write_bytes(as_csv(scored, header=rows.stem == _FIRST))
         return {"rows": len(scored)}
@@ -80,8 +80,6 @@ def score_file_with_ray(table: Table, task: Task, part: Path, adapter_dir: Path,
     Raises:
         ValueError: the source cannot be read, or DEVICE names one of several devices.
     """
-    # Load the adapter here once, so that an error in it is reported before any worker starts.
-    load_tokenizer_and_model(adapter_dir, device=torch.device("cpu"))
     has_gpus = _has_gpus(workers)
     folder = part.with_name(f".{part.name}s").absolute()
     shutil.rmtree(folder, ignore_errors=True)

@@ -9,13 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from text_classifier.classifier import Answer, Classifier
 from text_classifier.columns import choose_label_column, choose_text_columns, texts_of
 from text_classifier.files import LINE_END, file_sha256
-from text_classifier.inference import Classification, classify, decide, is_less_sure
 from text_classifier.labels import Classes, find_classes, is_missing, without_case
-from text_classifier.languages import other_language
 from text_classifier.metrics import classification_metrics, results_table
 from text_classifier.notes import Note
 from text_classifier.tables import Table, open_table
@@ -41,7 +39,7 @@ class Task:
     threshold: float = 0.5
     """Decision threshold."""
     exact: bool = False
-    """Whether both models read every message; see `inference.classify`."""
+    """Whether both models read every message; see `Classifier.answer`."""
     encoding: str | None = None
     header: bool | None = None
     sheet: str | None = None
@@ -65,10 +63,9 @@ class Task:
 
 def add_answers(
     table: pd.DataFrame,
-    answers: Sequence[Classification | None],
+    answers: Sequence[Answer | None],
+    positive_label: str,
     threshold: float,
-    id2label: dict[int, str],
-    other_languages: Sequence[bool],
     digits: int = 4,
 ) -> pd.DataFrame:
     """Return the table with the answers in six more columns.
@@ -79,24 +76,21 @@ def add_answers(
     Args:
         table: n messages.
         answers: n answers, None for a message that was not classified.
-        threshold: decision threshold; it may be another one than that of the labels in `answers`.
-        id2label: names of the classes.
-        other_languages: see `languages.other_language`; n values.
+        positive_label: name of class 1.
+        threshold: decision threshold.
         digits: digits of the probability after the decimal point.
     """
 
-    def column(value: Callable[[Classification], str]) -> list[str]:
+    def column(value: Callable[[Answer], str]) -> list[str]:
         return [value(answer) if answer else "" for answer in answers]
 
     added = {
-        "predicted_label": column(lambda answer: decide(answer.positive_probability, threshold, id2label)[0]),
-        f"{id2label[1]}_probability": column(lambda answer: f"{answer.positive_probability:.{digits}f}"),
+        "predicted_label": column(lambda answer: answer.label_at(threshold)),
+        f"{positive_label}_probability": column(lambda answer: f"{answer.probability:.{digits}f}"),
         "truncated": column(lambda answer: str(answer.truncated).lower()),
         "answered_by": column(lambda answer: answer.answered_by),
-        "other_language": [
-            str(other).lower() if answer else "" for answer, other in zip(answers, other_languages, strict=True)
-        ],
-        "less_sure": column(lambda answer: str(is_less_sure(answer.positive_probability, threshold)).lower()),
+        "other_language": column(lambda answer: str(answer.other_language).lower()),
+        "less_sure": column(lambda answer: str(answer.less_sure_at(threshold)).lower()),
     }
     result = table.copy()
     for name, values in added.items():
@@ -106,15 +100,11 @@ def add_answers(
     return result
 
 
-def score_table(
-    table: pd.DataFrame, task: Task, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
-) -> pd.DataFrame:
+def score_table(table: pd.DataFrame, task: Task, classifier: Classifier) -> pd.DataFrame:
     """Return the table with an answer to each message; empty messages get none."""
-    texts = texts_of(table, task.text_columns).tolist()
-    answers = classify(texts, tokenizer, model, task.threshold, task.exact)
-    others = other_language(texts, model.config)
+    answers = classifier.answer(texts_of(table, task.text_columns), task.threshold, task.exact)
     digits = _EXACT_DIGITS if task.label_column else 4
-    return add_answers(table, answers, task.threshold, model.config.id2label, others, digits)
+    return add_answers(table, answers, classifier.labels[1], task.threshold, digits)
 
 
 def as_csv(table: pd.DataFrame, header: bool) -> bytes:
@@ -122,14 +112,7 @@ def as_csv(table: pd.DataFrame, header: bool) -> bytes:
     return table.to_csv(index=False, header=header, lineterminator=LINE_END).encode()
 
 
-def score_file(
-    table: Table,
-    task: Task,
-    part: Path,
-    tokenizer: PreTrainedTokenizerBase,
-    model: PreTrainedModel,
-    model_sha256: str,
-) -> None:
+def score_file(table: Table, task: Task, part: Path, classifier: Classifier, model_sha256: str) -> None:
     """Classify the messages of a file of any length.
 
     Only some rows are in memory at a time. If a run is stopped, the next one continues after the rows in `part`.
@@ -158,7 +141,7 @@ def score_file(
             rows += len(chunk)
             if rows <= state["rows"]:
                 continue
-            output.write(as_csv(score_table(chunk, task, tokenizer, model), header=not state["rows"]))
+            output.write(as_csv(score_table(chunk, task, classifier), header=not state["rows"]))
             output.flush()
             os.fsync(output.fileno())
             state |= {"rows": rows, "bytes": output.tell()}

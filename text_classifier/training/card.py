@@ -48,7 +48,7 @@ def _is_lora(report: dict) -> bool:
 
 
 def _has_tfidf(report: dict) -> bool:
-    return report["language_model_weight"] is not None
+    return report["joint"] is not None
 
 
 def _metadata(report: dict) -> ModelCardData:
@@ -148,12 +148,12 @@ def _explain_figures(report: dict) -> str:
         "rate, ECE the expected calibration error of the probabilities.",
         "TF-IDF is a logistic regression on TF-IDF features, trained on the same messages.",
     ]
-    if _has_tfidf(report):
+    if joint := report["joint"]:
         sentences.append(
             "*after* is the language model alone, as plain PEFT and transformers load it. *after + TF-IDF* adds "
-            f"{report['language_model_weight']:g} times its log odds to those of TF-IDF, "
-            "which is saved in the same folder. `text_classifier` and the chat answer so. In files, TF-IDF alone "
-            f"answers where its log odds are {report['cascade']['bound']:g} or more from the threshold."
+            f"{joint['language_model']:g} times its log odds, {joint['tfidf']:g} times those of TF-IDF, which is saved "
+            f"in the same folder, and {joint['intercept']:g}. `text_classifier` and the chat answer so. In files, "
+            f"TF-IDF alone answers where its log odds are {report['early_exit']['bound']:g} or more from the threshold."
         )
     if report["training"]["best_checkpoint"]:
         sentences.append(
@@ -176,8 +176,8 @@ def _explain_threshold(report: dict) -> str:
     )
     return (
         f"\n\nA message is called {report['label_names'][1]} when its probability reaches {threshold:g}, chosen for "
-        "few false positives on validation messages and stored as `decision_threshold` in config.json; the other "
-        f"models in the table have theirs. {scope}"
+        "few false positives on validation messages and stored as `decision_threshold` in text_classifier.json; the "
+        f"other models in the table have theirs. {scope}"
     )
 
 

@@ -163,7 +163,7 @@ def run_labels(report: dict, trainer: Trainer) -> dict:
 def reliability_page(report: dict, labels: np.ndarray, probabilities: np.ndarray) -> Figure:
     """Draw how reliable the saved model's probabilities of n held-out messages are; see `plot_reliability`."""
     model = f"{report['base_model']['name']} + {report['training']['trained_part']}"
-    model += " + TF-IDF" if report["language_model_weight"] is not None else ""
+    model += " + TF-IDF" if report["joint"] is not None else ""
     title = f"Held-out messages, {model} on {report['data']['name']}"
     return plot_reliability(labels, probabilities, report["label_names"][1], title)
 

@@ -8,15 +8,15 @@ from scipy.special import expit, logit
 from torch.utils.data import Dataset
 from transformers import Trainer
 
-from text_classifier.inference import joint_log_odds
+from text_classifier.classifier import Joint
 from text_classifier.metrics import classification_metrics
 from text_classifier.training.batches import length_order
 from text_classifier.training.data import Predictions
 
-# Factor for the language model's log odds before those of TF-IDF are added. It is below 1 because the language model is
-# overconfident: the likelihood of the validation messages of five splits together is highest with a factor of 0.50 for
-# the language model and 0.81 for TF-IDF (`python -m benchmarks.accuracy`).
-LANGUAGE_MODEL_WEIGHT = 0.5
+# How the two models' log odds are added. The language model's count less because it is overconfident: the
+# validation messages of five splits are likeliest with 0.50 for the language model and 0.81 for TF-IDF (`python -m
+# benchmarks.accuracy`).
+JOINT = Joint(language_model=0.5)
 
 # Name of the TF-IDF model in tables and files.
 BASELINE = "TF-IDF"
@@ -25,7 +25,7 @@ BASELINE = "TF-IDF"
 # typing errors, the farthest from the decision threshold whose label the language model turned stood at 2.0.
 SURE_LOG_ODDS = 2.5
 # A run takes a larger bound if one of its validation messages comes within so many log odds of it.
-CASCADE_MARGIN = 0.5
+EXIT_MARGIN = 0.5
 
 
 def choose_threshold(probabilities: np.ndarray, false_positive_rate: float | None) -> float:
@@ -96,20 +96,16 @@ def log_odds(probabilities: np.ndarray) -> np.ndarray:
     return logit(np.clip(probabilities, 1e-15, 1 - 1e-15))
 
 
-def predictions_together(of_language_model: Predictions, of_tfidf: Predictions, weight: float) -> Predictions:
-    """Return the joint predictions of both models; see `text_classifier.inference.joint_log_odds`.
-
-    Args:
-        weight: factor for the language model's log odds.
-    """
+def predictions_together(of_language_model: Predictions, of_tfidf: Predictions) -> Predictions:
+    """Return the joint predictions of both models."""
     return {
-        split: (labels, expit(joint_log_odds(log_odds(of_language_model[split][1]), log_odds(probabilities), weight)))
+        split: (labels, expit(JOINT.log_odds(log_odds(of_language_model[split][1]), log_odds(probabilities))))
         for split, (labels, probabilities) in of_tfidf.items()
     }
 
 
-def choose_cascade(together: Predictions, of_tfidf: Predictions, threshold: float) -> dict:
-    """Measure on the validation messages where TF-IDF may answer alone; see `inference.answer_by_tfidf`.
+def choose_early_exit(together: Predictions, of_tfidf: Predictions, threshold: float) -> dict:
+    """Measure on the validation messages where TF-IDF may answer alone; see `Classifier.answer_early`.
 
     Args:
         together: predictions of both models together.
@@ -125,7 +121,7 @@ def choose_cascade(together: Predictions, of_tfidf: Predictions, threshold: floa
     )
     beyond = alone - logit(threshold)
     turned = (joint >= logit(threshold)) != (beyond >= 0)
-    bound = max(SURE_LOG_ODDS, np.abs(beyond[turned]).max(initial=0) + CASCADE_MARGIN)
+    bound = max(SURE_LOG_ODDS, np.abs(beyond[turned]).max(initial=0) + EXIT_MARGIN)
     sides = (beyond <= -bound, beyond >= bound)
     usual = [float(round((joint - alone)[side].mean(), 2)) if side.any() else 0.0 for side in sides]
     return {"bound": float(round(bound, 2)), "usual_log_odds": usual}
@@ -141,12 +137,12 @@ class Comparison:
     """Metrics by model and split; see `evaluate`."""
     saved: str
     """Name of the model that the saved folder answers with."""
-    language_model_weight: float | None
-    """Factor for the language model's log odds; None if no TF-IDF model answers with it."""
+    joint: Joint | None
+    """How the models are joined; None if no TF-IDF model answers with the language model."""
     threshold: float
     """Decision threshold of the saved model."""
-    cascade: dict | None
-    """Where TF-IDF answers alone, see `choose_cascade`; None if no TF-IDF model answers."""
+    early_exit: dict | None
+    """Where TF-IDF answers alone, see `choose_early_exit`; None if no TF-IDF model answers."""
 
 
 def compare_models(
@@ -163,14 +159,14 @@ def compare_models(
         together: whether TF-IDF answers together with the language model.
         false_positive_rate: see `evaluate`; the untrained model has the decision threshold 0.5.
     """
-    predictions, saved, weight = {"before": before, "after": after}, "after", None
+    predictions, saved = {"before": before, "after": after}, "after"
     if together:
-        saved, weight = f"after + {BASELINE}", LANGUAGE_MODEL_WEIGHT
-        predictions[saved] = predictions_together(after, baseline, weight)
+        saved = f"after + {BASELINE}"
+        predictions[saved] = predictions_together(after, baseline)
     predictions[BASELINE] = baseline
     results, thresholds = {}, {}
     for name, of_model in predictions.items():
         rows, thresholds[name] = evaluate(name, of_model, None if name == "before" else false_positive_rate)
         results |= rows
-    cascade = choose_cascade(predictions[saved], baseline, thresholds[saved]) if together else None
-    return Comparison(predictions, results, saved, weight, thresholds[saved], cascade)
+    early_exit = choose_early_exit(predictions[saved], baseline, thresholds[saved]) if together else None
+    return Comparison(predictions, results, saved, JOINT if together else None, thresholds[saved], early_exit)

@@ -1,6 +1,7 @@
 """Write the report of a run, for metrics.json and the console."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -144,13 +145,13 @@ def describe_training(trainer: Trainer, tuning: str, seconds: float) -> dict:
 
 
 def describe_results(compared: Comparison, label_names: Sequence[str]) -> dict:
-    """Return all figures, the name of the saved model, and what goes into its config: threshold, weight, cascade."""
+    """Return all figures, the name of the saved model, and what it answers with: threshold, joint, early exit."""
     return {
         **summarise(compared, label_names),
         "decision_threshold": compared.threshold,
         "saved": compared.saved,
-        "language_model_weight": compared.language_model_weight,
-        "cascade": compared.cascade,
+        "joint": compared.joint and asdict(compared.joint),
+        "early_exit": compared.early_exit,
         "results": compared.results,
         "table": results_table(compared.results),
     }

@@ -1,7 +1,6 @@
 """Save the results of a run; an earlier result is replaced as a whole or not at all."""
 
 import csv
-import json
 import shutil
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from peft.tuners.tuners_utils import replicate_layers
 from peft.utils import CONFIG_NAME
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
+from text_classifier.classifier import Settings
 from text_classifier.errors import ConfigurationError
 from text_classifier.files import atomic_path, exchange_folder
 from text_classifier.sources.weights import BaseModel
@@ -41,11 +41,9 @@ def check_outputs(folder: str, *files: str | Path) -> None:
 
 
 def is_saved_by_us(folder: Path) -> bool:
-    """Return whether a folder is a PEFT adapter, or a whole model whose config says that it was trained here."""
-    if (folder / CONFIG_NAME).is_file():
-        return True
+    """Return whether a folder is a PEFT adapter, or a whole model that was trained here."""
     try:
-        return "base_model_source" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return (folder / CONFIG_NAME).is_file() or Settings.load(folder).base_model is not None
     except (OSError, ValueError):
         return False
 
@@ -55,15 +53,15 @@ def save_folder(
     tokenizer: PreTrainedTokenizerBase,
     card: str,
     folder: Path,
+    settings: Settings,
     tfidf: TfidfModel | None = None,
     **options,
 ) -> None:
     """Save model, config, tokenizer and model card as one folder, which replaces the previous one as a whole.
 
-    The config's `base_model_source` tells `check_outputs` later that it may replace the folder.
-
     Args:
         card: text of the model card.
+        settings: their base model tells `check_outputs` later that it may replace the folder.
         tfidf: TF-IDF model to save with the others.
         options: arguments of `save_pretrained`.
     """
@@ -74,6 +72,7 @@ def save_folder(
     model.save_pretrained(scratch, **options)
     model.config.save_pretrained(scratch)
     tokenizer.save_pretrained(scratch)
+    settings.save(scratch)
     if tfidf:
         save_tfidf(tfidf, scratch)
     (scratch / "README.md").write_text(card, encoding="utf-8")
@@ -86,25 +85,19 @@ def save_adapter(
     base: BaseModel,
     card: str,
     adapter_dir: Path,
+    settings: Settings,
     tfidf: TfidfModel | None = None,
-    **settings,
 ) -> None:
     """Save adapter, config, tokenizer and model card as one folder, which replaces the previous one as a whole.
 
     A model without an adapter is saved as a whole model, because its own weights were trained.
 
     Args:
-        base: base model, whose name, source and checksum go into config.json.
+        base: base model.
         card: text of the model card.
+        settings: what training found out.
         tfidf: TF-IDF model that answers together with the model.
-        settings: values for config.json, where the loader finds them.
     """
-    if hasattr(model.config, "exported_from"):
-        # The base was an export, but what was trained on it is none.
-        del model.config.exported_from
-    model.config.base_model_source = {"name": base.name, "source": base.source, "sha256": base.sha256}
-    for name, value in settings.items():
-        setattr(model.config, name, value)
     # A message that spells out a special token is ordinary text for other programs too, as in `runtime.encode`.
     # transformers saves the attributes that `init_kwargs` names.
     tokenizer.init_kwargs["split_special_tokens"] = tokenizer.split_special_tokens = True
@@ -117,7 +110,7 @@ def save_adapter(
         adapter_config.target_modules = sorted(adapter_config.target_modules)
         adapter_config.layer_replication = kept_layers(base.path, model.config.num_hidden_layers)
         options["save_embedding_layers"] = False
-    save_folder(model, tokenizer, card, adapter_dir, tfidf, **options)
+    save_folder(model, tokenizer, card, adapter_dir, settings, tfidf, **options)
 
 
 def kept_layers(base_dir: Path, layers: int) -> list[tuple[int, int]] | None:
