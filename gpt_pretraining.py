@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from huggingface_hub import ModelCardData
 from transformers import (
     GenerationConfig,
     GPT2Config,
@@ -31,6 +32,7 @@ from transformers import (
     set_seed,
 )
 
+from text_classifier import cards
 from text_classifier.classifier import Settings
 from text_classifier.errors import UnreachableError
 from text_classifier.files import write_json
@@ -153,33 +155,8 @@ def with_perplexity(log_history: Sequence[dict]) -> list[dict]:
 
 def model_card(report: dict) -> str:
     """Return the README.md of the saved model, made from the report of its run."""
-    replaced = f"; {report['corpus']['instead_of']} could not be reached" if report["corpus"]["instead_of"] else ""
-    untrained = f" (untrained {report['untrained_loss']:.3f})" if report["untrained_loss"] else ""
-    samples = "\n".join(f"- step {step}: {in_one_line(text)}" for step, text in report["samples"].items())
-    return f"""---
-library_name: transformers
-pipeline_tag: text-generation
----
-# A GPT of {report["parameters"]:,} parameters, pretrained on {report["corpus"]["name"]}
-
-GPT-2's architecture, trained from random weights to predict the next token. To learn from, and as a base for
-classifiers; what it writes is not to be relied on.
-
-`{report["command"]}`
-
-- Text: {report["corpus"]["name"]}, from {report["corpus"]["source"]} (SHA-256 `{report["corpus"]["sha256"]}`),
-  {report["train_tokens"]:,} tokens to train on and {report["validation_tokens"]:,} held out{replaced}
-- Tokenizer: {report["tokenizer"]["source"]} (asked for: {report["tokenizer"]["requested"]}), {report["vocabulary"]:,}
-  tokens
-- Validation loss {report["validation_loss"]:.3f} nats per token{untrained}, perplexity {report["perplexity"]:,.1f},
-  at step {report["best_step"]} of {report["steps"]}
-- {report["train_seconds"]:.0f} s of training, {report["tokens_per_second"]:,.0f} tokens/s with evaluations, on \
-{report["hardware"]}
-
-Samples, with the same random numbers each time:
-
-{samples}
-"""
+    metadata = ModelCardData(library_name="transformers", pipeline_tag="text-generation")
+    return cards.fill("pretrained", metadata, in_one_line=in_one_line, **report)
 
 
 # ---------------------------------------------------------------------------- the run

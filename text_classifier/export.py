@@ -18,7 +18,8 @@ import yaml
 from huggingface_hub import ModelCard, ModelCardData
 from transformers import AutoTokenizer
 
-from text_classifier.classifier import SETTINGS_FILE, Classifier, Settings, holds_adapter
+from text_classifier import cards
+from text_classifier.classifier import Classifier, Settings, holds_adapter
 from text_classifier.errors import ArtifactError
 from text_classifier.files import describe_failure, exchange_folder, file_sha256
 from text_classifier.hub import full_name, send_folder
@@ -138,15 +139,13 @@ def model_card(folder: Path, name: str, classifier: Classifier, onnx: bool) -> s
         name: where people will load the model from.
         classifier: what was loaded from `folder`.
     """
-    known, base = _metadata(folder), classifier.settings.base_model or {}
-    sections = {
-        "Use": _use(name, classifier.tokenizer.model_max_length, onnx),
-        "Decision threshold": _threshold(classifier),
-        "Figures": _figures(folder, classifier),
-        "Base and licence": _base_and_licence(classifier, known),
-    }
-    body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
-    data = ModelCardData(
+    base = classifier.settings.base_model or {}
+    try:
+        known = ModelCard.load(folder / "README.md").data
+    # The folder has no card, or one of another form.
+    except (OSError, ValueError, yaml.YAMLError):
+        known = ModelCardData()
+    metadata = ModelCardData(
         # The Hub refuses a base model that it does not have.
         base_model=classifier.base_name if base.get("source", "local folder") != "local folder" else None,
         library_name="transformers",
@@ -155,88 +154,22 @@ def model_card(folder: Path, name: str, classifier: Classifier, onnx: bool) -> s
         license=known.license,
         tags=["text-classification"],
     )
-    return f"---\n{data.to_yaml()}\n---\n{_title(folder, classifier)}\n\n{body}\n"
-
-
-def _metadata(folder: Path) -> ModelCardData:
-    """Return the metadata of a folder's model card; they are empty if it has no card, or one of another form."""
-    try:
-        return ModelCard.load(folder / "README.md").data
-    except (OSError, ValueError, yaml.YAMLError):
-        return ModelCardData()
-
-
-def _title(folder: Path, classifier: Classifier) -> str:
-    negative, positive = classifier.labels
-    adapter = ", with its LoRA adapter merged into it" if holds_adapter(folder) else ""
-    lines = [
-        f"# {classifier.base_name}, fine-tuned: {negative} or {positive}",
-        f"An ordinary transformers model that tells **{positive}** (1) from **{negative}** (0): "
-        f"`{classifier.base_name}`{adapter}; {classifier.model.config.num_hidden_layers} layers.",
-    ]
-    if classifier.tfidf:
-        lines.append(
-            "It is the language model alone, without TF-IDF. The folder that it was made from also has a TF-IDF model. "
-            "In `text_classifier` and the chat both answer together, so their probabilities differ from those of this "
-            "model, and some labels do."
-        )
-    return "\n\n".join(lines)
-
-
-def _use(name: str, max_tokens: int, onnx: bool) -> str:
-    lines = [
-        "```python",
-        "from transformers import pipeline",
-        "",
-        f'classify = pipeline("text-classification", model="{name}", truncation=True)',
-        'print(classify(["Win £1000, call 09061701461!", "See you at seven?"], batch_size=8))',
-        "```",
-        "",
-        f"`truncation=True` cuts a message after {max_tokens} tokens, as training did. The pipeline "
-        "cannot read an empty message.",
-    ]
-    if onnx:
-        lines += [
-            "",
-            "`onnx/model.onnx` is the same model for ONNX Runtime: the inputs `input_ids` and `attention_mask`, padded "
-            "on the right, give the output `logits`.",
-        ]
-    return "\n".join(lines)
-
-
-def _threshold(classifier: Classifier) -> str:
-    positive, threshold = classifier.labels[1], classifier.settings.decision_threshold
-    text = f"The pipeline gives the likelier label: {positive} where its probability is above 0.5."
-    if threshold == 0.5:
-        return text
-    if classifier.tfidf:
-        return (
-            f"{text} The threshold of the folder that it was made from, {threshold:g}, is one for both models together."
-        )
-    return (
-        f"{text} The threshold that was chosen in training is {threshold:g} (`decision_threshold` in {SETTINGS_FILE}). "
-        f"`text_classifier` applies it. With the pipeline, ask for both scores (`top_k=None`) and compare that of "
-        f"{positive} with it."
+    return cards.fill(
+        "exported",
+        metadata,
+        name=name,
+        labels=classifier.labels,
+        base_name=classifier.base_name,
+        base=base,
+        adapter=holds_adapter(folder),
+        layers=classifier.model.config.num_hidden_layers,
+        tfidf=classifier.tfidf is not None,
+        max_tokens=classifier.tokenizer.model_max_length,
+        threshold=classifier.settings.decision_threshold,
+        licence=known.license,
+        adapter_card=ADAPTER_CARD if (folder / "README.md").is_file() else None,
+        onnx=onnx,
     )
-
-
-def _figures(folder: Path, classifier: Classifier) -> str:
-    if not (folder / "README.md").is_file():
-        return "The folder that it was made from has no model card, so none are known."
-    others = " *after + TF-IDF* is both models together." if classifier.tfidf else ""
-    return (
-        f"[{ADAPTER_CARD}]({ADAPTER_CARD}) is the model card of the folder that it was made from, with the figures, "
-        "the training data and the limits. The rows *after* are this model, or *after, threshold 0.5* where there are "
-        f"any.{others}"
-    )
-
-
-def _base_and_licence(classifier: Classifier, known: ModelCardData) -> str:
-    base, weights = classifier.settings.base_model, f"`{classifier.base_name}`"
-    if base:
-        weights += f" from {base['source']}, SHA-256 `{base['sha256']}`"
-    licence = known.license or "see the base model"
-    return f"Base weights: {weights}. The model follows its base model's licence ({licence})."
 
 
 # ---------------------------------------------------------------------------- the command
