@@ -37,7 +37,7 @@ GROUPS = (
 # Share of spam among the messages of the SMS Spam Collection.
 NATURAL_RATIO = 1 / 8
 MODELS = [OURS, ALONE, BASELINE]
-LANGUAGES = {"present_day": "English", "chinese": "Chinese"}
+LANGUAGES = {"modern": "English", "chinese": "Chinese"}
 
 
 def messages_of(kinds: tuple[str, ...]) -> pd.DataFrame:

@@ -54,14 +54,14 @@ Part = Callable[[Path, random.Random, argparse.Namespace], tuple[int, list[str],
 # ---------------------------------------------------------------------------- kills
 
 
-def present_day_texts() -> pd.Series:
-    """Return the present-day messages."""
-    return open_table(MADE_UP_MESSAGES["present_day"]).frame()["Text"]
+def modern_texts() -> pd.Series:
+    """Return the modern messages to train on."""
+    return open_table(MADE_UP_MESSAGES["modern"]).frame()["Text"]
 
 
 def make_base(folder: Path) -> Path:
     """Save a tiny GPT-2 with random weights and a tokenizer of the messages, like a base model."""
-    tokenizer = train_tokenizer(present_day_texts().tolist(), 1000)
+    tokenizer = train_tokenizer(modern_texts().tolist(), 1000)
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
@@ -73,7 +73,7 @@ def make_base(folder: Path) -> Path:
 def training_command(work: Path, base: Path, seed: int, *more: str) -> list[str]:
     """Return a command that trains in `work` within seconds."""
     flags = f"""--model_name_or_path {base} --fallback_model none --seed {seed}
-        --data_file {MADE_UP_MESSAGES["present_day"]} --output_dir {work}/results
+        --data_file {MADE_UP_MESSAGES["modern"]} --output_dir {work}/results
         --adapter_dir {work}/model --metrics_pdf {work}/metrics.pdf --dataset_dir {work}/dataset
         --num_train_epochs 2 --eval_steps 30 --save_steps 10 --save_total_limit 3 --bf16 false --disable_tqdm true"""
     return [sys.executable, str(REPOSITORY / "gpt_classification_model.py"), *flags.split(), *more]
@@ -312,7 +312,7 @@ def reader(folder: Path, draw: random.Random, options: argparse.Namespace) -> tu
 
 def visitors(folder: Path, draw: random.Random, options: argparse.Namespace) -> tuple[int, list[str], str]:
     """Let many people chat and restart the server in the middle; compare every label with the model's own."""
-    texts = present_day_texts().sample(200, random_state=draw.randrange(100)).tolist()
+    texts = modern_texts().sample(200, random_state=draw.randrange(100)).tolist()
     port, failed, counted, memory, logs = free_port(), [], Counter(), [], []
 
     async def visit(address: str, own: random.Random, labels: dict[str, str]) -> None:

@@ -34,7 +34,7 @@ HARD = [
     "🎁",
     "你好",
 ]
-PRESENT_DAY = REPOSITORY / "dataset/present_day_messages.tsv"
+PRESENT_DAY = REPOSITORY / "dataset/modern_messages.tsv"
 
 
 def probabilities_of_language_model(folder: Path, texts: list[str]) -> list[float]:

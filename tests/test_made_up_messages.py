@@ -14,12 +14,12 @@ from text_classifier.training.config import DataArguments
 from text_classifier.training.data import read_made_up_messages, read_messages, text_key
 
 
-def test_present_day_messages_share_no_five_words_with_those_for_testing():
+def test_modern_messages_share_no_five_words_with_those_for_testing():
     def runs_of_words(texts: pd.Series) -> set[tuple[str, ...]]:
         words = [text.split() for text in text_key(texts)]
         return {tuple(of_text[at : at + 5]) for of_text in words for at in range(len(of_text) - 4)}
 
-    today = read_made_up_messages("present_day")
+    today = read_made_up_messages("modern")
     tested = read_messages(REPOSITORY / "tests/modern_messages.tsv")
     assert not runs_of_words(today["Text"]) & runs_of_words(tested["Text"])
     assert not set(text_key(today["Text"])) & set(text_key(tested["Text"]))
@@ -45,12 +45,12 @@ def test_chinese_messages_share_no_five_characters_with_those_for_testing():
 def test_short_messages_for_testing_are_never_trained_on():
     short = read_messages(REPOSITORY / "tests/short_messages.tsv")
     assert len(short) >= 60 and short["Label"].eq("ham").mean() == pytest.approx(0.5, abs=0.02)
-    modern, chinese = (set(text_key(read_made_up_messages(name)["Text"])) for name in ("present_day", "chinese"))
+    modern, chinese = (set(text_key(read_made_up_messages(name)["Text"])) for name in ("modern", "chinese"))
     assert not (modern | chinese) & set(text_key(short["Text"]))
     assert not modern & chinese, "one of the two would be dropped, and the counts in the documents be wrong"
 
 
-@pytest.mark.parametrize("language", ["present_day", "chinese"])
+@pytest.mark.parametrize("language", ["modern", "chinese"])
 def test_every_made_up_message_has_its_kind(language):
     """`dataset/README.md` names the kinds; what one kind of message is called can be measured without it."""
     kinds = read_made_up_messages(language)["Kind"]
@@ -59,7 +59,7 @@ def test_every_made_up_message_has_its_kind(language):
 
 def test_kinds_of_made_up_messages_can_be_left_out(tmp_path):
     uci_stand_in(tmp_path)
-    wanted = {"dataset_dir": str(tmp_path), "chinese_messages": True, "left_out_kinds": ["beauty", "school"]}
+    wanted = {"dataset_dir": str(tmp_path), "extra_data": ["chinese"], "left_out_kinds": ["beauty", "school"]}
     splits = load_splits(DataArguments(**wanted))[0]
     kinds = read_made_up_messages("chinese").set_index("Text")["Kind"]
     learned = set(kinds[splits["chinese"]["Text"]])
@@ -70,23 +70,23 @@ def test_kinds_of_made_up_messages_can_be_left_out(tmp_path):
 
 def test_chinese_messages_are_trained_on_unless_they_are_left_out(tmp_path):
     uci_stand_in(tmp_path)
-    with_chinese, _, data = load_splits(DataArguments(dataset_dir=str(tmp_path), chinese_messages=True))
+    with_chinese, _, data = load_splits(DataArguments(dataset_dir=str(tmp_path), extra_data=["chinese"]))
     without, _, other = load_splits(DataArguments(dataset_dir=str(tmp_path)))
     assert set(with_chinese) - set(without) == {"chinese"} and len(with_chinese["chinese"]) > 1_000
     assert (data["languages"], other["languages"]) == (["en", "zh"], ["en"])
     assert "Chinese messages" in data["description"] and "Chinese" not in other["description"]
 
 
-def test_present_day_messages_are_trained_on_besides_the_collection_alone(tmp_path, messages_csv):
+def test_modern_messages_are_trained_on_besides_the_collection_alone(tmp_path, messages_csv):
     folder = tmp_path / "dataset"
     folder.mkdir()
     uci_stand_in(folder)
-    with_today, names, data = load_splits(DataArguments(dataset_dir=str(folder), present_day_messages=True))
+    with_today, names, data = load_splits(DataArguments(dataset_dir=str(folder), extra_data=["modern"]))
     without = load_splits(DataArguments(dataset_dir=str(folder)))[0]
-    assert names == ("ham", "spam") and set(with_today) - set(without) == {"present_day"}
-    assert with_today["present_day"]["Label"].value_counts().to_dict() == {0: 1181, 1: 955}
+    assert names == ("ham", "spam") and set(with_today) - set(without) == {"modern"}
+    assert with_today["modern"]["Label"].value_counts().to_dict() == {0: 1181, 1: 955}
     assert "also takes 2,136 modern messages" in data["description"]
     for name, part in without.items():
         pd.testing.assert_frame_equal(with_today[name], part)
-    own = load_splits(DataArguments(data_file=str(messages_csv), present_day_messages=True))[0]
+    own = load_splits(DataArguments(data_file=str(messages_csv), extra_data=["modern"]))[0]
     assert set(own) == set(without)

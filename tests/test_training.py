@@ -320,14 +320,14 @@ def test_an_epoch_takes_every_modern_message(tmp_path, tiny_gpt2):
     (tmp_path / "dataset").mkdir()
     uci_stand_in(tmp_path / "dataset")
     flags = "--left_out_messages false --protocol original --num_train_epochs 1 --disable_tqdm true --eval_strategy no"
-    flags += " --chinese_messages false --background_texts false --minority_repeats 1 --present_day_messages"
+    flags += " --minority_repeats 1 --extra_data"
     steps = {}
-    for modern in ("true", "false"):
+    for modern in ("modern", "none"):
         assert run_here(tmp_path, ["--model_name_or_path", str(tiny_gpt2), *flags.split(), modern]) == 0
         steps[modern] = json.loads((tmp_path / "results/metrics.json").read_text())["training"]["steps"]
     # A batch has 16 messages.
-    extra = len(read_made_up_messages("present_day"))
-    assert steps == {"true": math.ceil((1045 + extra) / 16), "false": math.ceil(1045 / 16)}
+    extra = len(read_made_up_messages("modern"))
+    assert steps == {"modern": math.ceil((1045 + extra) / 16), "none": math.ceil(1045 / 16)}
 
 
 def test_tensorboard_gets_the_curves_in_the_output_folder(tmp_path, tiny_gpt2, messages_csv, monkeypatch):

@@ -10,7 +10,7 @@ from text_classifier.training.data import EXTRA_SPLITS, Predictions, splits_lear
 
 # Weight of the modern spam beside the other messages. With full weight more ham is called spam, of the collection and
 # of wanted notices.
-PRESENT_DAY_SPAM_WEIGHT = 0.5
+MODERN_SPAM_WEIGHT = 0.5
 
 
 def train_baseline(splits: dict[str, pd.DataFrame], data_args: DataArguments) -> TfidfModel:
@@ -25,7 +25,7 @@ def train_baseline(splits: dict[str, pd.DataFrame], data_args: DataArguments) ->
     names = [name for name in (*splits_learned_from(data_args), *EXTRA_SPLITS) if name in splits]
     messages = pd.concat([splits[name] for name in names])
     weights = [
-        PRESENT_DAY_SPAM_WEIGHT if (name, label) == ("present_day", 1) else 1.0
+        MODERN_SPAM_WEIGHT if (name, label) == ("modern", 1) else 1.0
         for name in names
         for label in splits[name]["Label"]
     ]

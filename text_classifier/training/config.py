@@ -83,21 +83,13 @@ class DataArguments:
     feedback_file: str | None = field(
         default=None, metadata={"help": "Also train on answers that were corrected in the chat (its FEEDBACK_FILE)."}
     )
-    present_day_messages: bool = field(
-        default=False,
-        metadata={"help": "Also train on present-day messages written for this project (SMS Spam Collection only)."},
-    )
-    chinese_messages: bool = field(
-        default=False,
-        metadata={"help": "Also train on Chinese messages written for this project (SMS Spam Collection only)."},
+    extra_data: list[str] | None = field(
+        default=None,
+        metadata={"help": "Also train on `modern`, `chinese`, `background` (SMS Spam Collection only), or on `none`."},
     )
     left_out_kinds: list[str] | None = field(
         default=None,
         metadata={"help": "Train without these kinds of the messages written for this project, to measure on them."},
-    )
-    background_texts: bool = field(
-        default=False,
-        metadata={"help": "Also train on sentences that are no messages, as ham (SMS Spam Collection only)."},
     )
     protocol: Literal["deduplicated", "original"] = field(
         default="deduplicated",
@@ -121,9 +113,11 @@ class DataArguments:
 
     def __post_init__(self):
         # A recipe may name one without writing a list.
-        for name in ("text_column", "positive_label", "left_out_kinds"):
+        for name in ("text_column", "positive_label", "extra_data", "left_out_kinds"):
             if isinstance(value := getattr(self, name), str):
                 setattr(self, name, [value])
+        if self.extra_data == ["none"]:
+            self.extra_data = None
 
 
 @dataclass

@@ -27,11 +27,11 @@ logger = logging.getLogger(__name__)
 
 # Messages that were made up for this project, by the name of their split.
 MADE_UP_MESSAGES = {
-    name: Path(__file__).parents[2] / "dataset" / f"{name}_messages.tsv" for name in ("present_day", "chinese")
+    name: Path(__file__).parents[2] / "dataset" / f"{name}_messages.tsv" for name in ("modern", "chinese")
 }
 
 # Splits that are only trained on.
-EXTRA_SPLITS = ("present_day", "chinese", "background", "feedback")
+EXTRA_SPLITS = ("modern", "chinese", "background", "feedback")
 
 SPLITS = ("train", "validation", "test")
 # Held-out splits: training does not learn from them. Decision thresholds are chosen on the two validation splits.
@@ -281,17 +281,17 @@ def find_extra_messages(data_args: DataArguments) -> dict[str, pd.DataFrame]:
 
     Raises:
         FileNotFoundError: the feedback file does not exist.
-        ConfigurationError: the feedback file is not one.
+        ConfigurationError: the feedback file is not one, or nothing has a name in `extra_data`.
     """
-    extra = {}
+    extra, wanted = {}, data_args.extra_data or ()
+    if unknown := sorted(set(wanted) - {*MADE_UP_MESSAGES, "background"}):
+        raise ConfigurationError(f"--extra_data {' '.join(unknown)}: there are modern, chinese and background.")
     if data_args.dataset == "sms_spam" and not data_args.data_file:
-        wanted = {"present_day": data_args.present_day_messages, "chinese": data_args.chinese_messages}
-        extra = {
-            split: read_made_up_messages(split, data_args.left_out_kinds or ()).drop(columns="Kind")
-            for split in wanted
-            if wanted[split]
-        }
-        if data_args.background_texts:
+        for split in MADE_UP_MESSAGES:
+            if split in wanted:
+                messages = read_made_up_messages(split, data_args.left_out_kinds or ())
+                extra[split] = messages.drop(columns="Kind")
+        if "background" in wanted:
             extra["background"] = read_background()[["Text"]].assign(Label="ham")
     if data_args.feedback_file:
         try:

@@ -97,7 +97,7 @@ def _languages(data_args: DataArguments) -> list[str] | None:
     """Return the languages of the messages, as ISO 639-1 codes; None if nobody knows them."""
     if data_args.data_file:
         return None
-    return ["en", "zh"] if data_args.dataset == "sms_spam" and data_args.chinese_messages else ["en"]
+    return ["en", "zh"] if data_args.dataset == "sms_spam" and "chinese" in (data_args.extra_data or ()) else ["en"]
 
 
 def _describe_left_out(data_args: DataArguments, left_out: int) -> list[str]:
@@ -110,7 +110,7 @@ def _describe_left_out(data_args: DataArguments, left_out: int) -> list[str]:
 
 def _describe_extra(found: FoundMessages, splits: dict[str, pd.DataFrame]) -> list[str]:
     kinds = {
-        "present_day": "modern messages, written for this project",
+        "modern": "modern messages, written for this project",
         "chinese": "Chinese messages, written for this project",
         "background": "sentences that are no messages, as ham",
     }

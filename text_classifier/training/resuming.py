@@ -16,6 +16,13 @@ from text_classifier.training.runs import complete_checkpoints
 # Beside the checkpoints: what a run that resumes one of them must have in common with the run that wrote them.
 RUN_FILE = "run.json"
 
+# Options of ours that a resumed run may set anew. Data and base model are compared by their checksums.
+_MAY_DIFFER = {
+    *("model_name_or_path", "fallback_model", "add_tfidf", "prepare_only"),
+    *("data_file", "test_file", "dataset", "data_source", "dataset_dir", "encoding", "no_header", "sheet"),
+    *("text_column", "label_column"),
+}
+
 
 def checkpoint_to_resume(args: TrainingArguments) -> str | None:
     """Return the checkpoint folder that `--resume_from_checkpoint` names, or None if the option is not set.
@@ -90,9 +97,5 @@ def facts_of_run(
         data: see `report.describe_data`.
     """
     facts = {"data (SHA-256)": data["sha256"], "labels": label_names, "base model (SHA-256)": base.sha256}
-    data_options = ("protocol", "split_seed", "present_day_messages", "chinese_messages", "left_out_messages")
-    data_options += ("left_out_kinds", "background_texts", "minority_repeats", "max_length", "normalize_text")
-    facts |= {f"--{name}": getattr(data_args, name) for name in data_options}
-    model_options = ("tuning", "fallback_layers", "lora_r", "lora_alpha", "target_modules", "lora_layers")
-    facts |= {f"--{name}": getattr(model_args, name) for name in model_options}
-    return facts | {"--optim": args.optim.value}
+    options = vars(model_args) | vars(data_args) | {"optim": args.optim.value}
+    return facts | {f"--{name}": value for name, value in options.items() if name not in _MAY_DIFFER}
