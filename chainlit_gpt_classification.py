@@ -42,7 +42,7 @@ from chat.uploads import use_own_folder
 from text_classifier.characters import is_empty
 from text_classifier.classifier import Classifier
 from text_classifier.feedback import delete_feedback, open_feedback, save_feedback
-from text_classifier.notes import TableError
+from text_classifier.reading.notes import TableError
 from text_classifier.runtime import encode, fast_dtype, limit_kernel_cache
 
 # ---------------------------------------------------------------------------- start

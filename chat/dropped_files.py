@@ -18,11 +18,11 @@ from chat.limits import MAX_FILE_COLUMNS, MAX_FILE_ROWS, MAX_MESSAGE_CHARACTERS,
 from chat.texts import label_name, say
 from text_classifier.characters import is_empty
 from text_classifier.classifier import Answer
-from text_classifier.columns import find_text_column, mean_lengths
-from text_classifier.decoding import ENCODINGS, SUFFIXES
-from text_classifier.notes import Note, TableError
+from text_classifier.reading.columns import find_text_column, mean_lengths
+from text_classifier.reading.decoding import ENCODINGS, SUFFIXES
+from text_classifier.reading.notes import Note, TableError
+from text_classifier.reading.tables import Limits, Table, open_table
 from text_classifier.scoring import add_answers
-from text_classifier.tables import Limits, Table, open_table
 
 # Rows given to the model at a time, or a batch where that is more. Between these steps, the app checks whether the
 # visitor has stopped it.

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from text_classifier.notes import ENGLISH
+from text_classifier.reading.notes import ENGLISH
 
 # Names of labels for Chinese readers; a label without a name here is shown as it is.
 CHINESE_LABELS = {"spam": "垃圾信息", "ham": "正常信息", "positive": "正面评论", "negative": "负面评论"}

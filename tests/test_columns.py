@@ -3,8 +3,13 @@
 import pandas as pd
 import pytest
 
-from text_classifier.columns import choose_label_column, choose_text_columns, find_label_column, find_text_column
-from text_classifier.notes import TableError
+from text_classifier.reading.columns import (
+    choose_label_column,
+    choose_text_columns,
+    find_label_column,
+    find_text_column,
+)
+from text_classifier.reading.notes import TableError
 
 
 def test_columns_are_named_found_or_asked_for():

@@ -3,7 +3,7 @@
 import pytest
 from reading import opened, read, said
 
-from text_classifier.notes import TableError
+from text_classifier.reading.notes import TableError
 
 
 @pytest.mark.parametrize(

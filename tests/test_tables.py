@@ -14,8 +14,8 @@ from reading import opened, read, said
 
 from chat.limits import MAX_FILE_ROWS
 from chat.texts import TEXTS
-from text_classifier.columns import find_text_column
-from text_classifier.notes import ENGLISH, OPTIONS, TableError
+from text_classifier.reading.columns import find_text_column
+from text_classifier.reading.notes import ENGLISH, OPTIONS, TableError
 
 ROWS = [["1", "Free entry, call £100 now"], ["2", 'He said "hi"\nand left'], ["3", ""], ["4", "晚饭吃了吗？"]]
 

@@ -20,11 +20,11 @@ import torch
 from text_classifier.classifier import SETTINGS_FILE, Classifier
 from text_classifier.errors import ArtifactError
 from text_classifier.files import describe_failure, file_sha256
-from text_classifier.notes import TableError
 from text_classifier.outputs import STANDARD, check_output, check_rows, is_stream, unfinished, write_result
+from text_classifier.reading.notes import TableError
+from text_classifier.reading.tables import Table
 from text_classifier.runtime import fast_dtype
 from text_classifier.scoring import Task, classes_of, measure, remove_part, score_file
-from text_classifier.tables import Table
 
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:

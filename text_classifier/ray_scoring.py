@@ -17,9 +17,9 @@ from ray.data import ActorPoolStrategy
 
 from text_classifier.classifier import Classifier
 from text_classifier.files import atomic_path
+from text_classifier.reading.tables import Table
 from text_classifier.runtime import choose_device, fast_dtype
 from text_classifier.scoring import ROWS_PER_CHUNK, Task, as_csv, score_table
-from text_classifier.tables import Table
 
 # The name of the first piece, which has the header; the names sort in the order of the rows.
 _FIRST = "00000000"

@@ -11,12 +11,12 @@ import pandas as pd
 from tqdm import tqdm
 
 from text_classifier.classifier import Answer, Classifier
-from text_classifier.columns import choose_label_column, choose_text_columns, texts_of
 from text_classifier.files import LINE_END, file_sha256
-from text_classifier.labels import Classes, find_classes, is_missing, without_case
 from text_classifier.metrics import classification_metrics, results_table
-from text_classifier.notes import Note
-from text_classifier.tables import Table, open_table
+from text_classifier.reading.columns import choose_label_column, choose_text_columns, texts_of
+from text_classifier.reading.labels import Classes, find_classes, is_missing, without_case
+from text_classifier.reading.notes import Note
+from text_classifier.reading.tables import Table, open_table
 
 # Large enough to sort messages by length, small enough that a stopped run loses little work.
 ROWS_PER_CHUNK = 1024
@@ -35,7 +35,7 @@ class Task:
     label_column: str | None = None
     """Column with the right labels, to measure the answers."""
     positive_label: list[str] | None = None
-    """Labels of the file that are class 1; see `labels.find_classes`."""
+    """Labels of the file that are class 1; see `reading.labels.find_classes`."""
     threshold: float = 0.5
     """Decision threshold."""
     exact: bool = False
@@ -43,7 +43,7 @@ class Task:
     encoding: str | None = None
     header: bool | None = None
     sheet: str | None = None
-    """These three: see `tables.open_table`."""
+    """These three: see `reading.tables.open_table`."""
 
     def open(self) -> tuple[Table, "Task", list[Note]]:
         """Read the file once; return it, the task with the columns that were found, and how the file was read.

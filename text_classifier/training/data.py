@@ -12,15 +12,15 @@ import numpy as np
 import pandas as pd
 
 from text_classifier.characters import is_empty
-from text_classifier.columns import choose_label_column, choose_text_columns, texts_of
 from text_classifier.errors import ConfigurationError
 from text_classifier.feedback import read_feedback
 from text_classifier.files import file_sha256
-from text_classifier.labels import Classes, find_classes, is_missing, without_case
-from text_classifier.notes import TableError
+from text_classifier.reading.columns import choose_label_column, choose_text_columns, texts_of
+from text_classifier.reading.labels import Classes, find_classes, is_missing, without_case
+from text_classifier.reading.notes import TableError
+from text_classifier.reading.tables import open_table
 from text_classifier.sources.background import read_background
 from text_classifier.sources.datasets import read_sms_spam, resolve_imdb, resolve_sms_spam
-from text_classifier.tables import open_table
 from text_classifier.training.config import DataArguments
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def read_messages(
 
     Args:
         text_columns, label_column: the columns; found if not given.
-        encoding, header, sheet: see `tables.open_table`.
+        encoding, header, sheet: see `reading.tables.open_table`.
 
     Raises:
         ConfigurationError: the file cannot be used; the message says why.
@@ -80,7 +80,7 @@ def read_messages(
 
 
 def read_classes(labels: pd.Series, positive_label: Sequence[str] | None = None) -> Classes:
-    """Return the two classes of the data; see `labels.find_classes`.
+    """Return the two classes of the data; see `reading.labels.find_classes`.
 
     Raises:
         ConfigurationError: there are not two.

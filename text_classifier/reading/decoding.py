@@ -17,7 +17,7 @@ from typing import BinaryIO, TextIO
 
 from charset_normalizer import from_bytes
 
-from text_classifier.notes import Note, TableError
+from text_classifier.reading.notes import Note, TableError
 
 # Encodings of files without a mark, from Windows in many countries, by how often this project's users meet them. A
 # short text fits several of them.

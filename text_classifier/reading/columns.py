@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 
 import pandas as pd
 
-from text_classifier.notes import Note, TableError
+from text_classifier.reading.notes import Note, TableError
 
 TEXT_COLUMN_NAMES = {
     *("text", "texts", "message", "messages", "msg", "sms", "body", "content", "review", "comment", "sentence"),

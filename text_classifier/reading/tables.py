@@ -15,12 +15,12 @@ from pathlib import Path
 import pandas as pd
 
 from text_classifier.characters import replace_half_surrogates
-from text_classifier.columns import TEXT_COLUMN_NAMES, has_known_name, may_be_header, name_columns
-from text_classifier.decoding import Source, find_encoding, open_source
-from text_classifier.labels import FASTTEXT_LABEL
-from text_classifier.notes import Note, TableError
-from text_classifier.separators import Layout, find_layout, parse
-from text_classifier.workbooks import read_workbook
+from text_classifier.reading.columns import TEXT_COLUMN_NAMES, has_known_name, may_be_header, name_columns
+from text_classifier.reading.decoding import Source, find_encoding, open_source
+from text_classifier.reading.labels import FASTTEXT_LABEL
+from text_classifier.reading.notes import Note, TableError
+from text_classifier.reading.separators import Layout, find_layout, parse
+from text_classifier.reading.workbooks import read_workbook
 
 Rows = Iterator[tuple[int, list[str]]]
 """Rows with the number of the line that each one ends in; blank cells at their ends are left out."""

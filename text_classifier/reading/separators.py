@@ -5,9 +5,9 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from text_classifier.decoding import Source
-from text_classifier.labels import begin_with_labels
-from text_classifier.notes import Note, TableError
+from text_classifier.reading.decoding import Source
+from text_classifier.reading.labels import begin_with_labels
+from text_classifier.reading.notes import Note, TableError
 
 # What people's programs write, and what few of them do. The few are only believed where all rows agree.
 _USUAL, _RARE = ",;\t|", "¤^~"

@@ -8,8 +8,8 @@ import openpyxl
 from openpyxl.utils.escape import unescape
 from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 
-from text_classifier.columns import TEXT_COLUMN_NAMES
-from text_classifier.notes import Note, TableError
+from text_classifier.reading.columns import TEXT_COLUMN_NAMES
+from text_classifier.reading.notes import Note, TableError
 
 # Rows of a sheet that tell whether it has messages.
 _SAMPLE_ROWS = 50

@@ -1,0 +1,1 @@
+"""Read the files of messages that people give us."""
