@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import chainlit as cl
@@ -18,10 +18,10 @@ from chat.limits import MAX_FILE_COLUMNS, MAX_FILE_ROWS, MAX_MESSAGE_CHARACTERS,
 from chat.texts import label_name, say
 from text_classifier.characters import is_empty
 from text_classifier.classifier import Answer
-from text_classifier.reading.columns import find_text_column, mean_lengths
 from text_classifier.reading.decoding import ENCODINGS, SUFFIXES
+from text_classifier.reading.messages import Messages, ReadOptions, read_messages
 from text_classifier.reading.notes import Note, TableError
-from text_classifier.reading.tables import Limits, Table, open_table
+from text_classifier.reading.tables import Limits
 from text_classifier.scoring import add_answers
 
 # Rows given to the model at a time, or a batch where that is more. Between these steps, the app checks whether the
@@ -73,39 +73,41 @@ async def answer_file(
         TableError: the file cannot be used.
     """
     started = time.monotonic()
-    file = await read_file(path, name, language, encoding)
-    table = file and await cl.make_async(file.frame)()
-    column = table is not None and (find_text_column(table) or await ask_for_column(table, name, language))
-    if not column:
+    messages = await read_file(path, name, language, ReadOptions(encoding=encoding))
+    if messages is None:
         await cl.Message(say("no_column", language)).send()
         return
-    file.check_surplus([column])
+    table, (column,) = await cl.make_async(messages.table.frame)(), messages.text_columns
     texts = [text.strip()[:MAX_MESSAGE_CHARACTERS] for text in table[column]]
     answers, finished = await classify_with_progress(texts, name, classifier, threshold(), language)
     if not is_over():
         seconds = time.monotonic() - started
-        classified = ClassifiedFile(name, table, column, texts, answers, finished, seconds, file.notes)
+        classified = ClassifiedFile(name, table, column, texts, answers, finished, seconds, messages.notes)
         cl.user_session.set("last_file", (path, name))
         await send_result(classified, classifier.classifier.labels, threshold(), language)
 
 
-async def read_file(path: Path, name: str, language: str, encoding: str | None) -> Table | None:
-    """Read a file, and ask which sheet of a workbook is meant where that is not clear; None: there was no answer.
+async def read_file(path: Path, name: str, language: str, options: ReadOptions) -> Messages | None:
+    """Read a file, and ask for its column or sheet with the messages where that is not clear; None: no answer.
 
     Raises:
         TableError: the file cannot be used.
     """
     if Path(name).suffix.lower() not in SUFFIXES:
         raise TableError("file_type", formats=" ".join(SUFFIXES))
-    read = cl.make_async(open_table)
     try:
-        return await read(path, name, encoding=encoding, limits=LIMITS)
+        return await cl.make_async(read_messages)(path, options, name, limits=LIMITS)
     except TableError as error:
-        if error.key != "file_several_sheets":
+        choices = error.values.get("choices", [])[:MOST_CHOICES]
+        if not choices:
             raise
-        titles = error.values["titles"][:MOST_CHOICES]
-        chosen = await ask(say(error.key, language, sheets=", ".join(map(quoted, titles))), titles)
-    return None if chosen is None else await read(path, name, sheet=titles[chosen], limits=LIMITS)
+        missing = {"file_several_sheets": "sheet", "file_which_text_column": "text_column"}[error.key]
+        shown = ", ".join(map(quoted, choices))
+        question = say(error.key, language, sheets=shown, columns=shown)
+    chosen = await ask(question, choices)
+    if chosen is None:
+        return None
+    return await read_file(path, name, language, replace(options, **{missing: choices[chosen]}))
 
 
 async def answer_file_again(classifier: BatchingClassifier, language: str, threshold: Callable[[], float]) -> None:
@@ -138,13 +140,6 @@ async def ask(question: str, choices: Sequence[str]) -> int | None:
     # Remove the question, because Chainlit leaves "Selected: …" there, in English.
     await asked.remove()
     return int(answer["payload"]["number"]) if answer else None
-
-
-async def ask_for_column(table: pd.DataFrame, name: str, language: str) -> str | None:
-    """Ask the visitor for the text column; return None if there is no answer."""
-    longest_first = mean_lengths(table).index[:MOST_CHOICES]
-    chosen = await ask(say("which_column", language, name=quoted(name)), longest_first)
-    return None if chosen is None else longest_first[chosen]
 
 
 # ---------------------------------------------------------------------------- classifying
@@ -246,6 +241,7 @@ def describe_reading(notes: Sequence[Note], language: str) -> list[str]:
             **{key: quoted(value) if key in from_file else value for key, value in note.values.items()},
         )
         for note in notes
+        if note.key != "note_text_column"  # The page shows the messages of that column.
     ]
 
 

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 from gpt_classification_model import SpamDataset, create_balanced_dataset, load_splits, make_splits, random_split
 from text_classifier.characters import has_chinese
 from text_classifier.errors import ConfigurationError
+from text_classifier.reading.messages import ReadOptions
 from text_classifier.sources import review_snippets
 from text_classifier.sources.background import read_background
 from text_classifier.sources.datasets import DataFile, read_sms_spam
@@ -22,7 +23,7 @@ from text_classifier.training.config import DataArguments
 from text_classifier.training.data import (
     drop_duplicates,
     read_classes,
-    read_messages,
+    read_labelled,
 )
 
 
@@ -121,13 +122,13 @@ def test_unusable_files_are_named_with_what_to_do(tmp_path, name, content, messa
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ConfigurationError, match=message):
-        read_messages(path, ["Text"], "Label")
+        read_labelled(path, ReadOptions(text_column=["Text"], label_column="Label"))
 
 
 def test_rows_without_text_or_label_are_left_out_and_words_like_null_are_kept(tmp_path, caplog):
     path = tmp_path / "mine.tsv"
     path.write_text("kind\tbody\nok\thello\nok\t\n\tlost\n ok \tnull\nok\t  \nbad\tNA\n", encoding="utf-8-sig")
-    messages = read_messages(path, ["body"], "kind")
+    messages = read_labelled(path, ReadOptions(text_column=["body"], label_column="kind"))
     assert messages.values.tolist() == [["ok", "hello"], ["ok", "null"], ["bad", "NA"]]
     assert "3 rows" in caplog.text
 
@@ -135,7 +136,7 @@ def test_rows_without_text_or_label_are_left_out_and_words_like_null_are_kept(tm
 def test_stray_quotes_in_a_users_tsv_swallow_nothing(tmp_path):
     path = tmp_path / "mine.tsv"
     path.write_text('Label\tText\nok\t"hello\nbad\tWIN\nok\t"bye\n', encoding="utf-8")
-    assert read_messages(path)["Text"].tolist() == ['"hello', "WIN", '"bye']
+    assert read_labelled(path)["Text"].tolist() == ['"hello', "WIN", '"bye']
 
 
 @pytest.mark.parametrize(
@@ -184,7 +185,7 @@ def test_which_label_to_detect_is_told_loudly_where_the_names_do_not_tell(labels
 def test_labels_that_nobody_gave_are_missing(tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text("Label,Text\nspam,win\nNaN,hello\nnull,hi\nN/A,bye\nham,see you\nnone,good night\n")
-    assert read_messages(path)["Label"].tolist() == ["spam", "ham", "none"]
+    assert read_labelled(path)["Label"].tolist() == ["spam", "ham", "none"]
 
 
 @pytest.mark.parametrize(
@@ -229,7 +230,10 @@ def test_a_test_file_of_its_own_is_tested_on_and_never_trained_on(tmp_path):
 
 def test_subject_and_body_are_read_together(tmp_path):
     (tmp_path / "mine.csv").write_text("kind,subject,body\nham,Lunch,at one?\nspam,,WIN\n")
-    assert read_messages(tmp_path / "mine.csv", ["subject", "body"])["Text"].tolist() == ["Lunch\nat one?", "WIN"]
+    assert read_labelled(tmp_path / "mine.csv", ReadOptions(text_column=["subject", "body"]))["Text"].tolist() == [
+        "Lunch\nat one?",
+        "WIN",
+    ]
 
 
 def test_the_well_known_spam_csv_is_read_without_any_option(tmp_path, caplog):
@@ -240,7 +244,7 @@ def test_the_well_known_spam_csv_is_read_without_any_option(tmp_path, caplog):
     ]
     (tmp_path / "spam.csv").write_bytes(("v1,v2,,,\n" + "".join(rows)).encode("cp1252"))
     with caplog.at_level("INFO"):
-        messages = read_messages(tmp_path / "spam.csv")
+        messages = read_labelled(tmp_path / "spam.csv")
     assert messages["Label"].value_counts().to_dict() == {"ham": 60, "spam": 31}
     assert messages["Text"].iloc[-2:].tolist() == ["WIN £29, call now", "Your free ringtone,PO Box 5249"]
     for said in ("cp1252", "put together again: 1", "messages are in the column 'v2'", "labels are in the column 'v1'"):

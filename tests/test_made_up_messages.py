@@ -11,7 +11,7 @@ from gpt_classification_model import load_splits
 from text_classifier.characters import HAN, simplify
 from text_classifier.errors import ConfigurationError
 from text_classifier.training.config import DataArguments
-from text_classifier.training.data import read_made_up_messages, read_messages, text_key
+from text_classifier.training.data import read_labelled, read_made_up_messages, text_key
 
 
 def test_modern_messages_share_no_five_words_with_those_for_testing():
@@ -20,7 +20,7 @@ def test_modern_messages_share_no_five_words_with_those_for_testing():
         return {tuple(of_text[at : at + 5]) for of_text in words for at in range(len(of_text) - 4)}
 
     today = read_made_up_messages("modern")
-    tested = read_messages(REPOSITORY / "tests/modern_messages.tsv")
+    tested = read_labelled(REPOSITORY / "tests/modern_messages.tsv")
     assert not runs_of_words(today["Text"]) & runs_of_words(tested["Text"])
     assert not set(text_key(today["Text"])) & set(text_key(tested["Text"]))
     assert today["Label"].value_counts().to_dict() == {"ham": 1181, "spam": 955}
@@ -32,7 +32,7 @@ def test_chinese_messages_share_no_five_characters_with_those_for_testing():
         runs = [run for text in texts for run in re.findall(f"[{HAN}]{{5,}}", simplify(text))]
         return {run[at : at + 5] for run in runs for at in range(len(run) - 4)}
 
-    tested = read_messages(REPOSITORY / "tests/chinese_messages.tsv")
+    tested = read_labelled(REPOSITORY / "tests/chinese_messages.tsv")
     assert tested["Label"].value_counts().to_dict() == {"ham": 156, "spam": 156} and tested["Text"].is_unique
     learned = read_made_up_messages("chinese")
     assert not runs_of_characters(learned["Text"]) & runs_of_characters(tested["Text"])
@@ -43,7 +43,7 @@ def test_chinese_messages_share_no_five_characters_with_those_for_testing():
 
 
 def test_short_messages_for_testing_are_never_trained_on():
-    short = read_messages(REPOSITORY / "tests/short_messages.tsv")
+    short = read_labelled(REPOSITORY / "tests/short_messages.tsv")
     assert len(short) >= 60 and short["Label"].eq("ham").mean() == pytest.approx(0.5, abs=0.02)
     modern, chinese = (set(text_key(read_made_up_messages(name)["Text"])) for name in ("modern", "chinese"))
     assert not (modern | chinese) & set(text_key(short["Text"]))

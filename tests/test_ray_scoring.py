@@ -60,7 +60,7 @@ def test_nothing_is_lost_or_doubled_when_a_worker_is_killed(messages, tiny_revie
     assert sorted(path.name for path in tmp_path.iterdir()) == ["messages.csv", "scored.csv"]
 
     tokenizer, model = load_tokenizer_and_model(tiny_review_adapter)
-    table, task, _ = Task(messages).open()
+    table, task = Task(messages).open()
     score_file(table, task, tmp_path / "alone.csv", tokenizer, model, "")
     options = {"dtype": str, "keep_default_na": False}
     alone, together = (pd.read_csv(file, **options) for file in (tmp_path / "alone.csv", target))

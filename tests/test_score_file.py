@@ -17,7 +17,7 @@ from conftest import REPOSITORY
 
 from text_classifier import runtime, scoring
 from text_classifier.__main__ import main
-from text_classifier.classifier import classify, load_tokenizer_and_model
+from text_classifier.classifier import Classifier, classify, load_tokenizer_and_model
 from text_classifier.reading.tables import open_table
 
 SCORE = [sys.executable, "-m", "text_classifier"]
@@ -92,7 +92,7 @@ def test_killed_at_random_it_goes_on_and_nothing_is_lost_or_doubled(tmp_path, ti
 
 def test_another_file_is_not_mixed_into_an_unfinished_one(reviews, tiny_review_adapter, monkeypatch, capsys):
     monkeypatch.setattr(scoring, "ROWS_PER_CHUNK", 16)
-    usual, calls = scoring.classify, []
+    usual, calls = Classifier.answer, []
 
     def interrupted(*args, **kwargs):
         calls.append(1)
@@ -101,7 +101,7 @@ def test_another_file_is_not_mixed_into_an_unfinished_one(reviews, tiny_review_a
         return usual(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(scoring, "classify", interrupted)
+        patch.setattr(Classifier, "answer", interrupted)
         assert main(command(reviews, tiny_review_adapter)) == 130
     assert "goes on from here" in capsys.readouterr().err
     given = reviews.read_text()

@@ -41,7 +41,7 @@ def test_of_several_sheets_with_messages_one_must_be_named(tmp_path):
     content = workbook(May=TALKS, June=[["id", "message"], [1, "hello"]])
     with pytest.raises(TableError, match=r"May, June.*--sheet") as refused:
         read(tmp_path, "m.xlsx", content)
-    assert refused.value.values["titles"] == ["May", "June"]
+    assert refused.value.values["choices"] == ["May", "June"]
     assert read(tmp_path, "m.xlsx", content, sheet="june")["message"].tolist() == ["hello"]
     with pytest.raises(TableError, match="no sheet 'July'"):
         read(tmp_path, "m.xlsx", content, sheet="July")

@@ -12,17 +12,18 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
+from transformers import HfArgumentParser
 
 from text_classifier.classifier import SETTINGS_FILE, Classifier
 from text_classifier.errors import ArtifactError
 from text_classifier.files import describe_failure, file_sha256
 from text_classifier.outputs import STANDARD, check_output, check_rows, is_stream, unfinished, write_result
+from text_classifier.reading.messages import Messages, ReadOptions
 from text_classifier.reading.notes import TableError
-from text_classifier.reading.tables import Table
 from text_classifier.runtime import fast_dtype
 from text_classifier.scoring import Task, classes_of, measure, remove_part, score_file
 
@@ -33,7 +34,12 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     Raises:
         SystemExit: the options are wrong, or help was asked for; argparse prints the reason or the help.
     """
-    parser = argparse.ArgumentParser(prog="python -m text_classifier", description="Classify the messages of a file.")
+    parser = HfArgumentParser(
+        [ReadOptions],
+        prog="python -m text_classifier",
+        description="Classify the messages of a file.",
+        formatter_class=argparse.HelpFormatter,
+    )
     parser.add_argument(
         "file", type=Path, help="a .csv, .tsv, .jsonl, .xlsx, or .txt with one message a line; - is standard input"
     )
@@ -42,15 +48,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         help="what to write: the file's columns and the answers, as .csv, .tsv, .jsonl or .xlsx; - is standard output",
     )
-    parser.add_argument(
-        "--text_column", nargs="+", help="column with the messages, or several, such as subject and body"
-    )
-    parser.add_argument("--label_column", help="column with the right labels: also print how good the answers are")
-    parser.add_argument("--positive_label", nargs="+", help="labels in that column that are class 1, the one to detect")
     parser.add_argument("--threshold", type=float, help="probability from which a message is class 1")
-    parser.add_argument("--encoding", help="of a text file, such as gb18030")
-    parser.add_argument("--no_header", action="store_true", help="the first row is a message")
-    parser.add_argument("--sheet", help="of a workbook")
     parser.add_argument("--adapter_dir", type=Path, default=Path("lora_model"), help="default: lora_model")
     parser.add_argument(
         "--exact", action="store_true", help="let the language model read every message, also where TF-IDF is sure"
@@ -73,18 +71,20 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def classify_rows(table: Table, task: Task, part: Path, classifier: Classifier, options: argparse.Namespace) -> None:
+def classify_rows(
+    messages: Messages, task: Task, part: Path, classifier: Classifier, options: argparse.Namespace
+) -> None:
     """Classify the file, in this process or on a Ray cluster."""
     if options.workers is None:
         settings = [file for name in ("config.json", SETTINGS_FILE) for file in options.adapter_dir.glob(name)]
         sha256 = file_sha256(*sorted(options.adapter_dir.glob("*.safetensors")), *settings)
-        score_file(table, task, part, classifier, sha256)
+        score_file(messages, task, part, classifier, sha256)
         return
     # Imported only when needed: it has its own requirements and is slow to import.
     from text_classifier.ray_scoring import connected, score_file_with_ray
 
     with connected(options.ray_address, options.workers):
-        score_file_with_ray(table, task, part, options.adapter_dir, options.workers)
+        score_file_with_ray(messages, task, part, options.adapter_dir, options.workers)
 
 
 @contextlib.contextmanager
@@ -109,35 +109,26 @@ def score(source: Path, options: argparse.Namespace) -> str:
     """
     if options.output:
         check_output(options.output, source)
-    task = Task(
-        source,
-        options.text_column,
-        options.label_column,
-        options.positive_label,
-        exact=options.exact,
-        encoding=options.encoding,
-        header=False if options.no_header else None,
-        sheet=options.sheet,
-    )
+    reading = ReadOptions(**{entry.name: getattr(options, entry.name) for entry in fields(ReadOptions)})
     try:
-        table, task, notes = task.open()
+        messages, task = Task(source, reading, exact=options.exact).open()
     except TableError as error:
         raise ValueError(f"{options.file}: {error}") from error
-    for note in notes:
+    for note in messages.notes:
         print(f"{options.file}: {note}", file=sys.stderr)
     if options.output:
-        check_rows(options.output, table.rows)
+        check_rows(options.output, messages.rows)
     # Every worker loads the adapter itself; an error in it is told here, before one starts.
     device = None if options.workers is None else torch.device("cpu")
     classifier = Classifier.load(options.adapter_dir, fast_dtype(device), device)
     own = classifier.settings.decision_threshold
     task = replace(task, threshold=own if options.threshold is None else options.threshold)
-    classes = classes_of(table, task, classifier.labels) if task.label_column else None
+    classes = classes_of(messages, task, classifier.labels) if messages.label_column else None
     if classes and (described := classes.describe()):
         print(f"{options.file}: {described}", file=sys.stderr)
-    done = [f"{table.rows:,} rows" + (f" in {options.output}" if options.output else "")]
+    done = [f"{messages.rows:,} rows" + (f" in {options.output}" if options.output else "")]
     with unfinished(options.output) as part:
-        classify_rows(table, task, part, classifier, options)
+        classify_rows(messages, task, part, classifier, options)
         if classes:
             done.insert(0, measure(part, task, classes.ids, str(options.adapter_dir)))
         if options.output:

@@ -17,7 +17,7 @@ from ray.data import ActorPoolStrategy
 
 from text_classifier.classifier import Classifier
 from text_classifier.files import atomic_path
-from text_classifier.reading.tables import Table
+from text_classifier.reading.messages import Messages
 from text_classifier.runtime import choose_device, fast_dtype
 from text_classifier.scoring import ROWS_PER_CHUNK, Task, as_csv, score_table
 
@@ -68,11 +68,11 @@ def connected(address: str | None, workers: int) -> Iterator[None]:
         ray.shutdown()
 
 
-def score_file_with_ray(table: Table, task: Task, part: Path, adapter_dir: Path, workers: int) -> None:
+def score_file_with_ray(messages: Messages, task: Task, part: Path, adapter_dir: Path, workers: int) -> None:
     """Classify the messages of a file on the connected cluster.
 
     Args:
-        table, task: see `Task.open`.
+        messages, task: see `Task.open`.
         part: CSV that gets the rows when all are done, in the order of the source.
         workers: number of processes; each one holds a model and uses one CPU core, and a GPU if the cluster has enough
             for all of them and the environment variable DEVICE is not `cpu`.
@@ -86,7 +86,7 @@ def score_file_with_ray(table: Table, task: Task, part: Path, adapter_dir: Path,
     try:
         folder.mkdir()
         # The one reader reads the file, whatever its format; workers get its rows in pieces.
-        for number, chunk in enumerate(table.chunks(ROWS_PER_CHUNK)):
+        for number, chunk in enumerate(messages.chunks(ROWS_PER_CHUNK)):
             chunk.to_parquet(folder / f"{number:0{len(_FIRST)}}.parquet", index=False)
         pieces = [str(piece) for piece in sorted(folder.glob("*.parquet"))]
         ray.data.from_items(pieces, override_num_blocks=len(pieces)).map(

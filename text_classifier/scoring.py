@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,9 @@ from tqdm import tqdm
 from text_classifier.classifier import Answer, Classifier
 from text_classifier.files import LINE_END, file_sha256
 from text_classifier.metrics import classification_metrics, results_table
-from text_classifier.reading.columns import choose_label_column, choose_text_columns, texts_of
+from text_classifier.reading.columns import texts_of
 from text_classifier.reading.labels import Classes, find_classes, is_missing, without_case
-from text_classifier.reading.notes import Note
-from text_classifier.reading.tables import Table, open_table
+from text_classifier.reading.messages import Messages, ReadOptions, read_messages
 
 # Large enough to sort messages by length, small enough that a stopped run loses little work.
 ROWS_PER_CHUNK = 1024
@@ -30,35 +29,21 @@ class Task:
     """What is classified, and how."""
 
     source: Path
-    text_columns: list[str] | None = None
-    """Columns with the messages; found if None."""
-    label_column: str | None = None
-    """Column with the right labels, to measure the answers."""
-    positive_label: list[str] | None = None
-    """Labels of the file that are class 1; see `reading.labels.find_classes`."""
+    options: ReadOptions = field(default_factory=ReadOptions)
+    """How the source is read; with a column of labels, the answers are measured."""
     threshold: float = 0.5
     """Decision threshold."""
     exact: bool = False
     """Whether both models read every message; see `Classifier.answer`."""
-    encoding: str | None = None
-    header: bool | None = None
-    sheet: str | None = None
-    """These three: see `reading.tables.open_table`."""
 
-    def open(self) -> tuple[Table, "Task", list[Note]]:
-        """Read the file once; return it, the task with the columns that were found, and how the file was read.
+    def open(self) -> tuple[Messages, "Task"]:
+        """Read the file once; return its messages, and the task with the columns that were found.
 
         Raises:
             TableError: the file cannot be used; the message says why.
         """
-        wanted = [*(self.text_columns or ["Text"]), *([self.label_column] if self.label_column else [])]
-        table = open_table(self.source, encoding=self.encoding, header=self.header, sheet=self.sheet, wanted=wanted)
-        sample = next(table.chunks(ROWS_PER_CHUNK))
-        columns, notes = choose_text_columns(sample, self.text_columns)
-        if self.label_column:
-            choose_label_column(sample, self.label_column, columns)
-        table.check_surplus(columns)
-        return table, replace(self, text_columns=columns), [*table.notes, *notes]
+        messages = read_messages(self.source, self.options)
+        return messages, replace(self, options=replace(self.options, text_column=messages.text_columns))
 
 
 def add_answers(
@@ -102,8 +87,8 @@ def add_answers(
 
 def score_table(table: pd.DataFrame, task: Task, classifier: Classifier) -> pd.DataFrame:
     """Return the table with an answer to each message; empty messages get none."""
-    answers = classifier.answer(texts_of(table, task.text_columns), task.threshold, task.exact)
-    digits = _EXACT_DIGITS if task.label_column else 4
+    answers = classifier.answer(texts_of(table, task.options.text_column), task.threshold, task.exact)
+    digits = _EXACT_DIGITS if task.options.label_column else 4
     return add_answers(table, answers, classifier.labels[1], task.threshold, digits)
 
 
@@ -112,13 +97,13 @@ def as_csv(table: pd.DataFrame, header: bool) -> bytes:
     return table.to_csv(index=False, header=header, lineterminator=LINE_END).encode()
 
 
-def score_file(table: Table, task: Task, part: Path, classifier: Classifier, model_sha256: str) -> None:
+def score_file(messages: Messages, task: Task, part: Path, classifier: Classifier, model_sha256: str) -> None:
     """Classify the messages of a file of any length.
 
     Only some rows are in memory at a time. If a run is stopped, the next one continues after the rows in `part`.
 
     Args:
-        table, task: see `Task.open`.
+        messages, task: see `Task.open`.
         part: CSV that gets the finished rows; what was done with which task stands beside it.
         model_sha256: checksum of the adapter; a run with another adapter is not continued.
 
@@ -128,16 +113,16 @@ def score_file(table: Table, task: Task, part: Path, classifier: Classifier, mod
     """
     state_file = _state_file(part)
     same = {"source": file_sha256(task.source), "model": model_sha256}
-    same |= {name: value for name, value in task.__dict__.items() if name != "source"}
+    same |= {name: value for name, value in asdict(task).items() if name != "source"}
     state = _unfinished(part, state_file, same)
     with (
         part.open("ab") as output,
-        tqdm(total=table.rows, initial=state["rows"], unit=" messages", disable=None) as progress,
+        tqdm(total=messages.rows, initial=state["rows"], unit=" messages", disable=None) as progress,
     ):
         # Cut off rows that a stopped run wrote after it last saved its state.
         output.truncate(state["bytes"])
         rows = 0
-        for chunk in table.chunks(ROWS_PER_CHUNK):
+        for chunk in messages.chunks(ROWS_PER_CHUNK):
             rows += len(chunk)
             if rows <= state["rows"]:
                 continue
@@ -186,7 +171,7 @@ def _unfinished(part: Path, state_file: Path, task: dict) -> dict:
 # ---------------------------------------------------------------------------- measuring
 
 
-def classes_of(table: Table, task: Task, names: Sequence[str]) -> Classes:
+def classes_of(messages: Messages, task: Task, names: Sequence[str]) -> Classes:
     """Return the two classes of the file's labels: those of the adapter, or else what its own labels must mean.
 
     Args:
@@ -195,12 +180,12 @@ def classes_of(table: Table, task: Task, names: Sequence[str]) -> Classes:
     Raises:
         ValueError: the labels are neither the adapter's nor two of their own.
     """
-    labels = pd.concat([chunk[task.label_column] for chunk in table.chunks(ROWS_PER_CHUNK)], ignore_index=True)
+    labels = pd.concat([chunk[messages.label_column] for chunk in messages.chunks(ROWS_PER_CHUNK)], ignore_index=True)
     labels = labels[~is_missing(labels)]
     own = {name.casefold(): number for number, name in enumerate(names)}
-    if task.positive_label is None and set(without_case(labels)) <= set(own):
+    if task.options.positive_label is None and set(without_case(labels)) <= set(own):
         return Classes((names[0], names[1]), own)
-    return find_classes(labels, task.positive_label)
+    return find_classes(labels, task.options.positive_label)
 
 
 def measure(part: Path, task: Task, ids: dict[str, int], adapter: str) -> str:
@@ -213,7 +198,7 @@ def measure(part: Path, task: Task, ids: dict[str, int], adapter: str) -> str:
     scored = pd.read_csv(part, dtype=str, keep_default_na=False)
     probability = scored.columns[-5]
     told = scored[scored[probability].ne("")]
-    truth = without_case(told[task.label_column]).map(ids)
+    truth = without_case(told[task.options.label_column]).map(ids)
     told, truth = told[truth.notna()], truth.dropna().astype(int)
     # A probability of 1 with a wrong label would be an infinite loss.
     probabilities = np.clip(told[probability].astype(float), 10**-_EXACT_DIGITS, 1 - 10**-_EXACT_DIGITS)

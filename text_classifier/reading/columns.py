@@ -109,7 +109,8 @@ def choose_text_columns(sample: pd.DataFrame, named: Sequence[str] | None) -> tu
     if "Text" in sample.columns:
         return ["Text"], []
     if (found := find_text_column(sample)) is None:
-        raise TableError("file_which_text_column", columns=shown)
+        choices = list(mean_lengths(sample).index)
+        raise TableError("file_which_text_column", columns=shown, choices=choices)
     return [found], [Note("note_text_column", {"column": repr(found)})]
 
 

@@ -92,4 +92,4 @@ def _choose_sheet(sheets: Sequence[ReadOnlyWorksheet], named: str | None, max_co
             return next(iter(kept))
         samples = kept or samples
     titles = [sheet.title for sheet in samples]
-    raise TableError("file_several_sheets", sheets=", ".join(titles), titles=titles)
+    raise TableError("file_several_sheets", sheets=", ".join(titles), choices=titles)

@@ -15,6 +15,7 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
+from text_classifier.reading.messages import ReadOptions
 from text_classifier.runtime import fast_dtype
 
 DEFAULT_RECIPE = Path(__file__).parents[2] / "recipes" / "sms_spam_gpt2.yaml"
@@ -52,7 +53,7 @@ class ModelArguments:
 
 
 @dataclass
-class DataArguments:
+class DataArguments(ReadOptions):
     """Data: what is learned from."""
 
     data_file: str | None = field(
@@ -61,18 +62,6 @@ class DataArguments:
     test_file: str | None = field(
         default=None, metadata={"help": "Test on this file of yours, instead of on a part of the data."}
     )
-    text_column: list[str] | None = field(
-        default=None,
-        metadata={"help": "Column with the message, or several, such as subject and body; found if not set."},
-    )
-    label_column: str | None = field(default=None, metadata={"help": "Column with its label; found if not set."})
-    positive_label: list[str] | None = field(
-        default=None,
-        metadata={"help": "Label to detect (class 1), or several; if not set a known name such as spam."},
-    )
-    encoding: str | None = field(default=None, metadata={"help": "Of your own files; found if not set."})
-    no_header: bool = field(default=False, metadata={"help": "The first row of your own files is a message."})
-    sheet: str | None = field(default=None, metadata={"help": "Of your own workbook (.xlsx); found if not set."})
     dataset: Literal["sms_spam", "imdb"] = field(
         default="sms_spam", metadata={"help": "The SMS Spam Collection, or 50,000 film reviews."}
     )
@@ -112,8 +101,8 @@ class DataArguments:
     max_length: int = field(default=120, metadata={"help": "Tokens of a message that the language model reads."})
 
     def __post_init__(self):
-        # A recipe may name one without writing a list.
-        for name in ("text_column", "positive_label", "extra_data", "left_out_kinds"):
+        super().__post_init__()
+        for name in ("extra_data", "left_out_kinds"):
             if isinstance(value := getattr(self, name), str):
                 setattr(self, name, [value])
         if self.extra_data == ["none"]:

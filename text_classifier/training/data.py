@@ -15,10 +15,9 @@ from text_classifier.characters import is_empty
 from text_classifier.errors import ConfigurationError
 from text_classifier.feedback import read_feedback
 from text_classifier.files import file_sha256
-from text_classifier.reading.columns import choose_label_column, choose_text_columns, texts_of
 from text_classifier.reading.labels import Classes, find_classes, is_missing, without_case
+from text_classifier.reading.messages import ReadOptions, read_messages
 from text_classifier.reading.notes import TableError
-from text_classifier.reading.tables import open_table
 from text_classifier.sources.background import read_background
 from text_classifier.sources.datasets import read_sms_spam, resolve_imdb, resolve_sms_spam
 from text_classifier.training.config import DataArguments
@@ -41,38 +40,22 @@ Predictions = dict[str, tuple[np.ndarray, np.ndarray]]
 """Split name -> labels (0 or 1) and probabilities of class 1, each of shape (n,)."""
 
 
-def read_messages(
-    data_file: Path,
-    text_columns: Sequence[str] | None = None,
-    label_column: str | None = None,
-    *,
-    encoding: str | None = None,
-    header: bool | None = None,
-    sheet: str | None = None,
-) -> pd.DataFrame:
+def read_labelled(data_file: Path, options: ReadOptions | None = None) -> pd.DataFrame:
     """Read a file of people's messages into columns `Label` and `Text` (strings).
 
     Rows without a label or a text are dropped, and a warning says how many. What was found out about the file is told.
 
-    Args:
-        text_columns, label_column: the columns; found if not given.
-        encoding, header, sheet: see `reading.tables.open_table`.
-
     Raises:
         ConfigurationError: the file cannot be used; the message says why.
     """
-    wanted = [*(text_columns or ["Text"]), label_column or "Label"]
     try:
-        file = open_table(data_file, encoding=encoding, header=header, sheet=sheet, wanted=wanted)
-        table = file.frame()
-        text_columns, of_texts = choose_text_columns(table, text_columns)
-        label_column, of_labels = choose_label_column(table, label_column, text_columns)
-        file.check_surplus(text_columns)
+        messages = read_messages(data_file, options, labelled=True)
     except TableError as error:
         raise ConfigurationError(f"{data_file}: {error}") from error
-    for note in (*file.notes, *of_texts, *of_labels):
+    for note in messages.notes:
         logger.info("%s: %s", data_file, note)
-    table = pd.DataFrame({"Label": table[label_column].str.strip(), "Text": texts_of(table, text_columns)})
+    table = messages.table.frame()
+    table = pd.DataFrame({"Label": table[messages.label_column].str.strip(), "Text": messages.texts(table)})
     complete = ~is_missing(table["Label"]) & ~table["Text"].map(is_empty).astype(bool)
     if dropped := int((~complete).sum()):
         logger.warning("%s: %d rows without text or label are left out.", data_file, dropped)
@@ -220,10 +203,10 @@ def find_messages(data_args: DataArguments) -> FoundMessages:
     """
     files = [Path(file) for file in (data_args.data_file, data_args.test_file) if file]
     if data_args.data_file:
-        messages, name, source, sha256 = read_own(files[0], data_args), files[0].name, "local file", ""
+        messages, name, source, sha256 = read_labelled(files[0], data_args), files[0].name, "local file", ""
     elif data_args.dataset == "imdb":
         file = resolve_imdb(Path(data_args.dataset_dir))
-        messages = read_messages(file.path, ["text"], "label")
+        messages = read_labelled(file.path, ReadOptions(text_column=["text"], label_column="label"))
         name, source, sha256 = "IMDB reviews", file.source, file.sha256
     else:
         file = resolve_sms_spam(Path(data_args.dataset_dir), data_args.data_source)
@@ -237,23 +220,11 @@ def find_messages(data_args: DataArguments) -> FoundMessages:
     classes = read_classes(messages["Label"], data_args.positive_label)
     test = None
     if data_args.test_file:
-        test = _name_labels(read_own(files[-1], data_args), classes, files[-1])
+        test = _name_labels(read_labelled(files[-1], data_args), classes, files[-1])
         test = drop_duplicates(drop_conflicts(test)).reset_index(drop=True)
         messages = _without_those_of(messages, test)
     messages = _name_labels(messages, classes, files[0] if files else Path(name))
     return FoundMessages(messages, classes, name, source, sha256, test, find_extra_messages(data_args))
-
-
-def read_own(path: Path, data_args: DataArguments) -> pd.DataFrame:
-    """Read a user's file with the options of the command line; see `read_messages`."""
-    return read_messages(
-        path,
-        data_args.text_column,
-        data_args.label_column,
-        encoding=data_args.encoding,
-        header=False if data_args.no_header else None,
-        sheet=data_args.sheet,
-    )
 
 
 def _name_labels(messages: pd.DataFrame, classes: Classes, path: Path) -> pd.DataFrame:
