@@ -13,6 +13,7 @@ import asyncio
 import collections
 import contextlib
 import functools
+import logging
 import os
 import secrets
 import sqlite3
@@ -385,6 +386,14 @@ def remember(message_id: str, text: str, label: str) -> None:
     cl.user_session.set("answers", answers)
 
 
+async def tell_not_stored(error: Exception) -> None:
+    """Tell the visitor that a correction cannot be stored, and the log why, in one line; other errors are raised."""
+    if not isinstance(error, OSError):
+        raise error
+    logging.getLogger(__name__).error("%s", error)
+    await cl.Message(say("not_stored", reader_language())).send()
+
+
 @cl.action_callback("wrong")
 async def mark_as_wrong(action: cl.Action) -> None:
     """Store an answer with its right label, and offer a button that takes it back."""
@@ -399,9 +408,10 @@ async def mark_as_wrong(action: cl.Action) -> None:
             answer["feedback_id"] = await asyncio.to_thread(
                 save_feedback, FEEDBACK_FILE, answer["text"], answer["label"], right
             )
-        except Exception:
+        except Exception as error:
             del answer["feedback_id"]
-            raise
+            await tell_not_stored(error)
+            return
         await action.remove()
         await cl.Action(name="undo_wrong", payload={}, label=say("undo", reader_language()), icon="undo-2").send(
             action.forId
@@ -419,9 +429,10 @@ async def undo_wrong(action: cl.Action) -> None:
     async with apologies():
         try:
             await asyncio.to_thread(delete_feedback, FEEDBACK_FILE, feedback_id)
-        except Exception:
+        except Exception as error:
             answer["feedback_id"] = feedback_id
-            raise
+            await tell_not_stored(error)
+            return
         del answer["feedback_id"]
         await action.remove()
         await wrong_action(answer["label"], reader_language()).send(action.forId)

@@ -1,5 +1,6 @@
 """Corrections are stored, can be taken back, and are trained on without changing held-out messages."""
 
+import resource
 import stat
 
 import pandas as pd
@@ -32,6 +33,18 @@ def test_the_last_word_on_a_message_counts(feedback_file):
     for right in ("ham", "spam"):
         save_feedback(feedback_file, "Your code is 1234", "spam", right)
     assert read_feedback(feedback_file).to_dict("records") == [{"Label": "spam", "Text": "Your code is 1234"}]
+
+
+def test_a_full_disk_is_told_in_one_line_and_loses_nothing(feedback_file):
+    save_feedback(feedback_file, "Your code is 1234", "spam", "ham")
+    limit, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (feedback_file.stat().st_size, hard))
+    try:
+        with pytest.raises(OSError, match=rf"^{feedback_file} cannot be written: .*Earlier corrections are safe.$"):
+            save_feedback(feedback_file, "long " * 10_000, "spam", "ham")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    assert read_feedback(feedback_file)["Text"].tolist() == ["Your code is 1234"]
 
 
 def test_only_the_owner_can_read_the_file(feedback_file):

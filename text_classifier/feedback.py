@@ -29,6 +29,15 @@ def _connection(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[sqlite3.Connection]:
+    try:
+        with _connection(path) as connection:
+            yield connection
+    except sqlite3.Error as error:
+        raise OSError(f"{path} cannot be written: {error}. Earlier corrections are safe.") from error
+
+
 def open_feedback(path: Path) -> None:
     """Create the file if it does not exist. Only its owner may read it, because it holds people's messages.
 
@@ -43,8 +52,12 @@ def open_feedback(path: Path) -> None:
 
 
 def save_feedback(path: Path, text: str, given_label: str, right_label: str) -> int:
-    """Store one correction and return its id."""
-    with _connection(path) as connection:
+    """Store one correction and return its id.
+
+    Raises:
+        OSError: it cannot be stored, as on a full disk; earlier corrections are safe.
+    """
+    with _written(path) as connection:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         row = (now, replace_half_surrogates(text), given_label, right_label)
         insertion = "INSERT INTO feedback (created_at, text, given_label, right_label) VALUES (?, ?, ?, ?)"
@@ -52,8 +65,12 @@ def save_feedback(path: Path, text: str, given_label: str, right_label: str) -> 
 
 
 def delete_feedback(path: Path, feedback_id: int) -> None:
-    """Delete a correction."""
-    with _connection(path) as connection:
+    """Delete a correction.
+
+    Raises:
+        OSError: it cannot be deleted, as on a full disk.
+    """
+    with _written(path) as connection:
         connection.execute("DELETE FROM feedback WHERE id = ?", (feedback_id,))
 
 
