@@ -10,12 +10,14 @@ Everything happens in a folder of its own and on 127.0.0.1. The exit code is 1 i
 import argparse
 import asyncio
 import contextlib
+import csv
 import gzip
 import io
 import json
 import lzma
 import os
 import random
+import resource
 import shutil
 import signal
 import string
@@ -79,10 +81,16 @@ def training_command(work: Path, base: Path, seed: int, *more: str) -> list[str]
     return [sys.executable, str(REPOSITORY / "gpt_classification_model.py"), *flags.split(), *more]
 
 
-def start(command: list[str]) -> subprocess.Popen:
-    """Start a command on one thread, so that equal runs give equal bytes; what it says goes to nobody."""
+def start(command: list[str], largest_file: int = resource.RLIM_INFINITY) -> subprocess.Popen:
+    """Start a command on one thread, so that equal runs give equal bytes; what it says goes to nobody.
+
+    Args:
+        largest_file: bytes that a file can have; more is an error, as on a full disk.
+    """
     own = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.Popen(command, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
+    return process
 
 
 def finish(command: list[str]) -> str:
@@ -177,6 +185,55 @@ def scoring(folder: Path, draw: random.Random, options: argparse.Namespace) -> t
         if remains := list(folder.glob(f"{number}.csv.*")):
             failed.append(f"{number}: left {remains[0].name}")
     return options.kills, failed, "result equal to the byte"
+
+
+def full_disk(folder: Path, draw: random.Random, options: argparse.Namespace) -> tuple[int, list[str], str]:
+    """Train and score where files can only grow to a random size; the reason must be told in one line."""
+    adapter, failed, refused = make_adapter(folder), [], 0
+    work, source = adapter.parent, folder / "messages.csv"
+    modern_texts().to_csv(source, index=False)
+    before = weights(work)
+    scoring_command = [sys.executable, "-m", "text_classifier", str(source), "--output", str(folder / "scored.csv")]
+    for number in range(options.kills):
+        size = round(10 ** draw.uniform(3, 6))
+        command = training_command(work, folder / "base", number)
+        if number % 2:
+            command = [*scoring_command, "--adapter_dir", str(adapter)]
+        process = start(command, largest_file=size)
+        _, complaints = process.communicate()
+        if process.returncode == 0:
+            before = weights(work)
+            continue
+        refused += 1
+        told = complaints.decode()
+        if "Traceback" in told or "cannot be written" not in told:
+            failed.append(f"{number}, {size:,} bytes: {told.strip().splitlines()[-1]}")
+        if weights(work) != before:
+            failed.append(f"{number}, {size:,} bytes: the previous adapter is gone")
+    return options.kills, failed, f"{refused} refused in one line, the previous result whole"
+
+
+def together(folder: Path, draw: random.Random, options: argparse.Namespace) -> tuple[int, list[str], str]:
+    """Start two scorings to one file, or two trainings to one folder: one is done, the other names the first."""
+    adapter, source, failed = make_adapter(folder), folder / "messages.csv", []
+    modern_texts().to_csv(source, index=False)
+    for number in range(options.kills // 2):
+        target = folder / f"{number}.csv"
+        command = [sys.executable, "-m", "text_classifier", str(source), "--output", str(target)]
+        command += ["--adapter_dir", str(adapter)]
+        if number % 2:
+            command = training_command(folder / f"run-{number}", folder / "base", number)
+        processes = [start(command)]
+        time.sleep(draw.uniform(0, 2))
+        processes.append(start(command))
+        told = [process.communicate()[1].decode() for process in processes]
+        refused = [text for text, process in zip(told, processes, strict=True) if process.returncode]
+        # The second may have begun after the end of the first.
+        if len(refused) > 1 or any("is being written by process" not in text for text in refused):
+            failed.append(f"{number}: {refused}")
+        if not number % 2 and len(open_table(target).frame()) != len(modern_texts()):
+            failed.append(f"{number}: rows of two runs are mixed")
+    return options.kills // 2, failed, "one result, whole; the other run names the process"
 
 
 # ---------------------------------------------------------------------------- inputs
@@ -307,6 +364,28 @@ def reader(folder: Path, draw: random.Random, options: argparse.Namespace) -> tu
     return options.files, failed, f"{outcomes['read']} times read, {outcomes['refused']} times refused"
 
 
+def outputs(folder: Path, draw: random.Random, options: argparse.Namespace) -> tuple[int, list[str], str]:
+    """Score random texts to every kind of file; whatever is written must be read back as the same cells."""
+    adapter, source, failed = make_adapter(folder), folder / "messages.jsonl", []
+    texts = [random_text(draw, 200) for _ in range(options.files)]
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    expected = open_table(source).frame()["text"].tolist()
+    endings = (".csv", ".csv.gz", ".tsv", ".tsv.bz2", ".jsonl", ".jsonl.xz", ".xlsx")
+    for ending in endings:
+        target = folder / f"scored{ending}"
+        words = ["-m", "text_classifier", source, "--output", target, "--adapter_dir", adapter]
+        if complaint := finish([sys.executable, *map(str, words)]):
+            failed.append(f"{ending}: {complaint}")
+            continue
+        read = {"this project": open_table(target).frame()["text"].tolist()}
+        if ending == ".csv":
+            with target.open(encoding="utf-8-sig", newline="") as file:
+                read["csv"] = [row["text"] for row in csv.DictReader(file)]
+            read["pandas"] = pd.read_csv(target, dtype=str, keep_default_na=False)["text"].tolist()
+        failed += [f"{ending}, read by {who}: other cells" for who, cells in read.items() if cells != expected]
+    return len(endings) * options.files, failed, ", ".join(endings)
+
+
 # ---------------------------------------------------------------------------- visitors
 
 
@@ -369,7 +448,8 @@ def visitors(folder: Path, draw: random.Random, options: argparse.Namespace) -> 
     return counted["answers"], failed, note
 
 
-PARTS: dict[str, Part] = {part.__name__: part for part in (training, saving, scoring, api, page, reader, visitors)}
+_ALL = (training, saving, scoring, full_disk, together, api, page, reader, outputs, visitors)
+PARTS: dict[str, Part] = {part.__name__: part for part in _ALL}
 
 
 def main() -> int:

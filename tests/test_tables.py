@@ -303,3 +303,12 @@ def test_a_label_at_the_beginning_of_each_line_is_no_part_of_the_message(tmp_pat
 )
 def test_messages_that_begin_alike_have_no_labels(tmp_path, lines):
     assert read(tmp_path, "m.txt", lines.encode())["text"].tolist() == lines.splitlines()
+
+
+def test_a_line_end_within_quotation_marks_tears_no_row_of_a_tsv(tmp_path):
+    """Here no cell has doubled marks, and none of the columns stands in them as a whole."""
+    table = read(tmp_path, "m.tsv", b'text\tlabel\nplain\tham\n"two\nlines"\tspam\n"\rreturned"\tham\n')
+    assert table["text"].tolist() == ["plain", "two\nlines", "\rreturned"]
+    # A mark at a cell's beginning, and another one a row below, are text as long as all rows are even.
+    table = read(tmp_path, "m.tsv", b'text\tlabel\n"plain\tham\nsecond"\tspam\nthird\tham\n')
+    assert table["text"].tolist() == ['"plain', 'second"', "third"]

@@ -155,14 +155,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ArtifactError, ValueError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    except OSError as error:
-        print(f"Error: {describe_failure(error, str(options.output or 'temporary files'))}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         goes_on = options.workers is None and options.output and not is_stream(options.output)
         again = "the same command goes on from here" if goes_on else "nothing was written"
         print(f"\nInterrupted; {again}.", file=sys.stderr)
         return 130
+    # On a full disk libraries raise exceptions of all kinds.
+    except Exception as error:
+        told = describe_failure(error, str(options.output or "temporary files"))
+        if told is None:
+            raise
+        print(f"Error: {told}", file=sys.stderr)
+        return 1
     print(done, file=sys.stderr if options.output == STANDARD else sys.stdout)
     return 0
 

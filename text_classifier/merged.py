@@ -128,7 +128,7 @@ def _load_kept(folder: Path, config: PreTrainedConfig, dtype: torch.dtype) -> Pr
 
 def _keep(model: PreTrainedModel, folder: Path) -> None:
     # Without a cache that can be written, the model is merged at every start.
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, SafetensorError):
         with atomic_path(folder) as scratch:
             model.save_pretrained(scratch)
         kept = [other for other in folder.parent.iterdir() if not other.name.startswith(".")]

@@ -65,18 +65,20 @@ class Layout:
         Raises:
             TableError: neither way gives rows of a table.
         """
-        problem = None
+        problem, quoted, plain = None, _QuoteMarks(), _QuoteMarks()
         try:
-            width = max((len(cells) for _, cells in rows(True)), default=0)
+            for _, cells in rows(True):
+                quoted.see(cells)
             if not self.tab_separated:
                 return True
         except TableError as error:
-            problem, width = error, 0
-        plain = _QuoteMarks()
+            problem = error
         for _, cells in rows(False):
             plain.see(cells)
         if problem is None:
-            return plain.are_quoting or plain.widest > max(plain.first_width, width)
+            # Without regard to the marks, a tab inside them makes a row wider, and a line end makes narrow ones.
+            torn = plain.widest > max(plain.first_width, quoted.widest) or plain.narrow > quoted.narrow
+            return plain.are_quoting or torn
         if not self.tab_separated and (plain.wrapped or not plain.narrowest == plain.widest == plain.first_width):
             raise problem
         return False
@@ -88,6 +90,8 @@ class _QuoteMarks:
     def __init__(self):
         self.first_width = self.widest = 0
         self.narrowest = 1 << 30
+        self.narrow = 0
+        """Rows with fewer cells than the first."""
         self.doubled = False
         self.filled: dict[int, int] = {}
         self.wrapped: dict[int, int] = {}
@@ -99,6 +103,7 @@ class _QuoteMarks:
         if not self.first_width:
             self.first_width = len(cells)
             return
+        self.narrow += len(cells) < self.first_width
         for column, cell in enumerate(cells):
             if not cell:
                 continue
