@@ -34,8 +34,9 @@ GROUPS = (
     ("shop_sale", "codes", "bank_products"),
     ("investing", "papers", "phones", "phones_and_tariffs"),
 )
-# Share of spam among the messages of the SMS Spam Collection.
-NATURAL_RATIO = 1 / 8
+# Share of spam that the two models are joined for: more than among the messages of the SMS Spam Collection, where it is
+# one in eight, because a filter is also used where spam is frequent.
+SPAM_RATIO = 1 / 5
 MODELS = [OURS, ALONE, BASELINE]
 LANGUAGES = {"modern": "English", "chinese": "Chinese"}
 
@@ -94,14 +95,14 @@ def table_of(shares: pd.DataFrame, figures: dict, answers: pd.DataFrame) -> str:
 
 
 def likeliest_joint(answers: pd.DataFrame) -> Joint:
-    """Return the weights and the intercept under which the labels of messages are likeliest, at their natural ratio.
+    """Return the weights and the intercept under which the labels of messages are likeliest, at `SPAM_RATIO`.
 
     Args:
         answers: columns `Label` (0 or 1) and the log odds of each model alone.
     """
-    # Whatever the ratio in `answers`, spam weighs as much as one message in eight.
+    # Whatever the ratio in `answers` is.
     frequency = answers["Label"].value_counts(normalize=True)
-    weights = answers["Label"].map({0: (1 - NATURAL_RATIO) / frequency[0], 1: NATURAL_RATIO / frequency[1]})
+    weights = answers["Label"].map({0: (1 - SPAM_RATIO) / frequency[0], 1: SPAM_RATIO / frequency[1]})
     fit = LogisticRegression(C=np.inf).fit(answers[[ALONE, BASELINE]], answers["Label"], weights)
     return Joint(*fit.coef_[0].tolist(), float(fit.intercept_[0]))
 
@@ -144,9 +145,9 @@ class has no figure there.
 {table_of(*rates(answers), answers)}
 
 The two models' log odds are joined so that the labels of these messages, of the runs' validation messages and of
-sentences that are no messages are likeliest, at the natural ratio of one spam message in eight:
+sentences that are no messages are likeliest, with one spam message in five:
 {joint.language_model:.2f} times the language model's, {joint.tfidf:.2f} times those of TF-IDF, and
-{joint.intercept:+.2f}. `JOINT` in [evaluation.py](../text_classifier/training/evaluation.py) has the rounded values."""
+{joint.intercept:+.2f}. `JOINT` in [evaluation.py](../text_classifier/training/evaluation.py) says what is used."""
     publish(__file__, "Kinds of messages left out of training", text)
 
 

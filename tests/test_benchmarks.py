@@ -14,7 +14,7 @@ from benchmarks.accuracy import (
     paired_interval,
     repeated_interval,
 )
-from benchmarks.left_out_kinds import NATURAL_RATIO, likeliest_joint, rates, table_of
+from benchmarks.left_out_kinds import SPAM_RATIO, likeliest_joint, rates, table_of
 from text_classifier.files import write_json
 from text_classifier.training.evaluation import BASELINE
 
@@ -67,14 +67,14 @@ def test_runs_are_compared_on_the_same_messages(tmp_path):
     assert set(figures[OURS]) == {*METRICS, "gain"}
 
 
-def test_the_formula_that_drew_the_labels_is_found_again_at_the_natural_ratio():
+def test_the_formula_that_drew_the_labels_is_found_again_at_another_ratio():
     generator = np.random.default_rng(0)
     log_odds = generator.normal(0, 3, (40_000, 2))
     labels = generator.random(40_000) < expit(log_odds @ [0.5, 1.5] - 1)
     answers = pd.DataFrame({ALONE: log_odds[:, 0], BASELINE: log_odds[:, 1], "Label": labels.astype(int)})
     joint = likeliest_joint(answers)
     # Weighing the classes anew moves the intercept alone, by the change of their log odds.
-    expected = -1 + logit(NATURAL_RATIO) - logit(labels.mean())
+    expected = -1 + logit(SPAM_RATIO) - logit(labels.mean())
     assert (joint.language_model, joint.tfidf, joint.intercept) == pytest.approx((0.5, 1.5, expected), abs=0.15)
 
 
