@@ -36,7 +36,7 @@ GROUPS = (
 )
 # Share of spam that the two models are joined for: more than among the messages of the SMS Spam Collection, where it is
 # one in eight, because a filter is also used where spam is frequent.
-SPAM_RATIO = 1 / 5
+SPAM_RATIO = 0.3
 MODELS = [OURS, ALONE, BASELINE]
 LANGUAGES = {"modern": "English", "chinese": "Chinese"}
 
@@ -98,22 +98,23 @@ def likeliest_joint(answers: pd.DataFrame) -> Joint:
     """Return the weights and the intercept under which the labels of messages are likeliest, at `SPAM_RATIO`.
 
     Args:
-        answers: columns `Label` (0 or 1) and the log odds of each model alone.
+        answers: columns `Source`, `Label` (0 or 1) and the log odds of each model alone. All sources that have messages
+            of a class weigh the same in it, however many there are.
     """
-    # Whatever the ratio in `answers` is.
-    frequency = answers["Label"].value_counts(normalize=True)
-    weights = answers["Label"].map({0: (1 - SPAM_RATIO) / frequency[0], 1: SPAM_RATIO / frequency[1]})
+    number = answers.groupby(["Source", "Label"])["Label"].transform("size")
+    sources = answers.groupby("Label")["Source"].transform("nunique")
+    weights = answers["Label"].map({0: 1 - SPAM_RATIO, 1: SPAM_RATIO}) / (number * sources) * len(answers)
     fit = LogisticRegression(C=np.inf).fit(answers[[ALONE, BASELINE]], answers["Label"], weights)
     return Joint(*fit.coef_[0].tolist(), float(fit.intercept_[0]))
 
 
 def validation_messages(folder: Path) -> pd.DataFrame:
-    """Return a run's validation messages at the natural ratio, columns `Label` and the log odds of each model alone."""
+    """Return a run's validation messages, columns `Source`, `Label` and the log odds of each model alone."""
     predictions = pd.read_csv(folder / "predictions.csv", keep_default_na=False)
     validation = predictions[predictions["Split"].isin(["validation", "left_out_validation"])]
     # Probabilities are saved with six digits, so 0 and 1 are rounded values.
     of_models = logit(validation[["after", BASELINE]].clip(1e-6, 1 - 1e-6)).set_axis([ALONE, BASELINE], axis=1)
-    return of_models.assign(Label=validation["Label"])
+    return of_models.assign(Label=validation["Label"], Source="collection")
 
 
 def main() -> None:
@@ -127,26 +128,24 @@ def main() -> None:
             kinds: pool.submit(run, SEEDS[0], jobs, f"without-{kinds[0]}", ("--left_out_kinds", *kinds))
             for kinds in GROUPS
         }
-    background = read_background("validation").assign(Label=0)
-    answers, others = [], []
+    background = read_background("validation")[["Text"]].assign(Label=0, Source="background")
+    answers = []
     for kinds, future in futures.items():
-        messages, folder = messages_of(kinds), future.result()
-        texts = pd.concat([messages["Text"], background["Text"]]).tolist()
-        of_models = pd.DataFrame(log_odds_of_run(folder, texts))
-        answers.append(messages.join(of_models[: len(messages)]))
-        others += [validation_messages(folder), of_models[len(messages) :].assign(Label=0)]
+        messages = pd.concat([messages_of(kinds).assign(Source="kinds"), background], ignore_index=True)
+        of_models = pd.DataFrame(log_odds_of_run(future.result(), messages["Text"].tolist()))
+        answers += [messages.join(of_models), validation_messages(future.result())]
     answers = pd.concat(answers, ignore_index=True)
     answers.to_csv(RUNS / "left_out_kinds.csv", index=False)
-    joint = likeliest_joint(pd.concat([answers, *others]))
+    joint, answers = likeliest_joint(answers), answers[answers["Source"].eq("kinds")]
     text = f"""{len(GROUPS)} runs of the default recipe, each without three or four kinds of the messages written for
 this project. Every row is measured by the run that has not seen this kind. A kind with fewer than ten messages of a
 class has no figure there.
 
 {table_of(*rates(answers), answers)}
 
-The two models' log odds are joined so that the labels of these messages, of the runs' validation messages and of
-sentences that are no messages are likeliest, with one spam message in five:
-{joint.language_model:.2f} times the language model's, {joint.tfidf:.2f} times those of TF-IDF, and
+These messages, the runs' validation messages and sentences that are no messages tell how to join the two models. With
+the same weight for each source, and three spam messages in ten, the labels are likeliest with
+{joint.language_model:.2f} times the language model's log odds, {joint.tfidf:.2f} times those of TF-IDF, and
 {joint.intercept:+.2f}. `JOINT` in [evaluation.py](../text_classifier/training/evaluation.py) says what is used."""
     publish(__file__, "Kinds of messages left out of training", text)
 

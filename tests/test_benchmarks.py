@@ -72,6 +72,7 @@ def test_the_formula_that_drew_the_labels_is_found_again_at_another_ratio():
     log_odds = generator.normal(0, 3, (40_000, 2))
     labels = generator.random(40_000) < expit(log_odds @ [0.5, 1.5] - 1)
     answers = pd.DataFrame({ALONE: log_odds[:, 0], BASELINE: log_odds[:, 1], "Label": labels.astype(int)})
+    answers["Source"] = "one"
     joint = likeliest_joint(answers)
     # Weighing the classes anew moves the intercept alone, by the change of their log odds.
     expected = -1 + logit(SPAM_RATIO) - logit(labels.mean())
