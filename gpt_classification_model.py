@@ -399,7 +399,6 @@ def save(
     """Save the adapter with its model card, the charts, all predictions on held-out messages, and the report."""
     args = trainer.args
     settings = Settings(
-        base_model={"name": base.name, "source": base.source, "sha256": base.sha256},
         decision_threshold=compared.threshold,
         joint=compared.joint,
         early_exit=compared.early_exit,

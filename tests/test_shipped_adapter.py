@@ -55,7 +55,7 @@ def spam_probabilities(texts, shipped) -> list[float]:
 def alone(shipped_adapter):
     """The shipped language model without its TF-IDF model, as plain PEFT and exports answer."""
     tokenizer, model = load_tokenizer_and_model(shipped_adapter)
-    model.classifier = replace(model.classifier, tfidf=None)
+    model.text_classifier = replace(model.text_classifier, tfidf=None)
     return tokenizer, model
 
 

@@ -106,7 +106,7 @@ def test_every_held_out_message_is_listed_with_what_each_model_said(trained):
     tokenizer, model = load_tokenizer_and_model(trained / "lora_model")
     served = [answer.positive_probability for answer in classify(natural["Text"].tolist(), tokenizer, model)]
     assert served == pytest.approx(natural["after + TF-IDF"].tolist(), abs=1e-4), "each is its own message's"
-    settings = model.classifier.settings
+    settings = model.text_classifier.settings
     assert asdict(settings.joint) == report["joint"]
     assert settings.early_exit == report["early_exit"] and settings.early_exit["bound"] >= 2.5
     together = settings.joint.log_odds(logit(natural["after"]), logit(natural["TF-IDF"]))
@@ -154,8 +154,8 @@ def test_the_stored_threshold_moves_the_label_and_not_the_probability(trained):
     (at_half,) = classify(["see you at prize tonight"], tokenizer, model)
     spam = at_half.positive_probability
     for threshold, label in ((spam * 0.9, "spam"), (spam + 0.9 * (1 - spam), "ham")):
-        settings = replace(model.classifier.settings, decision_threshold=threshold)
-        model.classifier = replace(model.classifier, settings=settings)
+        settings = replace(model.text_classifier.settings, decision_threshold=threshold)
+        model.text_classifier = replace(model.text_classifier, settings=settings)
         (answer,) = classify(["see you at prize tonight"], tokenizer, model)
         assert answer.label == label and answer.positive_probability == pytest.approx(spam)
 

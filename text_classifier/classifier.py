@@ -318,7 +318,7 @@ def load_tokenizer_and_model(
     """Return tokenizer and model of `Classifier.load`, for code that handles the two itself."""
     classifier = Classifier.load(adapter_dir, dtype, device)
     # `classify` finds TF-IDF and settings by it.
-    classifier.model.classifier = classifier
+    classifier.model.text_classifier = classifier
     return classifier.tokenizer, classifier.model
 
 
@@ -330,4 +330,4 @@ def classify(
     exact: bool = True,
 ) -> list[Answer | None]:
     """Answer n messages with what `load_tokenizer_and_model` returned; see `Classifier.answer`."""
-    return model.classifier.answer(texts, threshold, exact)
+    return model.text_classifier.answer(texts, threshold, exact)

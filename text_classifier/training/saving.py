@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,7 @@ def save_adapter(
     base: BaseModel,
     card: str,
     adapter_dir: Path,
-    settings: Settings,
+    settings: Settings | None = None,
     tfidf: TfidfModel | None = None,
 ) -> None:
     """Save adapter, config, tokenizer and model card as one folder, which replaces the previous one as a whole.
@@ -93,9 +94,9 @@ def save_adapter(
     A model without an adapter is saved as a whole model, because its own weights were trained.
 
     Args:
-        base: base model.
+        base: base model; its name, source and checksum become a part of the settings.
         card: text of the model card.
-        settings: what training found out.
+        settings: what training found out; the defaults if not given.
         tfidf: TF-IDF model that answers together with the model.
     """
     # A message that spells out a special token is ordinary text for other programs too, as in `runtime.encode`.
@@ -110,7 +111,10 @@ def save_adapter(
         adapter_config.target_modules = sorted(adapter_config.target_modules)
         adapter_config.layer_replication = kept_layers(base.path, model.config.num_hidden_layers)
         options["save_embedding_layers"] = False
-    save_folder(model, tokenizer, card, adapter_dir, settings, tfidf, **options)
+    source = {"name": base.name, "source": base.source, "sha256": base.sha256}
+    save_folder(
+        model, tokenizer, card, adapter_dir, replace(settings or Settings(), base_model=source), tfidf, **options
+    )
 
 
 def kept_layers(base_dir: Path, layers: int) -> list[tuple[int, int]] | None:
