@@ -11,6 +11,7 @@ from training_runs import arguments, run_here
 from transformers import AutoConfig, AutoTokenizer
 
 from gpt_classification_model import SpamDataset, create_balanced_dataset, random_split
+from text_classifier.classifier import Settings
 from text_classifier.merged import load_merged
 from text_classifier.sources.weights import BaseModel
 from text_classifier.training.config import parse_arguments
@@ -102,4 +103,5 @@ def test_an_adapter_is_not_loaded_onto_a_base_of_another_kind(shipped_adapter, t
     monkeypatch.setattr("text_classifier.merged.resolve_base_model", lambda *_, **__: other)
     monkeypatch.setattr("text_classifier.merged._load_kept", lambda *_: None)
     with pytest.raises(ValueError, match=r"belongs to HuggingFaceTB/SmolLM2-135M-Instruct .* and not to gpt2"):
-        load_merged(shipped_adapter, AutoConfig.from_pretrained(shipped_adapter), None)
+        trained_on = Settings.load(shipped_adapter).base_model
+        load_merged(shipped_adapter, AutoConfig.from_pretrained(shipped_adapter), trained_on, None)
