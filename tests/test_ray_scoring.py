@@ -12,7 +12,7 @@ import pytest
 from conftest import REPOSITORY
 
 from text_classifier.__main__ import main
-from text_classifier.classifier import load_tokenizer_and_model
+from text_classifier.classifier import Classifier
 from text_classifier.ray_scoring import PACKAGE
 from text_classifier.scoring import Task, score_file
 
@@ -59,9 +59,8 @@ def test_nothing_is_lost_or_doubled_when_a_worker_is_killed(messages, tiny_revie
     assert process.wait() == 0 and f"{ROWS:,} rows" in process.stdout.read()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["messages.csv", "scored.csv"]
 
-    tokenizer, model = load_tokenizer_and_model(tiny_review_adapter)
-    table, task = Task(messages).open()
-    score_file(table, task, tmp_path / "alone.csv", tokenizer, model, "")
+    opened, task = Task(messages).open()
+    score_file(opened, task, tmp_path / "alone.csv", Classifier.load(tiny_review_adapter), "")
     options = {"dtype": str, "keep_default_na": False}
     alone, together = (pd.read_csv(file, **options) for file in (tmp_path / "alone.csv", target))
     assert together["id"].tolist() == alone["id"].tolist(), "no row is lost, doubled or out of its order"
