@@ -34,7 +34,8 @@ def _written(path: Path) -> Iterator[sqlite3.Connection]:
     try:
         with _connection(path) as connection:
             yield connection
-    except sqlite3.Error as error:
+    # SQLite's error for a full disk, a folder that is gone, a file that may not be written.
+    except sqlite3.OperationalError as error:
         raise OSError(f"{path} cannot be written: {error}. Earlier corrections are safe.") from error
 
 

@@ -78,21 +78,20 @@ def read_messages(
         TableError: the file cannot be used; the message says why, and what to do.
     """
     options = options or ReadOptions()
-    wanted = [*(options.text_column or ["Text"]), *([options.label_column or "Label"] if labelled else [])]
-    header = False if options.no_header else None
+    labels = [options.label_column or "Label"] if labelled or options.label_column else []
     table = open_table(
         path,
         name,
         encoding=options.encoding,
-        header=header,
+        header=False if options.no_header else None,
         sheet=options.sheet,
-        wanted=wanted + ([options.label_column] if options.label_column else []),
+        wanted=[*(options.text_column or ["Text"]), *labels],
         limits=limits,
     )
     sample = next(table.chunks(_SAMPLE_ROWS))
     text_columns, of_texts = choose_text_columns(sample, options.text_column)
     label_column, of_labels = None, []
-    if labelled or options.label_column:
+    if labels:
         label_column, of_labels = choose_label_column(sample, options.label_column, text_columns)
     table.check_surplus(text_columns)
     return Messages(table, text_columns, label_column, [*table.notes, *of_texts, *of_labels])

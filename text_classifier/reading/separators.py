@@ -79,7 +79,7 @@ class Layout:
             # Without regard to the marks, a tab inside them makes a row wider, and a line end makes narrow ones.
             torn = plain.widest > max(plain.first_width, quoted.widest) or plain.narrow > quoted.narrow
             return plain.are_quoting or torn
-        if not self.tab_separated and (plain.wrapped or not plain.narrowest == plain.widest == plain.first_width):
+        if not self.tab_separated and (plain.wrapped or plain.narrow or plain.widest > plain.first_width):
             raise problem
         return False
 
@@ -89,7 +89,6 @@ class _QuoteMarks:
 
     def __init__(self):
         self.first_width = self.widest = 0
-        self.narrowest = 1 << 30
         self.narrow = 0
         """Rows with fewer cells than the first."""
         self.doubled = False
@@ -99,7 +98,7 @@ class _QuoteMarks:
     def see(self, cells: list[str]) -> None:
         if not cells:
             return
-        self.widest, self.narrowest = max(self.widest, len(cells)), min(self.narrowest, len(cells))
+        self.widest = max(self.widest, len(cells))
         if not self.first_width:
             self.first_width = len(cells)
             return
