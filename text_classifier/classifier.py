@@ -72,10 +72,11 @@ class Settings:
             OSError: neither file can be read.
             ValueError: the file is damaged, or of a later version.
         """
-        file = folder / SETTINGS_FILE
-        found = json.loads((file if file.is_file() else folder / "config.json").read_text(encoding="utf-8"))
+        older = not (folder / SETTINGS_FILE).is_file()
+        file = folder / ("config.json" if older else SETTINGS_FILE)
+        found = json.loads(file.read_text(encoding="utf-8"))
         try:
-            if not file.is_file():
+            if older:
                 found = _older_settings(found)
             return cls(**found | {"joint": Joint(**found["joint"]) if found.get("joint") else None})
         except (TypeError, AttributeError) as error:
