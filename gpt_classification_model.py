@@ -54,6 +54,8 @@ from text_classifier.training.data import (
     find_messages,
 )
 from text_classifier.training.evaluation import (
+    JOINT,
+    SPAM_JOINT,
     Comparison,
     at_natural_ratio,
     compare_models,
@@ -372,7 +374,9 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
     if not main_process:
         return {}
     baseline = tfidf_predictions(tfidf, {name: splits[name] for name in HELD_OUT})
-    compared = compare_models(before, after, baseline, model_args.add_tfidf, args.target_false_positive_rate)
+    joint = SPAM_JOINT if data["dataset"] == "sms_spam" else JOINT
+    together = joint if model_args.add_tfidf else None
+    compared = compare_models(before, after, baseline, together, args.target_false_positive_rate)
     logger.info("Decision threshold: %g", compared.threshold)
 
     report = run_facts() | {

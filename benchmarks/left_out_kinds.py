@@ -146,7 +146,7 @@ class has no figure there.
 These messages, the runs' validation messages and sentences that are no messages tell how to join the two models. With
 the same weight for each source, and three spam messages in ten, the labels are likeliest with
 {joint.language_model:.2f} times the language model's log odds, {joint.tfidf:.2f} times those of TF-IDF, and
-{joint.intercept:+.2f}. `JOINT` in [evaluation.py](../text_classifier/training/evaluation.py) says what is used."""
+{joint.intercept:+.2f}. `SPAM_JOINT` in [evaluation.py](../text_classifier/training/evaluation.py) says what is used."""
     publish(__file__, "Kinds of messages left out of training", text)
 
 

@@ -15,11 +15,10 @@ from gpt_classification_model import make_splits
 from text_classifier.classifier import Joint
 from text_classifier.metrics import calibration_error, classification_metrics, results_table
 from text_classifier.tfidf import fit_tfidf
-from text_classifier.training import evaluation
 from text_classifier.training.baseline import tfidf_predictions
 from text_classifier.training.charts import plot_metrics, plot_reliability
 from text_classifier.training.data import HELD_OUT
-from text_classifier.training.evaluation import compare_models, evaluate, predictions_together
+from text_classifier.training.evaluation import JOINT, compare_models, evaluate, predictions_together
 from text_classifier.training.fonts import CHINESE_FONTS, is_drawable
 from text_classifier.training.report import summarise
 
@@ -137,16 +136,15 @@ def test_chinese_names_are_drawn_or_written_in_other_letters(fonts, tmp_path, mo
     assert {f"gpt2 on {data}.csv", rf"\$5 in £\$ and {data}.csv", f"Share of {label}", f"not {label}"} <= {*texts}
 
 
-def test_what_two_models_say_together_in_a_case_worked_by_hand(monkeypatch):
+def test_what_two_models_say_together_in_a_case_worked_by_hand():
     """Weight 0.5 takes the root of the language model's odds; TF-IDF's odds and the intercept's are multiplied with it.
 
     The roots are 3 and 2, TF-IDF's odds are 1/3, and the intercept's are 2, so the joint odds are 2 and 4/3. In the
     third message the language model is certain, so it decides.
     """
-    monkeypatch.setattr(evaluation, "JOINT", Joint(0.5, 1.0, math.log(2)))
-    labels = np.array([0, 1, 1])
+    labels, joint = np.array([0, 1, 1]), Joint(0.5, 1.0, math.log(2))
     ours, theirs = np.array([0.9, 0.8, 1.0]), np.array([0.25, 0.25, 0.2])
-    (kept, together) = predictions_together({"test": (labels, ours)}, {"test": (labels, theirs)})["test"]
+    (kept, together) = predictions_together({"test": (labels, ours)}, {"test": (labels, theirs)}, joint)["test"]
     assert kept is labels and together == pytest.approx([2 / 3, 4 / 7, 1], abs=1e-6)
 
 
@@ -157,7 +155,7 @@ def test_a_language_model_that_is_of_no_use_is_told():
 
     def summary(language_model: np.ndarray) -> dict:
         after, tfidf = ({split: (labels, of) for split in HELD_OUT} for of in (language_model, good))
-        return summarise(compare_models(after, after, tfidf, True, None), ("ham", "spam"))
+        return summarise(compare_models(after, after, tfidf, JOINT, None), ("ham", "spam"))
 
     useless = summary(np.full(100, 0.45))
     assert useless["accuracy"] == {"language model alone": 0.8, "TF-IDF alone": 1.0, "both together": 1.0}
