@@ -33,6 +33,7 @@ from transformers import (
 
 from text_classifier.classifier import Settings
 from text_classifier.errors import ConfigurationError
+from text_classifier.extras.hub import check_login
 from text_classifier.files import write_json
 from text_classifier.metrics import classification_metrics
 from text_classifier.runtime import encode, limit_kernel_cache
@@ -343,6 +344,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
     """
     started = time.perf_counter()
     check_options(model_args, data_args, args)
+    if args.push_to_hub:
+        check_login()
     # Batches of all lengths need more programs than the 1,024 that are kept by default.
     limit_kernel_cache(10_000)
     checkpoint, main_process = checkpoint_to_resume(args), args.process_index == 0

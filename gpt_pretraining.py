@@ -35,20 +35,21 @@ from transformers import (
 from text_classifier import cards
 from text_classifier.classifier import Settings
 from text_classifier.errors import UnreachableError
-from text_classifier.files import write_json
-from text_classifier.sources.datasets import DataFile
-from text_classifier.training.charts import plot_metrics
-from text_classifier.training.checks import check_training_arguments
-from text_classifier.training.config import split_recipe
-from text_classifier.training.console import use_console
-from text_classifier.training.corpus import find_tokenizer, load_documents, split_documents, to_windows
-from text_classifier.training.pretraining_config import (
+from text_classifier.extras.corpus import find_tokenizer, load_documents, split_documents, to_windows
+from text_classifier.extras.hub import check_login
+from text_classifier.extras.pretraining_config import (
     CorpusArguments,
     GPTArguments,
     PretrainingArguments,
     check_sizes,
     parse_arguments,
 )
+from text_classifier.files import write_json
+from text_classifier.sources.datasets import DataFile
+from text_classifier.training.charts import plot_metrics
+from text_classifier.training.checks import check_training_arguments
+from text_classifier.training.config import split_recipe
+from text_classifier.training.console import use_console
 from text_classifier.training.resuming import begin_run, check_same_run, checkpoint_to_resume
 from text_classifier.training.runs import check_same_everywhere, kept_step, peak_memory_gib, run_facts, run_script
 from text_classifier.training.saving import check_outputs, save_folder
@@ -230,6 +231,8 @@ def pretrain(
     started = time.perf_counter()
     check_sizes(gpt_args, corpus_args)
     check_training_arguments(args)
+    if args.push_to_hub:
+        check_login()
     checkpoint = checkpoint_to_resume(args)
     corpus = prepare(gpt_args, corpus_args, args, checkpoint)
     facts = facts_of_run(gpt_args, corpus_args, args, corpus.file)

@@ -40,12 +40,12 @@ from benchmarks.common import REPOSITORY, publish
 from chat.dropped_files import LIMITS
 from text_classifier.characters import is_empty, replace_half_surrogates
 from text_classifier.classifier import Classifier
+from text_classifier.extras.corpus import train_tokenizer
 from text_classifier.files import file_sha256
 from text_classifier.metrics import markdown_table
 from text_classifier.reading.notes import TableError
 from text_classifier.reading.tables import open_table
 from text_classifier.runtime import fast_dtype
-from text_classifier.training.corpus import train_tokenizer
 from text_classifier.training.data import MADE_UP_MESSAGES
 from text_classifier.training.runs import complete_checkpoints
 

@@ -16,9 +16,10 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from chat.batching import BatchingClassifier, usual_batch_size
 from chat.explanation import word_contributions
-from text_classifier import ray_scoring, runtime
+from text_classifier import runtime
 from text_classifier.__main__ import main
 from text_classifier.classifier import Classifier, classify, load_tokenizer_and_model
+from text_classifier.extras import ray_scoring
 from text_classifier.runtime import choose_device, fast_dtype
 from text_classifier.training.config import machine_defaults
 

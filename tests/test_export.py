@@ -18,9 +18,10 @@ from pasted import python_blocks, run_pasted
 from training_runs import arguments, run_here
 from transformers import AutoModelForSequenceClassification, pipeline
 
-from text_classifier import export, onnx_export
+from text_classifier import export
 from text_classifier.classifier import Classifier, Settings
 from text_classifier.export import main
+from text_classifier.extras import onnx_export
 from text_classifier.tfidf import fit_tfidf
 
 # Longer than the language model reads, letter tricks, the pad token spelled out, white space, other scripts.
@@ -247,7 +248,7 @@ def test_an_onnx_file_that_answers_otherwise_is_not_kept(tiny_review_adapter, tm
 
 
 def test_a_missing_package_is_named_before_any_work(tiny_review_adapter, tmp_path, monkeypatch, capsys):
-    monkeypatch.delitem(sys.modules, "text_classifier.onnx_export", raising=False)
+    monkeypatch.delitem(sys.modules, "text_classifier.extras.onnx_export", raising=False)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert export_here(tmp_path, tiny_review_adapter, "merged", "--onnx") == 1
     assert capsys.readouterr().err == "Error: --onnx needs onnxruntime: pip install -r requirements/onnx.txt\n"

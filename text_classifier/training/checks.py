@@ -6,7 +6,6 @@ from transformers import GPT2Config, GPT2ForSequenceClassification, Trainer, Tra
 from transformers.integrations import is_tensorboard_available
 
 from text_classifier.errors import ConfigurationError
-from text_classifier.hub import check_login
 from text_classifier.training.config import DataArguments, FineTuningArguments, ModelArguments
 
 # What checkpoints can be compared by; see `gpt_classification_model.compute_metrics`.
@@ -80,8 +79,6 @@ def check_training_arguments(args: TrainingArguments) -> None:
     """
     if args.num_train_epochs <= 0 and args.max_steps <= 0:
         raise ConfigurationError(f"--num_train_epochs {args.num_train_epochs:g}: it must be above 0.")
-    if args.push_to_hub:
-        check_login()
     if "tensorboard" in args.report_to and not is_tensorboard_available():
         raise ConfigurationError("--report_to tensorboard needs it: pip install -r requirements/tensorboard.txt")
     try:

@@ -10,10 +10,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from text_classifier.errors import ConfigurationError, UnreachableError
+from text_classifier.extras.pretraining_config import CorpusArguments, GPTArguments
 from text_classifier.files import file_sha256
 from text_classifier.sources.datasets import DataFile, read_utterances, resolve_chitchat, resolve_the_verdict
 from text_classifier.sources.weights import resolve_tokenizer
-from text_classifier.training.pretraining_config import CorpusArguments, GPTArguments
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from text_classifier.scoring import ROWS_PER_CHUNK, Task, as_csv, score_table
 _FIRST = "00000000"
 
 # The part of this repository that Ray copies to every machine.
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 
 
 class Scorer:

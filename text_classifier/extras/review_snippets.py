@@ -1,6 +1,6 @@
 """Make a small set of film reviews for machines that cannot reach the IMDB archive.
 
-    python -m text_classifier.sources.review_snippets
+    python -m text_classifier.extras.review_snippets
     python gpt_classification_model.py recipes/imdb_distilbert.yaml --data_file dataset/review_snippets.csv
 
 The source package vaderSentiment 0.5 on the Python package registry (MIT) contains 10,605 sentences from film reviews.
@@ -11,46 +11,15 @@ review_snippets.csv with the columns `text` and `label`: positive for a mean of 
 
 import csv
 import sys
-import tarfile
 from pathlib import Path
 
 import pandas as pd
 
 from text_classifier.errors import ArtifactError
 from text_classifier.files import atomic_path
-from text_classifier.sources.registry import Mirror, fetch_from_registry
+from text_classifier.sources.background import read_rated
 
-VADER_MIRROR = Mirror(
-    requirement="vaderSentiment==0.5",
-    files={
-        "vaderSentiment-0.5/additional_resources/hutto_ICWSM_2014.tar.gz": (
-            "d5bb07d87474b3eb8d30b4deccbc23f19d742a6c5718fbacc65485b70b95c5fa"
-        )
-    },
-    megabytes=3,
-    source_sha256="5d97c37f3ef6e24eef331122e055dbedafeb6a56abfce0608b326701116ea49a",
-)
 TARGET = Path(__file__).parents[2] / "dataset" / "review_snippets.csv"
-
-
-def read_rated(name: str) -> pd.DataFrame:
-    """Return one of the package's four sets of rated sentences, columns `rating` (-4 to +4) and `text`.
-
-    Args:
-        name: `movieReviewSnippets`, `amazonReviewSnippets`, `nytEditorialSnippets` or `tweets`.
-
-    Raises:
-        ArtifactError: the package registry does not have it.
-    """
-    with tarfile.open(fetch_from_registry(VADER_MIRROR) / "hutto_ICWSM_2014.tar.gz") as archive:
-        rated = pd.read_csv(
-            archive.extractfile(f"hutto_ICWSM_2014/{name}_GroundTruth.txt"),
-            sep="\t",
-            names=["number", "rating", "text"],
-            quoting=csv.QUOTE_NONE,
-            encoding_errors="replace",
-        )
-    return rated[["rating", "text"]]
 
 
 def label_snippets(rated: pd.DataFrame) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from torch.export import Dim
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Messages to compare on. What they say does not matter: the same numbers must come out for any message.
-MESSAGES = Path(__file__).parents[1] / "dataset" / "modern_messages.tsv"
+MESSAGES = Path(__file__).parents[2] / "dataset" / "modern_messages.tsv"
 
 # Largest difference of two logits. Float32 sums in another order differ by some millionths.
 TOLERANCE = 1e-3
