@@ -39,13 +39,9 @@ from text_classifier.metrics import classification_metrics
 from text_classifier.runtime import encode, limit_kernel_cache
 from text_classifier.sources.weights import BaseModel, resolve_base_model_or_fallback
 from text_classifier.tfidf import TfidfModel
-from text_classifier.training.baseline import tfidf_predictions, train_baseline
-from text_classifier.training.batches import ClassificationTrainer, training_sample, training_set, validation_set
-from text_classifier.training.card import model_card
 from text_classifier.training.charts import plot_metrics, reliability_page, run_labels
 from text_classifier.training.checks import check_limits, check_options
 from text_classifier.training.config import DataArguments, FineTuningArguments, ModelArguments, parse_arguments
-from text_classifier.training.console import use_console
 from text_classifier.training.data import (
     HELD_OUT,
     SPLITS,
@@ -61,6 +57,8 @@ from text_classifier.training.evaluation import (
     at_natural_ratio,
     compare_models,
     predict,
+    tfidf_predictions,
+    train_baseline,
 )
 from text_classifier.training.models import (
     count_parameters,
@@ -77,11 +75,27 @@ from text_classifier.training.report import (
     describe_data,
     describe_results,
     describe_training,
+    model_card,
     short_table,
 )
-from text_classifier.training.resuming import begin_run, check_same_run, checkpoint_to_resume, facts_of_run
-from text_classifier.training.runs import check_same_everywhere, peak_memory, run_facts, run_script
+from text_classifier.training.runs import (
+    begin_run,
+    check_same_everywhere,
+    check_same_run,
+    checkpoint_to_resume,
+    facts_of_run,
+    peak_memory,
+    run_facts,
+    run_script,
+)
 from text_classifier.training.saving import check_outputs, save_adapter, save_predictions, save_splits
+from text_classifier.training.trainer import (
+    ClassificationTrainer,
+    training_sample,
+    training_set,
+    use_console,
+    validation_set,
+)
 
 logger = logging.getLogger(__name__)
 

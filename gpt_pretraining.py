@@ -49,10 +49,18 @@ from text_classifier.sources.datasets import DataFile
 from text_classifier.training.charts import plot_metrics
 from text_classifier.training.checks import check_training_arguments
 from text_classifier.training.config import split_recipe
-from text_classifier.training.console import use_console
-from text_classifier.training.resuming import begin_run, check_same_run, checkpoint_to_resume
-from text_classifier.training.runs import check_same_everywhere, kept_step, peak_memory_gib, run_facts, run_script
+from text_classifier.training.runs import (
+    begin_run,
+    check_same_everywhere,
+    check_same_run,
+    checkpoint_to_resume,
+    kept_step,
+    peak_memory_gib,
+    run_facts,
+    run_script,
+)
 from text_classifier.training.saving import check_outputs, save_folder
+from text_classifier.training.trainer import use_console
 
 logger = logging.getLogger(__name__)
 

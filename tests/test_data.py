@@ -19,13 +19,13 @@ from text_classifier.reading.messages import ReadOptions
 from text_classifier.sources import background
 from text_classifier.sources.background import read_background
 from text_classifier.sources.datasets import DataFile, read_sms_spam
-from text_classifier.training.batches import LengthGroups, training_set
 from text_classifier.training.config import DataArguments
 from text_classifier.training.data import (
     drop_duplicates,
     read_classes,
     read_labelled,
 )
+from text_classifier.training.trainer import LengthGroups, training_set
 
 
 def test_stray_quotes_swallow_no_messages(tmp_path):

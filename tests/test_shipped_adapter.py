@@ -15,9 +15,9 @@ from text_classifier.classifier import classify, load_tokenizer_and_model
 from text_classifier.metrics import classification_metrics
 from text_classifier.sources.background import read_background
 from text_classifier.tfidf import fit_tfidf
-from text_classifier.training.baseline import tfidf_predictions
 from text_classifier.training.config import DataArguments
 from text_classifier.training.data import read_tsv
+from text_classifier.training.evaluation import tfidf_predictions
 
 pytestmark = pytest.mark.registry
 

@@ -1,17 +1,21 @@
-"""Score predictions: decision thresholds, and the comparison of the language model with TF-IDF."""
+"""Score predictions: the TF-IDF baseline, decision thresholds, and how the language model compares with it."""
 
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.special import expit, logit
 from torch.utils.data import Dataset
 from transformers import Trainer
 
 from text_classifier.classifier import Joint
+from text_classifier.errors import ConfigurationError
 from text_classifier.metrics import classification_metrics
-from text_classifier.training.batches import length_order
-from text_classifier.training.data import Predictions
+from text_classifier.tfidf import TfidfModel, fit_tfidf
+from text_classifier.training.config import DataArguments
+from text_classifier.training.data import EXTRA_SPLITS, Predictions, splits_learned_from
+from text_classifier.training.trainer import length_order
 
 # How the two models' log odds are joined. The language model's count less, because it is overconfident.
 JOINT = Joint(language_model=0.5)
@@ -173,3 +177,45 @@ def compare_models(
         results |= rows
     early_exit = choose_early_exit(predictions[saved], baseline, thresholds[saved]) if joint else None
     return Comparison(predictions, results, saved, joint, thresholds[saved], early_exit)
+
+
+# ---------------------------------------------------------------------------- the baseline
+
+
+# Weight of the modern spam beside the other messages. With full weight more ham is called spam, of the collection and
+# of wanted notices.
+MODERN_SPAM_WEIGHT = 0.5
+
+
+def train_baseline(splits: dict[str, pd.DataFrame], data_args: DataArguments) -> TfidfModel:
+    """Train a TF-IDF model on every message that the language model can learn from.
+
+    Args:
+        splits: split name -> table with the columns `Label` (0/1) and `Text`.
+
+    Raises:
+        ConfigurationError: the messages hold no words.
+    """
+    names = [name for name in (*splits_learned_from(data_args), *EXTRA_SPLITS) if name in splits]
+    messages = pd.concat([splits[name] for name in names])
+    weights = [
+        MODERN_SPAM_WEIGHT if (name, label) == ("modern", 1) else 1.0
+        for name in names
+        for label in splits[name]["Label"]
+    ]
+    try:
+        return fit_tfidf(messages["Text"].tolist(), messages["Label"].tolist(), weights)
+    except ValueError as error:
+        raise ConfigurationError(f"The messages hold no words: {error}") from error
+
+
+def tfidf_predictions(model: TfidfModel, splits: dict[str, pd.DataFrame]) -> Predictions:
+    """Return labels and probabilities of class 1 for every split.
+
+    Args:
+        splits: split name -> table with the columns `Label` (0/1) and `Text`.
+    """
+    return {
+        name: (table["Label"].to_numpy(dtype=int), expit(model.log_odds(table["Text"].tolist())))
+        for name, table in splits.items()
+    }

@@ -1,14 +1,18 @@
-"""Write the report of a run, for metrics.json and the console."""
+"""Write the report of a run: metrics.json, the console's table, and the model card."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
+from huggingface_hub import EvalResult, ModelCardData
+from scipy.stats import binomtest
 from transformers import AutoConfig, Trainer
 
+from text_classifier import cards
 from text_classifier.metrics import percent, results_table
 from text_classifier.sources.weights import BaseModel
+from text_classifier.tfidf import TFIDF_MAX_CHARACTERS
 from text_classifier.training.config import DataArguments
 from text_classifier.training.data import SPLITS, FoundMessages, in_conflict
 from text_classifier.training.evaluation import BASELINE, Comparison
@@ -193,3 +197,46 @@ def short_table(report: dict) -> str:
     shown |= {name: ["test", "natural"] for name in (report["saved"], BASELINE) if name != "after"}
     rows = {name: {split: results[name][split] for split in splits} for name, splits in shown.items()}
     return results_table(rows)
+
+
+# ---------------------------------------------------------------------------- the model card
+
+
+def model_card(report: dict) -> str:
+    """Return the text of a folder's README.md, made from the report of the run that saved the folder."""
+    test = report["results"][report["saved"]]["test"]
+    interval = binomtest(round(test["accuracy"] * test["n"]), test["n"]).proportion_ci(method="wilson")
+    shown = {
+        "base": report["base_model"],
+        "test": test,
+        "interval": [f"{100 * bound:.1f}" for bound in interval],
+        "tfidf_characters": TFIDF_MAX_CHARACTERS,
+    }
+    return cards.fill("trained", _metadata(report), **report | shown)
+
+
+def _metadata(report: dict) -> ModelCardData:
+    """Return the metadata that the Hub reads: base model, licence, language, and the figures of the test split."""
+    base, data, test = report["base_model"], report["data"], report["results"][report["saved"]]["test"]
+    tuning, positive = report["training"]["tuning"], report["label_names"][1]
+    return ModelCardData(
+        base_model=base["name"],
+        library_name="peft" if tuning == "lora" else "transformers",
+        pipeline_tag="text-classification",
+        language=data["languages"],
+        license=base["license"],
+        tags=["text-classification", *(["lora"] if tuning == "lora" else [])],
+        model_name=f"{base['name'].split('/')[-1]}-{tuning}-{positive}",
+        eval_results=[
+            EvalResult(
+                task_type="text-classification",
+                dataset_name=data["name"],
+                dataset_type=data["dataset"],
+                dataset_split="test",
+                metric_type=metric,
+                metric_value=round(test[metric], 4),
+            )
+            for metric in ("accuracy", "f1", "roc_auc")
+            if test[metric] is not None
+        ],
+    )
