@@ -246,7 +246,7 @@ def build_model(
     """
     layers = model_args.fallback_layers if base.name == model_args.fallback_model else None
     config = make_config(base, tokenizer, label_names, layers)
-    model, head = load_with_new_head(base, config, tokenizer)
+    model, head = load_with_new_head(base, config)
     if model_args.tuning == "lora":
         lora = LoraConfig(
             task_type="SEQ_CLS",
@@ -260,7 +260,7 @@ def build_model(
         )
         return wrap_in_lora(model, lora, base)
     if model_args.tuning != "full":
-        freeze_all_but(model, model_args.tuning, head, tokenizer)
+        freeze_all_but(model, model_args.tuning, head)
     return model
 
 

@@ -1,6 +1,5 @@
 """Load base models and tokenizers, and prepare them for training."""
 
-import itertools
 import logging
 import re
 from collections.abc import Sequence
@@ -30,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 # Activation functions that transformers computes in eight steps, each through memory -> the same in one step.
 FUSED_ACTIVATIONS = {"gelu_new": "gelu_pytorch_tanh"}
+
+# How architectures name what stands between their last block and the head. DeBERTa's `LayerNorm` stands before them.
+AFTER_BLOCKS = re.compile("(final_)?(layer_?)?norm|ln_f|norm_f|project_out|pooler")
 
 
 def load_tokenizer(base: BaseModel, max_length: int, normalize_text: bool = False) -> PreTrainedTokenizerBase:
@@ -106,16 +108,14 @@ def make_config(
     return config
 
 
-def load_with_new_head(
-    base: BaseModel, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase
-) -> tuple[PreTrainedModel, list[str]]:
+def load_with_new_head(base: BaseModel, config: PreTrainedConfig) -> tuple[PreTrainedModel, list[str]]:
     """Load the base model's weights in float32 as a classifier, whose head is what it has beside the base's body.
 
     Many checkpoints come without their pooler too, because predicting words needs none. What the checkpoint lacks of
     head and pooler gets random weights.
 
     Returns:
-        The model, in eval mode, and the names of the modules to train in full: the head, and the pooler if it is new.
+        The model and the names of the modules to train in full: the head, and the pooler if it is new.
 
     Raises:
         ConfigurationError: the weights do not fit the architecture, or other weights are missing.
@@ -134,23 +134,13 @@ def load_with_new_head(
     except (ValueError, RuntimeError) as error:
         raise ConfigurationError(f"{base.name} cannot be tuned: {error}") from error
     body = model.base_model_prefix
-    head = [name for name, child in model.named_children() if name != body and list(child.parameters())]
-    # Weights outside the head that the checkpoint lacks, and the part of the body that each belongs to.
-    missing = {key: ".".join(key.split(".")[:2]) for key in loading["missing_keys"] if key.split(".")[0] not in head}
-    poolers = find_poolers(model, tokenizer) if missing else []
-    if lacking := sorted(key for key, part in missing.items() if part not in poolers):
+    trained = [name for name, child in model.named_children() if name != body and list(child.parameters())]
+    missing, pooler = loading["missing_keys"], f"{body}.pooler"
+    if any(key.startswith(f"{pooler}.") for key in missing):
+        trained.append(pooler)
+    if lacking := sorted(key for key in missing if not key.startswith(tuple(f"{name}." for name in trained))):
         raise ConfigurationError(f"{base.name} lacks weights of its architecture: {', '.join(lacking[:5])} …")
-    return model, head + [name for name in poolers if name in missing.values()]
-
-
-def find_poolers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Return the names of the parts of the body that run only after its blocks and are no norms."""
-    return [
-        name
-        for name in modules_after_blocks(model, tokenizer)
-        if name.rpartition(".")[0] == model.base_model_prefix
-        and "norm" not in type(model.get_submodule(name)).__name__.lower()
-    ]
+    return model, trained
 
 
 def find_blocks(model: PreTrainedModel) -> str:
@@ -162,25 +152,14 @@ def find_blocks(model: PreTrainedModel) -> str:
     return max(lengths, key=lengths.get)
 
 
-def modules_after_blocks(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Return the names of the modules that run only after the last block, such as final norm, pooler and head.
+def modules_after_blocks(model: PreTrainedModel) -> list[str]:
+    """Return the names of the modules between the last block and the head, such as the final norm; see `AFTER_BLOCKS`.
 
-    The model, which must be in eval mode, reads one letter, and hooks note the order in which its modules run. The
-    order in which they are defined is another one: OPT defines its final norm before its blocks.
+    The order in which modules are defined does not tell: OPT defines its final norm before its blocks.
     """
-    blocks = find_blocks(model)
-    last_block = f"{blocks}.{len(model.get_submodule(blocks)) - 1}."
-    order: dict[str, None] = {}
-    hooks = [
-        module.register_forward_pre_hook(lambda *_, name=name: order.setdefault(name))
-        for name, module in model.named_modules()
-    ]
-    with torch.no_grad():
-        model(**tokenizer(["a"], return_tensors="pt"))
-    for hook in hooks:
-        hook.remove()
-    from_last_block = itertools.dropwhile(lambda name: not f"{name}.".startswith(last_block), order)
-    return [name for name in from_last_block if not f"{name}.".startswith(last_block)]
+    parents = {model.base_model_prefix, find_blocks(model).rpartition(".")[0]}
+    names = (name.rpartition(".") for name, _ in model.named_modules())
+    return [f"{parent}.{name}" for parent, _, name in names if parent in parents and AFTER_BLOCKS.fullmatch(name)]
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
@@ -220,9 +199,7 @@ def wrap_in_lora(model: PreTrainedModel, lora: LoraConfig, base: BaseModel) -> P
         raise ConfigurationError(f"{base.name} cannot be tuned: {error}") from error
 
 
-def freeze_all_but(
-    model: PreTrainedModel, tuning: str, head: Sequence[str], tokenizer: PreTrainedTokenizerBase
-) -> None:
+def freeze_all_but(model: PreTrainedModel, tuning: str, head: Sequence[str]) -> None:
     """Train only the head, or also the last blocks and what runs after them; freeze all other weights.
 
     Args:
@@ -231,7 +208,7 @@ def freeze_all_but(
     """
     trained = [model.get_submodule(name) for name in head]
     if tuning != "head":
-        trained += [model.get_submodule(name) for name in modules_after_blocks(model, tokenizer)]
+        trained += [model.get_submodule(name) for name in modules_after_blocks(model)]
         trained += model.get_submodule(find_blocks(model))[-2 if tuning == "last_two_blocks" else -1 :]
     model.requires_grad_(False)
     for module in trained:
