@@ -14,6 +14,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +23,6 @@ from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPP
 from torch.utils.data import Dataset
 from transformers import (
     DataCollatorWithPadding,
-    EarlyStoppingCallback,
     EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -71,10 +71,12 @@ from text_classifier.training.models import (
     wrap_in_lora,
 )
 from text_classifier.training.report import (
+    DataFacts,
+    Report,
     describe_base,
     describe_data,
-    describe_results,
     describe_training,
+    make_report,
     model_card,
     short_table,
 )
@@ -84,7 +86,6 @@ from text_classifier.training.runs import (
     check_same_run,
     checkpoint_to_resume,
     facts_of_run,
-    peak_memory,
     run_facts,
     run_script,
 )
@@ -168,7 +169,7 @@ def make_splits(
     return {name: part.assign(Label=part["Label"].map(ids).astype(int)) for name, part in parts.items()}
 
 
-def load_splits(data_args: DataArguments) -> tuple[dict[str, pd.DataFrame], tuple[str, str], dict]:
+def load_splits(data_args: DataArguments) -> tuple[dict[str, pd.DataFrame], tuple[str, str], DataFacts]:
     """Find the data, clean it and split it.
 
     Returns:
@@ -186,7 +187,7 @@ def load_splits(data_args: DataArguments) -> tuple[dict[str, pd.DataFrame], tupl
     for name, extra in found.extra.items():
         splits = add_training_messages(splits, name, extra, label_names)
     data = describe_data(data_args, found, messages, splits, label_names)
-    logger.info("Data: %s, from: %s. %s", data["name"], data["source"], data["description"])
+    logger.info("Data: %s, from: %s. %s", data.name, data.source, data.description)
     return splits, label_names, data
 
 
@@ -298,9 +299,7 @@ def build_trainer(
     data_args: DataArguments,
     args: FineTuningArguments,
 ) -> Trainer:
-    """Build the `Trainer` with its callbacks: accuracy on training messages, and early stopping if asked for."""
-    # Early stopping ends on a worse checkpoint, so it needs load_best_model_at_end.
-    args.load_best_model_at_end |= args.early_stopping_patience is not None
+    """Build the `Trainer`, which also measures the accuracy on training messages."""
     trainer = ClassificationTrainer(
         model=model,
         args=args,
@@ -312,8 +311,6 @@ def build_trainer(
     )
     use_console(trainer)
     trainer.add_callback(AccuracyCallback(trainer, training_sample(datasets, data_args, args.seed)))
-    if args.early_stopping_patience is not None:
-        trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
     return trainer
 
 
@@ -322,7 +319,7 @@ def build_trainer(
 
 def prepare(
     model_args: ModelArguments, data_args: DataArguments, args: FineTuningArguments
-) -> tuple[dict[str, pd.DataFrame], tuple[str, str], dict, BaseModel]:
+) -> tuple[dict[str, pd.DataFrame], tuple[str, str], DataFacts, BaseModel]:
     """Find data and base model, save the splits as CSV files, and check that the result can be saved.
 
     Returns:
@@ -337,7 +334,7 @@ def prepare(
         base = resolve_base_model_or_fallback(model_args.model_name_or_path, model_args.fallback_model)
     if Path(args.adapter_dir).resolve() == base.path.resolve():
         raise ConfigurationError(f"--adapter_dir {args.adapter_dir} is the base model's own folder.")
-    check_same_everywhere(base.sha256, data["sha256"])
+    check_same_everywhere(base.sha256, data.sha256)
     logger.info("Base model: %s, from: %s. Class 1, the one to detect: %s", base.name, base.source, label_names[1])
     return splits, label_names, data, base
 
@@ -351,10 +348,10 @@ def prepare_only(data_args: DataArguments) -> None:
     print(f"Saved in {data_args.dataset_dir}/: {sizes}")
 
 
-def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuningArguments) -> dict:
+def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuningArguments) -> Report | None:
     """Run a recipe from data to saved adapter and return the report that is saved as metrics.json.
 
-    Of several processes the first one reports and saves; the others return an empty report.
+    Of several processes the first one reports and saves; the others return None.
     """
     started = time.perf_counter()
     check_options(model_args, data_args, args)
@@ -364,12 +361,11 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
     limit_kernel_cache(10_000)
     checkpoint, main_process = checkpoint_to_resume(args), args.process_index == 0
     splits, label_names, data, base = prepare(model_args, data_args, args)
-    facts = facts_of_run(model_args, data_args, args, label_names, base, data)
+    facts = facts_of_run(model_args, data_args, args, label_names, base, data.sha256)
     check_same_run(checkpoint, facts)
 
     set_seed(args.seed)
     tokenizer = load_tokenizer(base, data_args.max_length, data_args.normalize_text)
-    data["max_length"] = tokenizer.model_max_length
     reading = (tokenizer, tokenizer.model_max_length)
     datasets = {name: SpamDataset(Path(data_args.dataset_dir, f"{name}.csv"), *reading) for name in splits}
     model = build_model(base, tokenizer, label_names, model_args)
@@ -389,28 +385,22 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
     logger.info("Evaluating after fine-tuning")
     after = predict(trainer, held_out | {"train": training_sample(datasets, data_args, args.seed)})
     if not main_process:
-        return {}
+        return None
     baseline = tfidf_predictions(tfidf, {name: splits[name] for name in HELD_OUT})
-    joint = SPAM_JOINT if data["dataset"] == "sms_spam" else JOINT
+    joint = SPAM_JOINT if data.dataset == "sms_spam" else JOINT
     together = joint if model_args.add_tfidf else None
     compared = compare_models(before, after, baseline, together, args.target_false_positive_rate)
     logger.info("Decision threshold: %g", compared.threshold)
 
-    report = run_facts() | {
-        "seed": args.seed,
-        "label_names": list(label_names),
-        "base_model": describe_base(base, model_args.model_name_or_path, model.config.num_hidden_layers),
-        "data": data,
-        "training": describe_training(trainer, model_args.tuning, outcome.metrics["train_runtime"]),
-        **describe_results(compared, label_names),
-    }
-    report |= {"total_seconds": time.perf_counter() - started, **peak_memory()}
+    described = describe_base(base, model_args.model_name_or_path, model.config.num_hidden_layers)
+    training = describe_training(trainer, model_args.tuning, outcome.metrics["train_runtime"])
+    report = make_report(run_facts(started), args.seed, label_names, described, data, training, compared)
     save(report, compared, splits, tfidf if model_args.add_tfidf else None, trainer, base)
     return report
 
 
 def save(
-    report: dict,
+    report: Report,
     compared: Comparison,
     splits: dict[str, pd.DataFrame],
     tfidf: TfidfModel | None,
@@ -423,19 +413,19 @@ def save(
         decision_threshold=compared.threshold,
         joint=compared.joint,
         early_exit=compared.early_exit,
-        languages=report["data"]["languages"] or [],
-        accuracy=report["accuracy"],
-        warnings=report["warnings"],
+        languages=report.data.languages or [],
+        accuracy=report.accuracy,
+        warnings=report.warnings,
     )
     adapter_dir = Path(args.adapter_dir)
     save_adapter(trainer.model, trainer.processing_class, base, model_card(report), adapter_dir, settings, tfidf)
     page = reliability_page(report, *at_natural_ratio(compared.predictions[compared.saved]))
     plot_metrics(trainer.state.log_history, args.metrics_pdf, **run_labels(report, trainer), more_pages=[page])
     save_predictions(compared.predictions, splits, Path(args.output_dir, "predictions.csv"))
-    write_json(report, Path(args.output_dir, "metrics.json"))
+    write_json(asdict(report), Path(args.output_dir, "metrics.json"))
     saved = f"{args.adapter_dir}/, {args.metrics_pdf}, and metrics.json and predictions.csv in {args.output_dir}/"
-    warnings = "".join(f"\nWARNING: {warning}" for warning in report["warnings"])
-    print(f"\n{report['summary']}{warnings}\n\n{short_table(report)}\n\nSaved {saved}")
+    warnings = "".join(f"\nWARNING: {warning}" for warning in report.warnings)
+    print(f"\n{report.summary}{warnings}\n\n{short_table(report)}\n\nSaved {saved}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

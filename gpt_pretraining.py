@@ -55,7 +55,6 @@ from text_classifier.training.runs import (
     check_same_run,
     checkpoint_to_resume,
     kept_step,
-    peak_memory_gib,
     run_facts,
     run_script,
 )
@@ -270,7 +269,7 @@ def pretrain(
     windows_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     tokens_per_step = windows_per_step * gpt_args.context_length
     file = corpus.file
-    report = run_facts() | {
+    report = {
         "seed": args.seed,
         "corpus": {"name": corpus.name, "source": file.source, "sha256": file.sha256, "instead_of": instead_of},
         "tokenizer": {"requested": gpt_args.tokenizer_name, "source": corpus.tokenizer_source},
@@ -279,9 +278,9 @@ def pretrain(
         "train_tokens": tokens["train"],
         "validation_tokens": tokens["validation"],
         **describe_run(trainer, tokens_per_step, seconds, checkpoint),
+        **run_facts(started),
     }
     if args.process_index == 0:
-        report |= {"total_seconds": time.perf_counter() - started, "peak_memory_gib": peak_memory_gib()}
         save(report, trainer, ("Tokens seen", tokens_per_step))
     return report
 

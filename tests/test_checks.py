@@ -20,8 +20,6 @@ NO_DATA = ("--data_file", "not-there.csv")
     ("flags", "message"),
     [
         ("--metric_for_best_model f2 --load_best_model_at_end true", "f2: there are only loss, accuracy, precision"),
-        ("--early_stopping_patience 2 --eval_strategy no", "needs evaluations"),
-        ("--early_stopping_patience 0", "early_stopping_patience 0: at least 1"),
         ("--report_to wandb", "wandb"),
         ("--optim adamw_bnb_8bit", "bitsandbytes"),
         ("--optim galore_adamw", "galore"),

@@ -277,15 +277,6 @@ def test_fallback_is_told_in_the_report(tmp_path, tiny_gpt2, messages_csv, monke
     assert "could not reach" in (tmp_path / "lora_model/README.md").read_text()
 
 
-def test_early_stopping_ends_a_run_that_no_longer_improves(tmp_path, tiny_gpt2, messages_csv):
-    stop = ["--early_stopping_patience", "1", "--learning_rate", "0", "--num_train_epochs", "50"]
-    # The default recipe sets this too. Early stopping keeps the best checkpoint all the same.
-    stop += ["--load_best_model_at_end", "false"]
-    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *stop)) == 0
-    training = json.loads((tmp_path / "results/metrics.json").read_text())["training"]
-    assert training["steps"] == 10 and training["best_step"] == 5 and training["best_checkpoint"]
-
-
 # ---------------------------------------------------------------------------- messages of an epoch
 
 

@@ -18,6 +18,7 @@ from transformers import Trainer
 
 from text_classifier.files import atomic_path
 from text_classifier.metrics import calibration_error, percent
+from text_classifier.training.report import Report
 
 SIZE = (11, 4.8)
 """Width and height of a page in inches."""
@@ -28,6 +29,9 @@ STYLES = {
     "Train": {"color": "tab:blue", "linestyle": "-", "marker": "o"},
     "Validation": {"color": "tab:orange", "linestyle": "--", "marker": "s"},
 }
+
+# Most probabilities are near 0 or 1, so the bins of the reliability chart are narrow there.
+EDGES = (0, 0.01, 0.1, 0.5, 0.9, 0.99, 1)
 
 
 def plot_metrics(
@@ -149,12 +153,12 @@ def _save_pages(figures: Sequence[Figure], pdf_file: Path, title: str) -> None:
             pages.savefig(figure)
 
 
-def run_labels(report: dict, trainer: Trainer) -> dict:
+def run_labels(report: Report, trainer: Trainer) -> dict:
     """Return the arguments of `plot_metrics` that set title, axes and marks for a fine-tuning run."""
-    args, training = trainer.args, report["training"]
+    args, training = trainer.args, report.training
     return {
-        "title": f"{report['base_model']['name']} + {training['trained_part']} on {report['data']['name']}",
-        "best_step": training["best_step"] if training["best_checkpoint"] else None,
+        "title": f"{report.title} on {report.data.name}",
+        "best_step": training.best_step if training.best_checkpoint else None,
         "over": args.plot_over,
         "per_step": (
             "Examples seen",
@@ -163,12 +167,11 @@ def run_labels(report: dict, trainer: Trainer) -> dict:
     }
 
 
-def reliability_page(report: dict, labels: np.ndarray, probabilities: np.ndarray) -> Figure:
+def reliability_page(report: Report, labels: np.ndarray, probabilities: np.ndarray) -> Figure:
     """Draw how reliable the saved model's probabilities of n held-out messages are; see `plot_reliability`."""
-    model = f"{report['base_model']['name']} + {report['training']['trained_part']}"
-    model += " + TF-IDF" if report["joint"] is not None else ""
-    title = f"Held-out messages, {model} on {report['data']['name']}"
-    return plot_reliability(labels, probabilities, report["label_names"][1], title)
+    model = f"{report.title}{' + TF-IDF' if report.joint else ''}"
+    title = f"Held-out messages, {model} on {report.data.name}"
+    return plot_reliability(labels, probabilities, report.label_names[1], title)
 
 
 def plot_reliability(labels: np.ndarray, probabilities: np.ndarray, positive_label: str, title: str) -> Figure:
@@ -190,8 +193,7 @@ def plot_reliability(labels: np.ndarray, probabilities: np.ndarray, positive_lab
 
 
 def _draw_reliability(axes: Axes, labels: np.ndarray, probabilities: np.ndarray, positive_label: str) -> None:
-    edges, ticks = _bin_edges(probabilities), []
-    members = np.digitize(probabilities, edges[1:-1])
+    ticks, members = [], np.digitize(probabilities, EDGES[1:-1])
     for place, number in enumerate(np.unique(members)):
         inside = members == number
         n, share, mean = int(inside.sum()), labels[inside].mean(), probabilities[inside].mean()
@@ -199,7 +201,7 @@ def _draw_reliability(axes: Axes, labels: np.ndarray, probabilities: np.ndarray,
         axes.hlines(mean, place - 0.3, place + 0.3, color="gray", label="Mean probability that the model gave")
         error = [[share - low], [high - share]]
         axes.errorbar(place, share, error, fmt="o", color="tab:blue", capsize=4, label="Measured share, 95 % interval")
-        ticks.append(f"{100 * edges[number]:.0f}–{100 * edges[number + 1]:.0f} %\n({n:,})")
+        ticks.append(f"{100 * EDGES[number]:.0f}–{100 * EDGES[number + 1]:.0f} %\n({n:,})")
     axes.set_xticks(range(len(ticks)), ticks, fontsize="small")
     axes.set(
         title=f"Reliability (expected calibration error {percent(calibration_error(labels, probabilities))} %)",
@@ -210,21 +212,6 @@ def _draw_reliability(axes: Axes, labels: np.ndarray, probabilities: np.ndarray,
     )
     axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axes.grid(axis="y", alpha=0.3)
-
-
-def _bin_edges(probabilities: np.ndarray) -> list[float]:
-    """Return the edges of bins: one at each end, where most messages are, the others about equally full.
-
-    One edge is at 50 %, so that a bin does not mix what the model takes for the one class and for the other.
-    """
-    unsure = probabilities[(probabilities >= 0.01) & (probabilities < 0.99)]
-    bins, edges = min(len(unsure) // 30, 4), [0.0]
-    inner = np.quantile(unsure, np.arange(1, bins) / bins).round(2) if bins else ()
-    for edge in sorted((0.01, *inner, 0.5, 0.99)):
-        # A bin of a few messages tells nothing, so it is joined with the next one.
-        if min(np.sum((probabilities >= edges[-1]) & (probabilities < edge)), np.sum(probabilities >= edge)) >= 10:
-            edges.append(edge)
-    return [*edges, 1]
 
 
 def _draw_histogram(axes: Axes, labels: np.ndarray, probabilities: np.ndarray, positive_label: str) -> None:

@@ -25,7 +25,6 @@ LIMITS = {
     "minority_repeats": (1, None),
     "split_seed": (0, 2**32 - 1),
     "max_length": (1, None),
-    "early_stopping_patience": (1, None),
     "target_false_positive_rate": (0, 1),
     "per_device_train_batch_size": (1, None),
     "per_device_eval_batch_size": (1, None),
@@ -52,8 +51,6 @@ def check_options(model_args: ModelArguments, data_args: DataArguments, args: Fi
         raise ConfigurationError(
             f"--metric_for_best_model {args.metric_for_best_model}: there are only {', '.join(METRICS)}."
         )
-    if args.early_stopping_patience is not None and args.eval_strategy == "no":
-        raise ConfigurationError("--early_stopping_patience needs evaluations: give --eval_strategy steps or epoch.")
     check_training_arguments(args)
 
 

@@ -111,7 +111,7 @@ class DataArguments(ReadOptions):
 
 @dataclass
 class FineTuningArguments(TrainingArguments):
-    """Result: what is saved, and when training stops."""
+    """Result: what is saved."""
 
     adapter_dir: str = field(
         default="lora_model",
@@ -119,9 +119,6 @@ class FineTuningArguments(TrainingArguments):
     )
     metrics_pdf: str = field(default="training_metrics.pdf", metadata={"help": "File that the charts are saved to."})
     plot_over: Literal["step", "epoch"] = field(default="step", metadata={"help": "Horizontal axis of the charts."})
-    early_stopping_patience: int | None = field(
-        default=None, metadata={"help": "Stop after so many evaluations without improvement, and keep the best."}
-    )
     target_false_positive_rate: float | None = field(
         default=None,
         metadata={
@@ -269,26 +266,25 @@ def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Pat
     )
     recipe = read_recipe(Path(named or default_recipe), parser)
     parser.recipe_options = list(recipe)
-    # The recipe is parsed like flags, so that its values are checked in the same way. They become the defaults of the
-    # command line.
+    # The recipe is parsed like flags, so that its values are checked in the same way. Of two values the last one counts.
     words = []
     for name, value in recipe.items():
         words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
-    parser.set_defaults(**machine_defaults([*words, *flags]))
-    set_by_recipe, unread = parser.parse_known_args(words)
-    parser.set_defaults(**{name: getattr(set_by_recipe, name) for name in recipe})
+    words += flags
+    # Help shows the recipe's values as defaults.
+    parser.set_defaults(**recipe | machine_defaults(words))
     if "--help_all" in flags:
         print(parser.format_all_help())
         raise SystemExit(0)
     try:
         *parsed, rest = parser.parse_args_into_dataclasses(
-            flags, look_for_args_file=False, return_remaining_strings=True
+            words, look_for_args_file=False, return_remaining_strings=True
         )
     # TrainingArguments looks at the machine and at installed packages.
     except (ValueError, ImportError, RuntimeError, OSError, TypeError) as error:
         parser.error(" ".join(str(error).split()))
-    if unread or rest:
-        parser.error(f"unknown arguments: {' '.join([*unread, *rest])}{describe_replaced(rest)}")
+    if rest:
+        parser.error(f"unknown arguments: {' '.join(rest)}{describe_replaced(rest)}")
     return tuple(parsed)
 
 

@@ -1,7 +1,7 @@
-"""Write the report of a run: metrics.json, the console's table, and the model card."""
+"""The report of a run: metrics.json, the console's table and the model card show it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +10,7 @@ from scipy.stats import binomtest
 from transformers import AutoConfig, Trainer
 
 from text_classifier import cards
+from text_classifier.classifier import Joint
 from text_classifier.metrics import percent, results_table
 from text_classifier.sources.weights import BaseModel
 from text_classifier.tfidf import TFIDF_MAX_CHARACTERS
@@ -38,23 +39,110 @@ LICENCES = {
 }
 
 
-def describe_base(base: BaseModel, requested: str, layers: int) -> dict:
-    """Return which base model was used, where it came from and which one was asked for.
+@dataclass(frozen=True)
+class BaseFacts:
+    """Which base model was used, where it came from, and which one was asked for."""
+
+    requested: str
+    name: str
+    source: str
+    sha256: str
+    fallback_used: bool
+    license: str | None
+    layers: int | None
+    """How many of its layers are used, the first ones; None: all."""
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """Where the data came from, and how they were split."""
+
+    name: str
+    dataset: str
+    source: str
+    sha256: str
+    protocol: str
+    languages: list[str] | None
+    """ISO 639-1 codes; None if nobody knows them."""
+    description: str
+    messages: int
+    duplicates: int
+    split_sizes: dict[str, int]
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """What was trained, how many steps, and how long it took."""
+
+    tuning: str
+    trained_part: str
+    max_length: int
+    """Tokens of a message that the language model reads."""
+    trainable_parameters: int
+    total_parameters: int
+    epochs: float
+    steps: int
+    best_step: int
+    best_checkpoint: bool
+    """Whether `best_step` is that of the best checkpoint, and not the last one."""
+    train_seconds: float
+    processes: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run did, and how good its result is on held-out messages."""
+
+    command: str
+    versions: dict[str, str]
+    hardware: str
+    total_seconds: float
+    peak_memory_gib: float
+    peak_gpu_memory_gib: float | None
+    seed: int
+    label_names: Sequence[str]
+    base_model: BaseFacts
+    data: DataFacts
+    training: TrainingFacts
+    saved: str
+    """The model that the saved folder answers with, by its name in `results`."""
+    joint: Joint | None
+    early_exit: dict | None
+    decision_threshold: float
+    results: dict[str, dict[str, dict]]
+    """Metrics by model and split; see `evaluation.evaluate`."""
+    table: str
+    """The same as a Markdown table."""
+    accuracy: dict[str, float]
+    """Share of held-out messages, at the natural ratio, that each model labels correctly."""
+    summary: str
+    """The same in one line."""
+    warnings: list[str]
+    """Where the language model is worth nothing; empty if it is worth its weight."""
+
+    @property
+    def title(self) -> str:
+        """The base model and what of it was trained."""
+        return f"{self.base_model.name} + {self.training.trained_part}"
+
+
+def describe_base(base: BaseModel, requested: str, layers: int) -> BaseFacts:
+    """Return the facts of a base model.
 
     Args:
         requested: name of the base model in the recipe or flag.
         layers: how many of its layers are used.
     """
     all_layers = AutoConfig.from_pretrained(base.path).num_hidden_layers
-    return {
-        "requested": requested,
-        "name": base.name,
-        "source": base.source,
-        "sha256": base.sha256,
-        "fallback_used": base.name not in (requested, str(Path(requested).expanduser().resolve())),
-        "license": LICENCES.get(base.name),
-        "layers": layers if layers < all_layers else None,
-    }
+    return BaseFacts(
+        requested=requested,
+        name=base.name,
+        source=base.source,
+        sha256=base.sha256,
+        fallback_used=base.name not in (requested, str(Path(requested).expanduser().resolve())),
+        license=LICENCES.get(base.name),
+        layers=layers if layers < all_layers else None,
+    )
 
 
 def describe_data(
@@ -63,8 +151,8 @@ def describe_data(
     used: pd.DataFrame,
     splits: dict[str, pd.DataFrame],
     label_names: Sequence[str],
-) -> dict:
-    """Return where the data came from, and how they were split.
+) -> DataFacts:
+    """Return the facts of the data.
 
     Args:
         used: the messages that were split: all that were found, or those left after dropping duplicates.
@@ -82,23 +170,21 @@ def describe_data(
         *_describe_left_out(data_args, len(splits["left_out_train"])),
         *_describe_extra(found, splits),
     ]
-    return {
-        "name": found.name,
-        "dataset": "custom" if data_args.data_file else data_args.dataset,
-        "source": found.source,
-        "sha256": found.sha256,
-        "protocol": data_args.protocol,
-        "max_length": data_args.max_length,
-        "languages": _languages(data_args),
-        "description": "; ".join(parts) + ".",
-        "messages": len(found.messages),
-        "duplicates": duplicates,
-        "split_sizes": {split: len(table) for split, table in splits.items()},
-    }
+    return DataFacts(
+        name=found.name,
+        dataset="custom" if data_args.data_file else data_args.dataset,
+        source=found.source,
+        sha256=found.sha256,
+        protocol=data_args.protocol,
+        languages=_languages(data_args),
+        description="; ".join(parts) + ".",
+        messages=len(found.messages),
+        duplicates=duplicates,
+        split_sizes={split: len(table) for split, table in splits.items()},
+    )
 
 
 def _languages(data_args: DataArguments) -> list[str] | None:
-    """Return the languages of the messages, as ISO 639-1 codes; None if nobody knows them."""
     if data_args.data_file:
         return None
     return ["en", "zh"] if data_args.dataset == "sms_spam" and "chinese" in (data_args.extra_data or ()) else ["en"]
@@ -127,38 +213,49 @@ def _describe_extra(found: FoundMessages, splits: dict[str, pd.DataFrame]) -> li
     return parts
 
 
-def describe_training(trainer: Trainer, tuning: str, seconds: float) -> dict:
-    """Return what was trained, how many steps, and how long it took.
-
-    Args:
-        seconds: duration of the training.
-    """
+def describe_training(trainer: Trainer, tuning: str, seconds: float) -> TrainingFacts:
+    """Return the facts of a training that took so many seconds."""
     trainable, total = count_parameters(trainer.model)
-    return {
-        "tuning": tuning,
-        "trained_part": TUNINGS[tuning],
-        "trainable_parameters": trainable,
-        "total_parameters": total,
-        "epochs": trainer.state.epoch,
-        "steps": trainer.state.global_step,
-        "best_step": kept_step(trainer),
-        "best_checkpoint": trainer.args.load_best_model_at_end,
-        "train_seconds": seconds,
-        "processes": trainer.args.world_size,
-    }
+    return TrainingFacts(
+        tuning=tuning,
+        trained_part=TUNINGS[tuning],
+        max_length=trainer.processing_class.model_max_length,
+        trainable_parameters=trainable,
+        total_parameters=total,
+        epochs=trainer.state.epoch,
+        steps=trainer.state.global_step,
+        best_step=kept_step(trainer),
+        best_checkpoint=trainer.args.load_best_model_at_end,
+        train_seconds=seconds,
+        processes=trainer.args.world_size,
+    )
 
 
-def describe_results(compared: Comparison, label_names: Sequence[str]) -> dict:
-    """Return all figures, the name of the saved model, and what it answers with: threshold, joint, early exit."""
-    return {
+def make_report(
+    facts: dict,
+    seed: int,
+    label_names: Sequence[str],
+    base: BaseFacts,
+    data: DataFacts,
+    training: TrainingFacts,
+    compared: Comparison,
+) -> Report:
+    """Return the report of a run; see `runs.run_facts` for `facts`."""
+    return Report(
+        **facts,
+        seed=seed,
+        label_names=label_names,
+        base_model=base,
+        data=data,
+        training=training,
+        saved=compared.saved,
+        joint=compared.joint,
+        early_exit=compared.early_exit,
+        decision_threshold=compared.threshold,
+        results=compared.results,
+        table=results_table(compared.results),
         **summarise(compared, label_names),
-        "decision_threshold": compared.threshold,
-        "saved": compared.saved,
-        "joint": compared.joint and asdict(compared.joint),
-        "early_exit": compared.early_exit,
-        "results": compared.results,
-        "table": results_table(compared.results),
-    }
+    )
 
 
 def summarise(compared: Comparison, label_names: Sequence[str]) -> dict:
@@ -190,11 +287,11 @@ def summarise(compared: Comparison, label_names: Sequence[str]) -> dict:
     }
 
 
-def short_table(report: dict) -> str:
-    """Return the rows of `report["table"]` that matter most, at most eight, for the console."""
-    results = report["results"]
+def short_table(report: Report) -> str:
+    """Return the rows of the report's table that matter most, at most eight, for the console."""
+    results = report.results
     shown = {"before": ["test"], "after": ["train", "test", "natural"]}
-    shown |= {name: ["test", "natural"] for name in (report["saved"], BASELINE) if name != "after"}
+    shown |= {name: ["test", "natural"] for name in (report.saved, BASELINE) if name != "after"}
     rows = {name: {split: results[name][split] for split in splits} for name, splits in shown.items()}
     return results_table(rows)
 
@@ -202,36 +299,37 @@ def short_table(report: dict) -> str:
 # ---------------------------------------------------------------------------- the model card
 
 
-def model_card(report: dict) -> str:
-    """Return the text of a folder's README.md, made from the report of the run that saved the folder."""
-    test = report["results"][report["saved"]]["test"]
+def model_card(report: Report) -> str:
+    """Return the text of the saved folder's README.md, which describes the model to people who find it."""
+    test = report.results[report.saved]["test"]
     interval = binomtest(round(test["accuracy"] * test["n"]), test["n"]).proportion_ci(method="wilson")
-    shown = {
-        "base": report["base_model"],
-        "test": test,
-        "interval": [f"{100 * bound:.1f}" for bound in interval],
-        "tfidf_characters": TFIDF_MAX_CHARACTERS,
-    }
-    return cards.fill("trained", _metadata(report), **report | shown)
+    return cards.fill(
+        "trained",
+        _metadata(report, test),
+        **vars(report),
+        base=report.base_model,
+        test=test,
+        interval=[f"{100 * bound:.1f}" for bound in interval],
+        tfidf_characters=TFIDF_MAX_CHARACTERS,
+    )
 
 
-def _metadata(report: dict) -> ModelCardData:
+def _metadata(report: Report, test: dict) -> ModelCardData:
     """Return the metadata that the Hub reads: base model, licence, language, and the figures of the test split."""
-    base, data, test = report["base_model"], report["data"], report["results"][report["saved"]]["test"]
-    tuning, positive = report["training"]["tuning"], report["label_names"][1]
+    base, data, tuning = report.base_model, report.data, report.training.tuning
     return ModelCardData(
-        base_model=base["name"],
+        base_model=base.name,
         library_name="peft" if tuning == "lora" else "transformers",
         pipeline_tag="text-classification",
-        language=data["languages"],
-        license=base["license"],
+        language=data.languages,
+        license=base.license,
         tags=["text-classification", *(["lora"] if tuning == "lora" else [])],
-        model_name=f"{base['name'].split('/')[-1]}-{tuning}-{positive}",
+        model_name=f"{base.name.split('/')[-1]}-{tuning}-{report.label_names[1]}",
         eval_results=[
             EvalResult(
                 task_type="text-classification",
-                dataset_name=data["name"],
-                dataset_type=data["dataset"],
+                dataset_name=data.name,
+                dataset_type=data.dataset,
                 dataset_split="test",
                 metric_type=metric,
                 metric_value=round(test[metric], 4),

@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -52,35 +53,30 @@ def check_same_everywhere(*checksums: str) -> None:
 
 
 def peak_memory_gib() -> float:
-    """Return the largest resident memory of this process so far, in GiB."""
-    if sys.platform == "win32":
-        return psutil.Process().memory_info().peak_wset / 2**30
+    """Return the largest resident memory of this process so far, in GiB; on macOS, what it has now."""
     if sys.platform == "linux":
-        # VmHWM is in KiB. `getrusage` is not used here, because its peak is never below the memory of the process that
-        # started this one.
+        # VmHWM is in KiB. The peak of `getrusage` is never below the memory of the process that started this one.
         return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 2**20
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30
-
-
-def peak_memory() -> dict[str, float]:
-    """Return the largest memory so far, in GiB: of this process, and on its GPU if there is one (CUDA, ROCm)."""
-    peak = {"peak_memory_gib": peak_memory_gib()}
-    if torch.cuda.is_available():
-        peak["peak_gpu_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
-    return peak
+    memory = psutil.Process().memory_info()
+    return getattr(memory, "peak_wset", memory.rss) / 2**30
 
 
-def run_facts() -> dict:
-    """Return what is needed to repeat a run elsewhere: command, versions, hardware."""
+def run_facts(started: float) -> dict:
+    """Return what is needed to repeat a run elsewhere and what it took: command, versions, hardware, time, memory.
+
+    Args:
+        started: `time.perf_counter()` at the beginning of the run.
+    """
     packages = ("torch", "transformers", "peft", "accelerate", "scikit-learn", "pandas")
-    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
+    gpu = torch.cuda.is_available()
     return {
         "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
         "versions": {"Python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in packages},
-        "hardware": hardware,
+        "hardware": torch.cuda.get_device_name() if gpu else f"{os.cpu_count()} CPU cores",
+        "total_seconds": time.perf_counter() - started,
+        "peak_memory_gib": peak_memory_gib(),
+        "peak_gpu_memory_gib": torch.cuda.max_memory_allocated() / 2**30 if gpu else None,
     }
 
 
@@ -236,13 +232,9 @@ def facts_of_run(
     args: TrainingArguments,
     label_names: Sequence[str],
     base: BaseModel,
-    data: dict,
+    data_sha256: str,
 ) -> dict:
-    """Return what a run has to have in common with the run that it resumes; see `check_same_run`.
-
-    Args:
-        data: see `report.describe_data`.
-    """
-    facts = {"data (SHA-256)": data["sha256"], "labels": label_names, "base model (SHA-256)": base.sha256}
+    """Return what a run has to have in common with the run that it resumes; see `check_same_run`."""
+    facts = {"data (SHA-256)": data_sha256, "labels": label_names, "base model (SHA-256)": base.sha256}
     options = vars(model_args) | vars(data_args) | {"optim": args.optim.value}
     return facts | {f"--{name}": value for name, value in options.items() if name not in _MAY_DIFFER}
