@@ -266,7 +266,7 @@ def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Pat
     )
     recipe = read_recipe(Path(named or default_recipe), parser)
     parser.recipe_options = list(recipe)
-    # The recipe is parsed like flags, so that its values are checked in the same way. Of two values the last one counts.
+    # The recipe is parsed like flags, so its values are checked in the same way. The last one counts.
     words = []
     for name, value in recipe.items():
         words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
