@@ -238,5 +238,5 @@ def chinese_page(browser, served) -> Page:
 def trained(tmp_path_factory, tiny_gpt2, messages_csv):
     """The folder of a finished training run."""
     folder = tmp_path_factory.mktemp("trained")
-    assert run_here(folder, arguments(tiny_gpt2, messages_csv)) == 0
+    assert run_here(folder, arguments(tiny_gpt2, messages_csv), charts=True) == 0
     return folder

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt_classification_model import main
+import gpt_classification_model
 
 SCRIPT = Path(__file__).resolve().parent.parent / "gpt_classification_model.py"
 
@@ -23,8 +23,14 @@ def arguments(base: Path | str, messages_csv: Path, *more: str) -> list[str]:
     return ["--model_name_or_path", str(base), "--data_file", str(messages_csv), *PLACES.split(), *QUICK.split(), *more]
 
 
-def run_here(folder: Path, argv: list[str]) -> int:
-    """Run the script's `main` in `folder`, where it puts its outputs; return the exit code."""
+def run_here(folder: Path, argv: list[str], charts: bool = False) -> int:
+    """Run the script's `main` in `folder`, where it puts its outputs; return the exit code.
+
+    Drawing takes a third of such a run, so there are only `charts` for who looks at them.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        return main(argv)
+        if not charts:
+            patch.setattr(gpt_classification_model, "plot_metrics", lambda *_, **__: None)
+            patch.setattr(gpt_classification_model, "reliability_page", lambda *_: None)
+        return gpt_classification_model.main(argv)
