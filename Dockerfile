@@ -1,0 +1,24 @@
+# The chat in a container:
+#   docker build -t spam-chat . && docker run -p 8000:8000 spam-chat
+# With a nearby package index: docker build --build-arg PIP_INDEX_URL=https://… --build-arg TORCH_INDEX=https://… …
+FROM python:3.11-slim
+
+ARG PIP_INDEX_URL=https://pypi.org/simple
+# PyPI's torch brings gigabytes of CUDA along.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+RUN useradd --create-home chat && install --directory --owner=chat /app
+WORKDIR /app
+# Installed packages stay when only the code changes.
+COPY requirements.txt .
+RUN pip install --no-cache-dir --index-url $TORCH_INDEX "$(grep ^torch== requirements.txt)" \
+    && pip install --no-cache-dir --index-url $PIP_INDEX_URL --requirement requirements.txt
+COPY --chown=chat . .
+USER chat
+# This fetches the base weights, so the container starts without a network. Corrections (FEEDBACK_FILE) need a volume.
+RUN python -c "from text_classifier import Classifier; Classifier.load('lora_model')"
+
+EXPOSE 8000
+HEALTHCHECK --start-period=60s \
+    CMD python -c "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/api/health', timeout=5)"
+CMD ["chainlit", "run", "chainlit_gpt_classification.py", "--headless", "--host", "0.0.0.0"]
