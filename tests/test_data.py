@@ -74,7 +74,7 @@ def test_original_protocol_parses_and_keeps_duplicates_as_published(tmp_path):
             patch.setattr("text_classifier.training.data.resolve_sms_spam", lambda *_, file=file: file)
             splits, names, data = load_splits(DataArguments(protocol=protocol))
         assert names == ("ham", "spam")
-        sizes[protocol] = (data["messages"], data["duplicates"], sum(map(len, splits.values())))
+        sizes[protocol] = (data.messages, data.duplicates, sum(map(len, splits.values())))
     assert sizes == {"original": (121, 0, 121), "deduplicated": (122, 60, 62)}
 
 
@@ -95,7 +95,7 @@ def test_original_protocol_gives_the_published_loaders(tmp_path, tiny_gpt2, monk
         pytest.skip("UCI's file was not downloaded")
     monkeypatch.setattr("text_classifier.training.data.resolve_sms_spam", lambda *_: DataFile(path, "test", "0"))
     splits, _, data = load_splits(DataArguments(protocol="original"))
-    assert data["messages"] == 5572
+    assert data.messages == 5572
     tokenizer, batches = AutoTokenizer.from_pretrained(tiny_gpt2), {}
     for name in ("train", "validation", "test"):
         splits[name].to_csv(tmp_path / f"{name}.csv", index=False)
@@ -209,8 +209,8 @@ def test_messages_with_both_labels_are_left_out_and_told(tmp_path, caplog):
     both = messages.head(12).assign(Label="spam")
     pd.concat([messages, both, messages.tail(3)]).to_csv(tmp_path / "mine.csv", index=False)
     splits, _, data = load_splits(DataArguments(data_file=str(tmp_path / "mine.csv")))
-    assert sum(map(len, splits.values())) == 48 and data["duplicates"] == 3
-    assert "24 rows left out whose message has both labels" in data["description"]
+    assert sum(map(len, splits.values())) == 48 and data.duplicates == 3
+    assert "24 rows left out whose message has both labels" in data.description
     assert "12 messages have both labels" in caplog.text and "see you at 0 tonight" in caplog.text
 
 
@@ -225,8 +225,8 @@ def test_a_test_file_of_its_own_is_tested_on_and_never_trained_on(tmp_path):
     assert set(tested["Text"]) == set(test["Text"])
     others = pd.concat([part["Text"] for name, part in splits.items() if not name.endswith("test")])
     assert set(others) == set(messages["Text"]) - set(test["Text"])
-    assert "tested on test.jsonl" in data["description"]
-    assert data["sha256"] != load_splits(DataArguments(data_file=paths["data_file"]))[2]["sha256"]
+    assert "tested on test.jsonl" in data.description
+    assert data.sha256 != load_splits(DataArguments(data_file=paths["data_file"]))[2].sha256
 
 
 def test_subject_and_body_are_read_together(tmp_path):
