@@ -73,8 +73,8 @@ def test_chinese_messages_are_trained_on_unless_they_are_left_out(tmp_path):
     with_chinese, _, data = load_splits(DataArguments(dataset_dir=str(tmp_path), extra_data=["chinese"]))
     without, _, other = load_splits(DataArguments(dataset_dir=str(tmp_path)))
     assert set(with_chinese) - set(without) == {"chinese"} and len(with_chinese["chinese"]) > 1_000
-    assert (data["languages"], other["languages"]) == (["en", "zh"], ["en"])
-    assert "Chinese messages" in data["description"] and "Chinese" not in other["description"]
+    assert (data.languages, other.languages) == (["en", "zh"], ["en"])
+    assert "Chinese messages" in data.description and "Chinese" not in other.description
 
 
 def test_modern_messages_are_trained_on_besides_the_collection_alone(tmp_path, messages_csv):
@@ -85,7 +85,7 @@ def test_modern_messages_are_trained_on_besides_the_collection_alone(tmp_path, m
     without = load_splits(DataArguments(dataset_dir=str(folder)))[0]
     assert names == ("ham", "spam") and set(with_today) - set(without) == {"modern"}
     assert with_today["modern"]["Label"].value_counts().to_dict() == {0: 1181, 1: 955}
-    assert "also takes 2,136 modern messages" in data["description"]
+    assert "also takes 2,136 modern messages" in data.description
     for name, part in without.items():
         pd.testing.assert_frame_equal(with_today[name], part)
     own = load_splits(DataArguments(data_file=str(messages_csv), extra_data=["modern"]))[0]
