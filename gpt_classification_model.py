@@ -354,9 +354,9 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
     Of several processes the first one reports and saves; the others return None.
     """
     started = time.perf_counter()
-    check_options(model_args, data_args, args)
     if args.push_to_hub:
         check_login()
+    check_options(model_args, data_args, args)
     # Batches of all lengths need more programs than the 1,024 that are kept by default.
     limit_kernel_cache(10_000)
     checkpoint, main_process = checkpoint_to_resume(args), args.process_index == 0

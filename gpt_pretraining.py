@@ -237,9 +237,9 @@ def pretrain(
     """
     started = time.perf_counter()
     check_sizes(gpt_args, corpus_args)
-    check_training_arguments(args)
     if args.push_to_hub:
         check_login()
+    check_training_arguments(args)
     checkpoint = checkpoint_to_resume(args)
     corpus = prepare(gpt_args, corpus_args, args, checkpoint)
     facts = facts_of_run(gpt_args, corpus_args, args, corpus.file)
