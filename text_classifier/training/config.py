@@ -92,7 +92,7 @@ class DataArguments(ReadOptions):
     )
     normalize_text: bool = field(
         default=False,
-        metadata={"help": "Let the tokenizer undo look-alike letters, accents and letters set apart (English)."},
+        metadata={"help": "Let the tokenizer undo letter tricks: look-alike letters, accents, letters set apart."},
     )
     prepare_only: bool = field(
         default=False, metadata={"help": "Only make the splits and save them in --dataset_dir; train nothing."}
