@@ -209,7 +209,7 @@ def test_one_of_two_gpus_is_used_and_said(tmp_path, tiny_gpt2, messages_csv, mon
     assert steps == 84 / 6
 
 
-@pytest.mark.parametrize("flag", ["--gradient_checkpointing", "--auto_find_batch_size"])
+@pytest.mark.parametrize("flag", ["--activation_checkpointing", "--auto_find_batch_size"])
 def test_options_that_save_memory_work(tmp_path, tiny_gpt2, messages_csv, flag):
     assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, flag, "true", "--num_train_epochs", "1")) == 0
     assert (tmp_path / "lora_model/adapter_model.safetensors").is_file()
