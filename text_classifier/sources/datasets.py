@@ -79,7 +79,7 @@ THE_VERDICT = RemoteFile(
 
 
 def download(url: str, sha256: str | None, target: Path) -> None:
-    """Download a file; `target` appears when the download is complete.
+    """Download a file, unless it is there already; `target` appears when the download is complete.
 
     Args:
         sha256: the file's checksum; None if its publisher gives none.
@@ -93,9 +93,7 @@ def download(url: str, sha256: str | None, target: Path) -> None:
     )
     pooch.get_logger().setLevel(logging.WARNING)
     try:
-        with atomic_path(target) as scratch:
-            known_hash = sha256 and f"sha256:{sha256}"
-            pooch.retrieve(url, known_hash, fname=scratch.name, path=scratch.parent, downloader=downloader)
+        pooch.retrieve(url, sha256, fname=target.name, path=target.parent, downloader=downloader)
     except (requests.ConnectionError, requests.Timeout) as error:
         raise UnreachableError(f"{url}: {error}") from error
     # All other errors of requests are OSErrors; pooch raises a ValueError if the checksum differs.
@@ -120,7 +118,7 @@ def _check_sms_spam(path: Path) -> None:
         raise ArtifactError(f"expected {UCI_SMS_SPAM_COUNTS} messages, found {counts}")
 
 
-def download_sms_spam(target: Path, url: str = UCI_SMS_SPAM_URL) -> None:
+def download_sms_spam(target: Path, url: str) -> None:
     """Download UCI's archive, unpack the collection as `target` (.tsv), and check it.
 
     Raises:
@@ -213,11 +211,10 @@ def resolve_imdb(folder: Path) -> DataFile:
         with tarfile.open(archive) as tar:
             for member in tar:
                 # `train/unsup` holds reviews without a label.
-                if (
-                    parts := re.fullmatch(r"aclImdb/(train|test)/(pos|neg)/\d+_\d+\.txt", member.name)
-                ) and member.isfile():
+                parts = re.fullmatch(r"aclImdb/(?:train|test)/(pos|neg)/\d+_\d+\.txt", member.name)
+                if parts and member.isfile():
                     text = tar.extractfile(member).read().decode("utf-8")
-                    rows.append((member.name, text, labels[parts[2]]))
+                    rows.append((member.name, text, labels[parts[1]]))
     # The reviews are sorted, so that the split does not depend on their order in the archive.
     reviews = pd.DataFrame(sorted(rows), columns=["name", "text", "label"])[["text", "label"]]
     with atomic_path(target) as scratch:
@@ -233,8 +230,7 @@ def resolve_the_verdict() -> DataFile:
         ArtifactError: the address has no such file, or the file has another checksum.
     """
     target = cache_dir() / "the-verdict.txt"
-    if not target.is_file() or file_sha256(target) != THE_VERDICT.sha256:
-        download(THE_VERDICT.url, THE_VERDICT.sha256, target)
+    download(THE_VERDICT.url, THE_VERDICT.sha256, target)
     return DataFile(target, THE_VERDICT.url, THE_VERDICT.sha256)
 
 
