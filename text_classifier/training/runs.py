@@ -16,8 +16,8 @@ import torch
 from accelerate.utils import broadcast_object_list
 from transformers import Trainer, TrainingArguments
 
-from text_classifier.errors import ArtifactError, ConfigurationError
-from text_classifier.files import describe_failure, exclusive
+from text_classifier.errors import ArtifactError, ConfigurationError, describe_failure
+from text_classifier.files import exclusive
 
 logger = logging.getLogger(__name__)
 
