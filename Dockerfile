@@ -15,8 +15,11 @@ RUN pip install --no-cache-dir --index-url $TORCH_INDEX "$(grep ^torch== require
     && pip install --no-cache-dir --index-url $PIP_INDEX_URL --requirement requirements.txt
 COPY --chown=chat . .
 USER chat
-# This fetches the base weights, so the container starts without a network. Corrections (FEEDBACK_FILE) need a volume.
-RUN python -c "from text_classifier import Classifier; Classifier.load('lora_model')"
+# The merged model stays, in the number formats of either kind of CPU, and the base weights go: the container starts
+# without a network. Corrections (FEEDBACK_FILE) need a volume.
+RUN python -c "import torch; from text_classifier import Classifier; \
+        [Classifier.load('lora_model', dtype) for dtype in (torch.float32, torch.bfloat16)]" \
+    && cd ~/.cache/gpt-classification-model && find . -mindepth 1 -maxdepth 1 ! -name merged -exec rm -r {} +
 
 EXPOSE 8000
 HEALTHCHECK --start-period=60s \

@@ -25,45 +25,31 @@ def hub_handler(repositories: dict[str, Path], uploads: Path | None = None) -> t
         private: ClassVar[set[str]] = set()
         large_files: ClassVar[dict[str, bytes]] = {}
 
-        def do_HEAD(self):
-            self.answer(body=False)
-
         def do_GET(self):
-            self.answer(body=True)
-
-        def answer(self, body: bool):
             path = self.path.split("?")[0]
             self.requests.append(f"{self.command} {path}")
             if path == "/api/whoami-v2":
                 known = self.headers.get("Authorization")
                 return self.send_json({"name": ACCOUNT, "type": "user"} if known else {}, 200 if known else 401)
             for repo_id, folder in repositories.items():
-                files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
-                names = [str(file.relative_to(folder)) for file in files]
-                if path.startswith(f"/api/models/{repo_id}/tree"):
-                    listing = [
-                        {"type": "file", "path": name, "size": file.stat().st_size, "oid": "0" * 40}
-                        for name, file in zip(names, files, strict=True)
-                    ]
-                    return self.send(json.dumps(listing).encode(), {"Content-Type": "application/json"}, body)
-                if path in (
-                    f"/api/models/{repo_id}",
-                    *(f"/api/models/{repo_id}/revision/{r}" for r in ("main", COMMIT)),
-                ):
+                files = {str(file.relative_to(folder)): file for file in sorted(folder.rglob("*")) if file.is_file()}
+                about = f"/api/models/{repo_id}"
+                if path.startswith(f"{about}/tree"):
+                    facts = {"type": "file", "oid": "0" * 40}
+                    sizes = {name: file.stat().st_size for name, file in files.items()}
+                    return self.send_json([facts | {"path": name, "size": size} for name, size in sizes.items()])
+                if path in (about, f"{about}/revision/main", f"{about}/revision/{COMMIT}"):
                     info = {"_id": repo_id, "id": repo_id, "sha": COMMIT, "private": repo_id in self.private}
-                    info["siblings"] = [{"rfilename": name} for name in names]
-                    return self.send(json.dumps(info).encode(), {"Content-Type": "application/json"}, body)
-                prefix = f"/{repo_id}/resolve/"
-                file = folder / path.removeprefix(prefix).partition("/")[2]
-                if path.startswith(prefix) and file.is_file():
-                    content = file.read_bytes()
+                    return self.send_json(info | {"siblings": [{"rfilename": name} for name in files]})
+                name = path.removeprefix(f"/{repo_id}/resolve/").partition("/")[2]
+                if path.startswith(f"/{repo_id}/resolve/") and name in files:
+                    content = files[name].read_bytes()
                     etag = hashlib.sha256(content).hexdigest()
-                    return self.send(content, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT}, body)
+                    return self.send(content, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
             known = any(path.startswith(f"/{repo_id}/") for repo_id in repositories)
-            self.send_response(404)
-            self.send_header("X-Error-Code", "EntryNotFound" if known else "RepoNotFound")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.send(b"", {"X-Error-Code": "EntryNotFound" if known else "RepoNotFound"}, 404)
+
+        do_HEAD = do_GET
 
         def do_POST(self):
             path = self.path.split("?")[0]
@@ -96,7 +82,7 @@ def hub_handler(repositories: dict[str, Path], uploads: Path | None = None) -> t
         def create(self, repo_id: str, visibility: str | None):
             if uploads is None or not repo_id.startswith(f"{ACCOUNT}/"):
                 reason = {"X-Error-Message": "You don't have the rights to create a model under this namespace"}
-                return self.send(b"{}", reason, True, 403)
+                return self.send(b"{}", reason, 403)
             address = {"url": f"http://{self.headers['Host']}/{repo_id}"}
             if repo_id in repositories:
                 return self.send_json(address, 409)
@@ -118,16 +104,15 @@ def hub_handler(repositories: dict[str, Path], uploads: Path | None = None) -> t
             address = f"http://{self.headers['Host']}/{repo_id}/commit/{COMMIT}"
             self.send_json({"success": True, "commitOid": COMMIT, "commitUrl": address})
 
-        def send_json(self, answer: dict, status: int = 200):
-            self.send(json.dumps(answer).encode(), {"Content-Type": "application/json"}, True, status)
+        def send_json(self, answer: dict | list, status: int = 200):
+            self.send(json.dumps(answer).encode(), {"Content-Type": "application/json"}, status)
 
-        def send(self, content: bytes, headers: dict[str, str], body: bool, status: int = 200):
+        def send(self, content: bytes, headers: dict[str, str], status: int = 200):
             self.send_response(status)
-            for name, value in headers.items():
+            for name, value in (headers | {"Content-Length": str(len(content))}).items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            if body:
+            if self.command != "HEAD":
                 self.wfile.write(content)
 
         def log_message(self, *arguments):

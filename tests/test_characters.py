@@ -1,18 +1,21 @@
-"""A message with nothing to read is empty everywhere, and no answer depends on what else is in the batch."""
+"""A message with nothing to read is empty everywhere, and letter tricks are undone in training and in serving."""
 
-import shutil
+import json
 
 import pandas as pd
 import pytest
-from conftest import make_messages
+from conftest import make_messages, save_wordpiece_tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from training_runs import arguments, run_here
+from transformers import AutoTokenizer, GPT2TokenizerFast
 
-from text_classifier import classify, load_tokenizer_and_model
 from text_classifier.__main__ import main as score
 from text_classifier.characters import is_empty, make_normalizer
+from text_classifier.classifier import Classifier
 from text_classifier.runtime import encode
+from text_classifier.sources.weights import resolve_base_model
+from text_classifier.training.models import load_tokenizer
 
 NOTHING = {
     "zero-width space": "\u200b",
@@ -45,46 +48,45 @@ def test_what_can_be_read_is_not_empty(text):
 
 
 @pytest.fixture(scope="module")
-def normalizing_adapter(tmp_path_factory, tiny_gpt2):
+def trained_on_them(tmp_path_factory, tiny_gpt2):
     """The folder of a run whose tokenizer undoes letter tricks, and which had empty messages among its data."""
     folder = tmp_path_factory.mktemp("normalizing")
-    messages = make_messages()
     nothing = pd.DataFrame({"Label": ["ham", "spam"] * 2, "Text": ["\u200b", "\u0301", "\ufe0f", "\u00b4"]})
-    pd.concat([messages, nothing]).to_csv(folder / "messages.csv", index=False)
+    pd.concat([make_messages(), nothing]).to_csv(folder / "messages.csv", index=False)
     flags = ["--normalize_text", "true", "--num_train_epochs", "1"]
     assert run_here(folder, arguments(tiny_gpt2, folder / "messages.csv", *flags)) == 0
     return folder
 
 
-def test_training_leaves_empty_messages_out_and_counts_them(tmp_path, tiny_gpt2, normalizing_adapter, caplog):
-    shutil.copy(normalizing_adapter / "messages.csv", tmp_path)
-    argv = arguments(tiny_gpt2, tmp_path / "messages.csv", "--normalize_text", "true", "--num_train_epochs", "1")
-    assert run_here(tmp_path, argv) == 0
-    assert "4 rows without text or label are left out" in caplog.text
-    written = pd.concat(pd.read_csv(file, keep_default_na=False) for file in (tmp_path / "dataset").glob("*.csv"))
-    assert len(written) == 180 and not written["Text"].map(is_empty).any()
-
-
 @pytest.fixture(scope="module")
-def loaded(normalizing_adapter):
-    return load_tokenizer_and_model(normalizing_adapter / "lora_model")
+def loaded(trained_on_them):
+    return Classifier.load(trained_on_them / "lora_model")
+
+
+def test_training_leaves_empty_messages_out_and_counts_them(tmp_path, tiny_gpt2, trained_on_them, caplog):
+    messages = trained_on_them / "messages.csv"
+    assert run_here(tmp_path, arguments(tiny_gpt2, messages, "--normalize_text", "true", "--prepare_only", "true")) == 0
+    assert "4 rows without text or label are left out" in caplog.text
+    files = (trained_on_them / "dataset").glob("*.csv")
+    written = pd.concat(pd.read_csv(file, keep_default_na=False) for file in files)
+    assert len(written) == 180 and not written["Text"].map(is_empty).any()
 
 
 @pytest.mark.parametrize("text", NOTHING.values(), ids=NOTHING.keys())
 def test_an_empty_message_gets_no_answer_and_changes_nobody_elses(loaded, text):
     neighbours = ["WIN a FREE prize now, call 10001", "see you at 7 tonight"]
-    alone = [classify([neighbour], *loaded)[0] for neighbour in neighbours]
-    first, nothing, second = classify([neighbours[0], text, neighbours[1]], *loaded)
-    assert nothing is None and classify([text], *loaded) == [None]
+    alone = [loaded.answer([neighbour])[0] for neighbour in neighbours]
+    first, nothing, second = loaded.answer([neighbours[0], text, neighbours[1]])
+    assert nothing is None and loaded.answer([text]) == [None]
     for together, expected in zip((first, second), alone, strict=True):
-        assert together.positive_probability == pytest.approx(expected.positive_probability, abs=1e-5)
+        assert together.probability == pytest.approx(expected.probability, abs=1e-5)
 
 
-def test_an_empty_row_of_a_file_stays_without_a_label(normalizing_adapter, tmp_path, capsys):
+def test_an_empty_row_of_a_file_stays_without_a_label(trained_on_them, tmp_path):
     source, target = tmp_path / "between.csv", tmp_path / "scored.csv"
     rows = ["call 900 prize", *NOTHING.values(), "see you at lunch"]
     pd.DataFrame({"id": range(len(rows)), "Text": rows}).to_csv(source, index=False)
-    argv = [str(source), "--output", str(target), "--adapter_dir", str(normalizing_adapter / "lora_model")]
+    argv = [str(source), "--output", str(target), "--adapter_dir", str(trained_on_them / "lora_model")]
     assert score(argv) == 0
     labels = pd.read_csv(target, keep_default_na=False)["predicted_label"].tolist()
     assert labels[1:-1] == [""] * len(NOTHING) and "" not in (labels[0], labels[-1])
@@ -101,12 +103,11 @@ ANY_TEXT = st.text(st.characters(), max_size=60) | st.text(
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ANY_TEXT, min_size=1, max_size=6))
 def test_no_answer_depends_on_what_else_is_in_the_batch(loaded, texts):
-    together = classify(texts, *loaded)
-    for text, answer in zip(texts, together, strict=True):
-        (alone,) = classify([text], *loaded)
+    for text, answer in zip(texts, loaded.answer(texts), strict=True):
+        (alone,) = loaded.answer([text])
         assert (answer is None) == (alone is None) == is_empty(text)
         if answer:
-            assert answer.positive_probability == pytest.approx(alone.positive_probability, abs=1e-5)
+            assert answer.probability == pytest.approx(alone.probability, abs=1e-5)
 
 
 @settings(max_examples=300, deadline=None)
@@ -117,6 +118,64 @@ def test_what_is_not_empty_has_tokens_in_front_of_every_tokenizer(text):
 
 
 def test_a_text_that_is_not_empty_is_read_by_the_adapters_tokenizer(loaded):
-    tokenizer, _ = loaded
-    for ids in encode(SOMETHING, tokenizer)["input_ids"]:
-        assert ids
+    assert all(encode(SOMETHING, loaded.tokenizer)["input_ids"])
+
+
+# ---------------------------------------------------------------------------- letter tricks
+
+
+TRICKS = {
+    "F R E E entry": "FREE entry",
+    "c-l-a-i-m it, C.A.S.H": "claim it, CASH",
+    "Ｗｉｎ a ⓒⓐⓡ, 𝐟𝐫𝐞𝐞": "Win a car, free",
+    "Yоur Аррle ID": "Your Apple ID",
+    "lo\u200ban fr\u00adee": "loan free",
+    "Còngràtulätions": "Congratulations",
+    "pay &lt;#&gt; &amp; go": "pay <#> & go",
+    "Y0u w0n a fr33 pr1ze, cl41m": "You won a free prize, claim",
+    "C4SH PR1ZE": "CASH PRIZE",
+    "贷.款.秒.批": "贷款秒批",
+    "加 薇 信 领红包": "加薇信领红包",
+    "ＱＱ：１２３４５": "QQ:12345",
+}
+
+
+NO_TRICKS = [
+    *("r u ok? I c u", "ok 👍 call 0 9 0 6 1", "plan a b or c", "see you at 5.30", "你好", "在吗 晚上 有空"),
+    *("gr8 l8r b4 2nite, at 10am 150ppm", "W45WQ"),
+]
+
+
+@pytest.mark.parametrize("written, meant", [*TRICKS.items(), *zip(NO_TRICKS, NO_TRICKS, strict=True)])
+def test_letter_tricks_are_undone_and_what_is_no_trick_stays(written, meant):
+    assert make_normalizer().normalize_str(written) == meant
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "bert"])
+def test_a_saved_tokenizer_reads_like_the_one_trained_with(architecture, tiny_gpt2, tmp_path):
+    folder = tmp_path / "base"
+    if architecture == "bert":
+        save_wordpiece_tokenizer(folder)
+    else:
+        # The folder names GPT-2's own tokenizer class, as `gpt2` on the Hub does.
+        AutoTokenizer.from_pretrained(tiny_gpt2).backend_tokenizer.model.save(str(tmp_path))
+        GPT2TokenizerFast(vocab=f"{tmp_path}/vocab.json", merges=f"{tmp_path}/merges.txt").save_pretrained(folder)
+        # Older folders have only vocab.json and merges.txt.
+        (folder / "tokenizer.json").unlink()
+        for name in ("vocab.json", "merges.txt"):
+            (tmp_path / name).rename(folder / name)
+    (folder / "config.json").write_text(json.dumps({"model_type": architecture}))
+    (folder / "model.safetensors").touch()
+    base = resolve_base_model(str(folder))
+    trained_with = load_tokenizer(base, max_length=20, normalize_text=True)
+    trained_with.save_pretrained(tmp_path / "saved")
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    plain = load_tokenizer(base, max_length=20)
+    for written, meant in TRICKS.items():
+        assert dict(encode([written], loaded)) == dict(encode([meant], plain))
+    for text in ("hi", "", "<|endoftext|>"):
+        (ids,) = encode([text], loaded)["input_ids"]
+        assert ids[0] == {"gpt2": loaded.eos_token_id, "bert": loaded.cls_token_id}[architecture]
+        assert ids.count(ids[0]) == 1, "one token in front, and a typed one is ordinary text"
+    (cut,) = encode(["word " * 50], loaded, loaded.model_max_length)["input_ids"]
+    assert len(cut) == 20 and loaded.decode(cut[1]).strip()

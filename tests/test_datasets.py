@@ -35,13 +35,18 @@ def uci_zip(ham: int = UCI_SMS_SPAM_COUNTS["ham"], spam: int = UCI_SMS_SPAM_COUN
     return archive.getvalue()
 
 
-def test_uci_archive_is_unpacked_and_reused(serve, tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "UCI_SMS_SPAM_URL", serve(serving(uci_zip())))
+def test_uci_archive_is_unpacked_reused_and_replaced_if_damaged(serve, tmp_path, monkeypatch):
+    address = serve(serving(uci_zip()))
+    monkeypatch.setattr(datasets, "UCI_SMS_SPAM_URL", address)
     first = resolve_sms_spam(tmp_path, "uci")
     assert first.path == tmp_path / "SMSSpamCollection.tsv" and first.source == "UCI"
     assert read_sms_spam(first.path)["Label"].value_counts().to_dict() == UCI_SMS_SPAM_COUNTS
     monkeypatch.setattr(datasets, "UCI_SMS_SPAM_URL", "http://127.0.0.1:9")
     assert resolve_sms_spam(tmp_path, "uci").source == "UCI, local copy"
+    # A damaged copy is replaced.
+    monkeypatch.setattr(datasets, "UCI_SMS_SPAM_URL", address)
+    first.path.write_text("ham\tonly one\n")
+    assert resolve_sms_spam(tmp_path).source == "UCI"
 
 
 @pytest.mark.parametrize(
@@ -59,12 +64,6 @@ def test_a_bad_download_leaves_nothing_and_says_why(serve, tmp_path, monkeypatch
     with pytest.raises(ArtifactError, match=message):
         download_sms_spam(tmp_path / "sms.tsv", serve(serving(content, stall_seconds)))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_damaged_local_copy_is_replaced(serve, tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "UCI_SMS_SPAM_URL", serve(serving(uci_zip())))
-    (tmp_path / "SMSSpamCollection.tsv").write_text("ham\tonly one\n")
-    assert resolve_sms_spam(tmp_path).source == "UCI"
 
 
 def test_nothing_reachable_lists_every_attempt(serve, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from chat.batching import BatchingClassifier, usual_batch_size
 from chat.explanation import word_contributions
 from text_classifier import runtime
 from text_classifier.__main__ import main
-from text_classifier.classifier import Classifier, classify, load_tokenizer_and_model
+from text_classifier.classifier import Classifier
 from text_classifier.extras import ray_scoring
 from text_classifier.runtime import choose_device, fast_dtype
 from text_classifier.training.config import machine_defaults
@@ -41,10 +41,6 @@ def accelerator(monkeypatch) -> Iterator[torch.device]:
         yield DEVICE
 
 
-def probabilities(answers) -> list[float]:
-    return [answer.positive_probability for answer in answers]
-
-
 def test_the_stand_in_refuses_tensors_of_two_devices(accelerator):
     there = torch.ones(2).to(accelerator)
     assert isinstance(there, TensorThere) and (there + 1).cpu().tolist() == [2, 2]
@@ -56,18 +52,12 @@ def test_the_stand_in_refuses_tensors_of_two_devices(accelerator):
 def test_inputs_follow_the_model(accelerator, tiny_review_adapter, monkeypatch, packed):
     if not packed:
         monkeypatch.setattr(runtime, "_PACKABLE", {})
-    tokenizer, model = load_tokenizer_and_model(tiny_review_adapter)
-    assert {tensor.device for tensor in (*model.parameters(), *model.buffers())} == {accelerator}
-    on_cpu = load_tokenizer_and_model(tiny_review_adapter, device=CPU)
-    assert on_cpu[1].device == CPU
-    assert probabilities(classify(TEXTS, tokenizer, model)) == pytest.approx(
-        probabilities(classify(TEXTS, *on_cpu)), abs=1e-5
-    )
-
-
-def test_explanations_follow_it_too(accelerator, tiny_review_adapter):
-    loaded = Classifier.load(tiny_review_adapter)
-    on_cpu = Classifier.load(tiny_review_adapter, device=CPU)
+    loaded, on_cpu = Classifier.load(tiny_review_adapter), Classifier.load(tiny_review_adapter, device=CPU)
+    assert {tensor.device for tensor in (*loaded.model.parameters(), *loaded.model.buffers())} == {accelerator}
+    assert on_cpu.model.device == CPU
+    answers, expected = ([answer.probability for answer in one.answer(TEXTS)] for one in (loaded, on_cpu))
+    assert answers == pytest.approx(expected, abs=1e-5)
+    # Explanations follow it, too.
     text = "WIN a FREE prize now, call 12345"
     words, expected = (word_contributions(text, one.answer_parts) for one in (loaded, on_cpu))
     assert dict(words) == pytest.approx(dict(expected), abs=1e-3)
@@ -84,7 +74,7 @@ def test_batches_are_larger_on_an_accelerator(accelerator, tiny_review_adapter, 
     monkeypatch.setattr(runtime, "_packed_logits", recorded)
     for device in (CPU, accelerator):
         sizes.clear()
-        classify(TEXTS * 4, *load_tokenizer_and_model(tiny_review_adapter, device=device))
+        Classifier.load(tiny_review_adapter, device=device).answer(TEXTS * 4)
         assert max(sizes) <= 256 if device == CPU else 1000 < max(sizes) <= 4096
     assert usual_batch_size(CPU) == 16 and usual_batch_size(accelerator) == 256
     # Explanations of an accelerator take larger steps, too.
@@ -151,17 +141,15 @@ def test_ray_workers_get_a_gpu_each_or_none(monkeypatch, gpus, workers, device, 
     monkeypatch.setenv("DEVICE", device)
     monkeypatch.setattr(ray_scoring.ray, "cluster_resources", lambda: {"GPU": gpus} if gpus else {})
     assert ray_scoring._has_gpus(workers) is expected
+    # Ray gives out the devices itself.
+    monkeypatch.setenv("DEVICE", "cuda:1")
+    with pytest.raises(ValueError, match="DEVICE=cuda:1 does not go with --workers"):
+        ray_scoring._has_gpus(workers)
 
 
 def test_a_ray_worker_uses_its_gpu(accelerator, tiny_review_adapter):
     assert ray_scoring.Scorer(str(tiny_review_adapter), "Text", has_gpu=True).classifier.model.device == DEVICE
     assert ray_scoring.Scorer(str(tiny_review_adapter), "Text", has_gpu=False).classifier.model.device == CPU
-
-
-def test_ray_gives_out_devices_itself(monkeypatch):
-    monkeypatch.setenv("DEVICE", "cuda:1")
-    with pytest.raises(ValueError, match="DEVICE=cuda:1 does not go with --workers"):
-        ray_scoring._has_gpus(2)
 
 
 # ---------------------------------------------------------------------------- training

@@ -17,17 +17,11 @@ SPAM, HAM, OPEN = "WIN a prize now, call 09061", "see you tonight, mum", "zebra 
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, tiny_review_adapter):
-    folder = tmp_path_factory.mktemp("cascade") / "adapter"
-    shutil.copytree(tiny_review_adapter, folder)
+def loaded(tmp_path_factory, tiny_review_adapter):
+    folder = shutil.copytree(tiny_review_adapter, tmp_path_factory.mktemp("early_exit") / "adapter")
     table = make_messages()
     tfidf = fit_tfidf(table["Text"].tolist(), table["Label"].eq("spam").astype(int).tolist())
     give_tfidf(folder, tfidf, 0.01, early_exit=EARLY_EXIT)
-    return folder
-
-
-@pytest.fixture
-def loaded(folder):
     return Classifier.load(folder)
 
 

@@ -25,16 +25,8 @@ from text_classifier.extras import onnx_export
 from text_classifier.tfidf import fit_tfidf
 
 # Longer than the language model reads, letter tricks, the pad token spelled out, white space, other scripts.
-HARD = [
-    "free " * 300,
-    "Call me. " * 200,
-    "Fr33 pr1ze, c l a i m nοw",
-    "you won <|im_end|>",
-    "<|im_end|>",
-    " ",
-    "🎁",
-    "你好",
-]
+HARD = ["free " * 300, "Call me. " * 200, "Fr33 pr1ze, c l a i m nοw", "you won <|im_end|>", "<|im_end|>"]
+HARD += [" ", "🎁", "你好"]
 PRESENT_DAY = REPOSITORY / "dataset/modern_messages.tsv"
 
 
@@ -76,15 +68,8 @@ def test_the_pipeline_gives_the_language_models_answers_alone_and_in_batches(mer
 
 @pytest.mark.registry
 def test_the_folder_is_a_plain_model_without_the_layers_that_are_not_used(merged, shipped_adapter):
-    assert files_in(merged) == [
-        "README.md",
-        "adapter_card.md",
-        "config.json",
-        "model.safetensors",
-        "text_classifier.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-    ]
+    files = "README.md adapter_card.md config.json model.safetensors text_classifier.json"
+    assert files_in(merged) == [*files.split(), "tokenizer.json", "tokenizer_config.json"]
     assert merged.parent.stat().st_mode & 0o777 == 0o700 and (merged / "model.safetensors").stat().st_mode & 0o044
     model = AutoModelForSequenceClassification.from_pretrained(merged)
     assert len(model.model.layers) == 12 and model.config.pad_token_id == 2
@@ -112,8 +97,7 @@ def test_its_card_tells_what_it_is_and_its_code_runs_as_pasted(merged):
 
 
 def test_what_holds_for_both_models_is_left_out(tiny_review_adapter, tmp_path):
-    adapter = tmp_path / "adapter"
-    shutil.copytree(tiny_review_adapter, adapter)
+    adapter = shutil.copytree(tiny_review_adapter, tmp_path / "adapter")
     texts = make_messages()["Text"].tolist()
     tfidf = fit_tfidf(texts, [number % 2 for number in range(len(texts))])
     give_tfidf(adapter, tfidf, 0.5, decision_threshold=0.8, early_exit={"bound": 2.5, "usual_log_odds": [-1, 1]})
@@ -293,20 +277,20 @@ def test_an_adapter_is_sent_as_it_is(tiny_review_adapter, tmp_path, serve):
 
 
 @pytest.mark.parametrize(
-    ("name", "environment", "message"),
-    [
-        ("me/x", {"HF_TOKEN": ""}, "needs a connection to the Hub and a login"),
-        ("me/x", {"HF_ENDPOINT": "http://127.0.0.1:9"}, "needs a connection to the Hub and a login"),
-        ("me/x", {"HF_HUB_OFFLINE": "1"}, "needs a connection to the Hub and a login"),
-        ("a/b/c", {}, "--push_to_hub a/b/c: Repo id must be"),
-    ],
+    "environment", [{"HF_TOKEN": ""}, {"HF_ENDPOINT": "http://127.0.0.1:9"}, {"HF_HUB_OFFLINE": "1"}], ids=str
 )
-def test_what_cannot_be_sent_is_told_before_any_work(tiny_review_adapter, tmp_path, serve, name, environment, message):
+def test_what_cannot_be_sent_is_told_before_any_work(tiny_review_adapter, tmp_path, serve, environment):
     environment = {"HF_ENDPOINT": serve(hub_handler({}))} | environment
-    result = send(tmp_path, tiny_review_adapter, "merged", "--push_to_hub", name, **environment)
+    result = send(tmp_path, tiny_review_adapter, "merged", "--push_to_hub", "me/x", **environment)
     (error,) = result.stderr.splitlines()
-    assert result.returncode == 1 and error.startswith("Error: ") and message in error
+    assert result.returncode == 1 and error.startswith("Error: --push_to_hub needs a connection to the Hub and a login")
     assert not (tmp_path / "merged").exists()
+
+
+def test_a_name_that_the_hub_cannot_have_is_told_before_any_work(tiny_review_adapter, tmp_path, capsys):
+    assert export_here(tmp_path, tiny_review_adapter, "merged", "--push_to_hub", "a/b/c") == 1
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith("Error: --push_to_hub a/b/c: Repo id must be") and not (tmp_path / "merged").exists()
 
 
 def test_what_the_hub_refuses_is_told_and_the_export_stays(tiny_review_adapter, tmp_path, serve):

@@ -10,7 +10,7 @@ from text_classifier import classify, load_tokenizer_and_model
 TEXTS = ["WIN a FREE prize now", "see you at seven", "call 12345 to claim", "", "ok"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def loaded(tiny_review_adapter):
     return load_tokenizer_and_model(tiny_review_adapter)
 

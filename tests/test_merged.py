@@ -2,16 +2,15 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import give_settings
+from conftest import REPOSITORY, give_settings
+from pasted import run_pasted
 from safetensors.torch import load_file, save_file
 
-from text_classifier import classify, load_tokenizer_and_model
+from text_classifier.classifier import Classifier
 from text_classifier.files import file_sha256, write_json
 from text_classifier.merged import ADAPTER_WEIGHTS
 
@@ -50,7 +49,7 @@ def change(adapter: Path, seed: int) -> None:
 
 
 def answers(adapter: Path, dtype: torch.dtype = torch.float32) -> list[float]:
-    return [answer.positive_probability for answer in classify(TEXTS, *load_tokenizer_and_model(adapter, dtype))]
+    return [answer.probability for answer in Classifier.load(adapter, dtype).answer(TEXTS)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -61,14 +60,11 @@ def test_every_start_gives_the_same_answers_and_the_second_needs_no_base(cache, 
 
 
 def test_the_second_start_does_not_import_peft(cache, adapter):
-    code = f"""
-import sys
-from text_classifier import load_tokenizer_and_model
-load_tokenizer_and_model({str(adapter)!r})
-print("peft" in sys.modules)
-"""
-    started = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout for _ in range(2)]
-    assert started == ["True\n", "False\n"]
+    code = (
+        "import sys; from text_classifier import load_tokenizer_and_model\n"
+        f"load_tokenizer_and_model({str(adapter)!r}); print('peft' in sys.modules)"
+    )
+    assert [run_pasted(code, REPOSITORY) for _ in range(2)] == ["True\n", "False\n"]
 
 
 def test_another_adapter_in_the_same_folder_is_merged_anew(cache, adapter):
@@ -79,8 +75,7 @@ def test_another_adapter_in_the_same_folder_is_merged_anew(cache, adapter):
 
 def test_each_number_format_is_kept_on_its_own(cache, adapter):
     answers(adapter, torch.bfloat16)
-    _, model = load_tokenizer_and_model(adapter, torch.float32)
-    assert model.dtype is torch.float32
+    assert Classifier.load(adapter, torch.float32).model.dtype is torch.float32
 
 
 def test_a_damaged_merged_model_is_made_anew(cache, adapter):

@@ -17,7 +17,7 @@ from conftest import REPOSITORY
 
 from text_classifier import runtime, scoring
 from text_classifier.__main__ import main
-from text_classifier.classifier import Classifier, classify, load_tokenizer_and_model
+from text_classifier.classifier import Classifier
 from text_classifier.reading.tables import open_table
 
 SCORE = [sys.executable, "-m", "text_classifier"]
@@ -28,45 +28,48 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 def reviews(tmp_path):
     """A CSV file of reviews with quotes, line breaks, commas, blank texts and words like NA."""
     texts = ["A joy!", 'He said "no",\nand left', "", "NA", "  ", "dull, long", "好看"]
-    rows = [
-        {"id": number, "text": f"{texts[number % 7]}{number}" if number % 7 in (0, 5) else texts[number % 7]}
-        for number in range(100)
-    ]
+    rows = [(number, texts[number % 7] + (str(number) if number % 7 in (0, 5) else "")) for number in range(100)]
     path = tmp_path / "reviews.csv"
-    pd.DataFrame(rows).to_csv(path, index=False)
+    pd.DataFrame(rows, columns=["id", "text"]).to_csv(path, index=False)
     return path
 
 
-def command(reviews, adapter, *more):
-    output = reviews.with_name("scored.csv")
-    return [str(reviews), "--output", str(output), "--text_column", "text", "--adapter_dir", str(adapter), *more]
+def command(source: Path, adapter: Path, *more: str, output: Path | str | None = None) -> list[str]:
+    """Return the arguments that score a file; the result stands beside it if no output is named."""
+    output = output or source.with_name("scored.csv")
+    return [str(source), "--output", str(output), "--text_column", "text", "--adapter_dir", str(adapter), *more]
+
+
+def as_texts(table: Path) -> pd.DataFrame:
+    return pd.read_csv(table, dtype=str, keep_default_na=False)
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_every_row_comes_back_with_its_answer(reviews, tiny_review_adapter, monkeypatch, capsys):
     monkeypatch.setattr(scoring, "ROWS_PER_CHUNK", 16)
     assert main(command(reviews, tiny_review_adapter)) == 0
     assert "100 rows in" in capsys.readouterr().out
-    given = pd.read_csv(reviews, dtype=str, keep_default_na=False)
-    scored = pd.read_csv(reviews.with_name("scored.csv"), dtype=str, keep_default_na=False)
+    given, scored = as_texts(reviews), as_texts(reviews.with_name("scored.csv"))
     assert scored[["id", "text"]].equals(given)
     added = "predicted_label positive_probability truncated answered_by other_language less_sure"
     assert list(scored.columns[2:]) == added.split()
     blank = given["text"].str.strip().eq("")
     assert scored["predicted_label"].eq("").equals(blank) and 0 < blank.sum() < 100
-    tokenizer, model = load_tokenizer_and_model(tiny_review_adapter)
-    answers = classify(given["text"][~blank].tolist(), tokenizer, model)
-    for found, answer in zip(scored["positive_probability"][~blank].astype(float), answers, strict=True):
-        # Scoring computes in bfloat16 where the CPU has it, so the probabilities may differ a little.
-        assert found == pytest.approx(answer.positive_probability, abs=0.02)
+    answers = Classifier.load(tiny_review_adapter).answer(given["text"][~blank])
     probability = scored["positive_probability"][~blank].astype(float)
+    # Scoring computes in bfloat16 where the CPU has it, so the probabilities may differ a little.
+    assert probability.tolist() == pytest.approx([answer.probability for answer in answers], abs=0.02)
     assert scored["less_sure"][~blank].eq("true").equals(probability.between(0.1, 0.9))
-    assert sorted(path.name for path in reviews.parent.iterdir()) == ["reviews.csv", "scored.csv"]
+    assert names_in(reviews.parent) == ["reviews.csv", "scored.csv"]
 
 
 def test_killed_at_random_it_goes_on_and_nothing_is_lost_or_doubled(tmp_path, tiny_review_adapter):
     source = tmp_path / "messages.csv"
-    source.write_text("Text\n" + "".join(f"message number {number}\n" for number in range(6_000)))
-    arguments = [str(source), "--output", str(tmp_path / "scored.csv"), "--adapter_dir", str(tiny_review_adapter)]
+    source.write_text("text\n" + "".join(f"message number {number}\n" for number in range(6_000)))
+    command_line = [*SCORE, *command(source, tiny_review_adapter)]
     part, state = tmp_path / "scored.csv.part", tmp_path / "scored.csv.part.json"
 
     def rows_done() -> int:
@@ -74,7 +77,7 @@ def test_killed_at_random_it_goes_on_and_nothing_is_lost_or_doubled(tmp_path, ti
 
     for _ in range(2):
         before = rows_done()
-        process = subprocess.Popen([*SCORE, *arguments], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command_line, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
         while process.poll() is None and rows_done() == before:
             time.sleep(0.01)
         process.kill()
@@ -82,12 +85,11 @@ def test_killed_at_random_it_goes_on_and_nothing_is_lost_or_doubled(tmp_path, ti
     # A process that is killed while it writes leaves half a row.
     with part.open("ab") as file:
         file.write(b"message num")
-    result = subprocess.run([*SCORE, *arguments], env=ENVIRONMENT, capture_output=True, text=True)
+    result = subprocess.run(command_line, env=ENVIRONMENT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    with (tmp_path / "scored.csv").open() as file:
-        texts = [row["Text"] for row in csv.DictReader(file)]
+    texts = as_texts(tmp_path / "scored.csv")["text"].tolist()
     assert texts == [f"message number {number}" for number in range(6_000)]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["messages.csv", "scored.csv"]
+    assert names_in(tmp_path) == ["messages.csv", "scored.csv"]
 
 
 def test_another_file_is_not_mixed_into_an_unfinished_one(reviews, tiny_review_adapter, monkeypatch, capsys):
@@ -152,8 +154,7 @@ def test_mistakes_end_in_one_clear_error_and_leave_nothing(
     monkeypatch.chdir(tmp_path)
     if content is not None:
         (tmp_path / "reviews.csv").write_bytes(content)
-    arguments = ["reviews.csv", "--output", "scored.csv", "--text_column", "text"]
-    assert main([*arguments, "--adapter_dir", str(tiny_review_adapter), *more]) == 1
+    assert main(command(Path("reviews.csv"), tiny_review_adapter, *more)) == 1
     # The progress bar of loading the weights may come before the error.
     *_, error = capsys.readouterr().err.splitlines()
     assert error.startswith("Error: ") and re.search(message, error)
@@ -161,12 +162,10 @@ def test_mistakes_end_in_one_clear_error_and_leave_nothing(
 
 
 def test_labels_of_a_file_measure_the_answers_and_the_threshold_moves_them(reviews, tiny_review_adapter, capsys):
-    given = pd.read_csv(reviews, dtype=str, keep_default_na=False)
-    given["right"] = ["Positive", " negative"] * 50
-    given.to_csv(reviews, index=False)
+    as_texts(reviews).assign(right=["Positive", " negative"] * 50).to_csv(reviews, index=False)
     assert main(command(reviews, tiny_review_adapter, "--label_column", "right", "--threshold", "0.000001")) == 0
     printed = capsys.readouterr().out
-    scored = pd.read_csv(reviews.with_name("scored.csv"), dtype=str, keep_default_na=False)
+    scored = as_texts(reviews.with_name("scored.csv"))
     told = scored[scored["predicted_label"].ne("")]
     assert set(told["predicted_label"]) == {"positive"}
     right = told["right"].str.strip().str.lower().eq("positive")
@@ -181,13 +180,15 @@ def test_files_of_every_form_give_the_same_answers(reviews, tiny_review_adapter,
     assert main(command(reviews, tiny_review_adapter)) == 0
     scored = reviews.with_name("scored.csv")
     expected = pd.read_csv(scored)["positive_probability"].tolist()
-    table, other, more = pd.read_csv(reviews, dtype=str, keep_default_na=False), reviews.with_name("other.csv"), []
+    table, other, more = (
+        as_texts(reviews),
+        reviews.with_name(f"other.{form if form in ('xlsx', 'jsonl') else 'csv'}"),
+        [],
+    )
     if form == "xlsx":
-        table.to_excel(other.with_suffix(".xlsx"), index=False)
-        other = other.with_suffix(".xlsx")
+        table.to_excel(other, index=False)
     elif form == "jsonl":
-        table.to_json(other.with_suffix(".jsonl"), orient="records", lines=True)
-        other = other.with_suffix(".jsonl")
+        table.to_json(other, orient="records", lines=True)
     elif form == "semicolons":
         table.to_csv(other, index=False, sep=";", encoding="utf-16")
     elif form == "no header":
@@ -197,17 +198,17 @@ def test_files_of_every_form_give_the_same_answers(reviews, tiny_review_adapter,
         halves = table["text"].str.partition("\n")
         table.assign(text=halves[0], rest=halves[2]).to_csv(other, index=False)
         more = ["--text_column", "text", "rest"]
-    assert main([*command(other, tiny_review_adapter), *more]) == 0
+    assert main(command(other, tiny_review_adapter, *more)) == 0
     assert pd.read_csv(scored)["positive_probability"].tolist() == pytest.approx(expected, nan_ok=True, abs=1e-3)
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 40, 10_000])
 def test_answers_do_not_depend_on_what_is_read_together(batch_tokens, tiny_review_adapter, monkeypatch):
     monkeypatch.setattr(runtime, "_BATCH_TOKENS", batch_tokens)
-    tokenizer, model = load_tokenizer_and_model(tiny_review_adapter)
+    classifier = Classifier.load(tiny_review_adapter)
     texts = [f"message {number} " + "very " * (number % 9) + "long" for number in range(40)]
-    alone = [classify([text], tokenizer, model)[0].positive_probability for text in texts]
-    together = [answer.positive_probability for answer in classify(texts, tokenizer, model)]
+    alone = [classifier.answer([text])[0].probability for text in texts]
+    together = [answer.probability for answer in classifier.answer(texts)]
     assert together == pytest.approx(alone, abs=1e-5)
 
 
@@ -227,35 +228,23 @@ def test_a_result_is_what_its_name_says_and_every_cell_is_read_back(tmp_path, ti
     source.write_text(
         "".join(json.dumps({"id": f"{number}", "text": text}) + "\n" for number, text in enumerate(STRANGE))
     )
-    adapter = ["--text_column", "text", "--adapter_dir", str(tiny_review_adapter)]
-    assert main([str(source), "--output", str(target), *adapter]) == 0
+    assert main(command(source, tiny_review_adapter, output=target)) == 0
     assert open_table(target).frame()["text"].tolist() == STRANGE
-    as_texts = {"dtype": str, "keep_default_na": False}
     if ending in (".csv", ".csv.gz"):
-        assert pd.read_csv(target, **as_texts)["text"].tolist() == STRANGE
+        assert as_texts(target)["text"].tolist() == STRANGE
     elif ending == ".tsv":
         with target.open(encoding="utf-8", newline="") as file:
             assert [row[1] for row in csv.reader(file, delimiter="\t")][1:] == STRANGE
     elif ending == ".xlsx":
-        assert pd.read_excel(target, **as_texts)["id"].tolist() == [str(number) for number in range(len(STRANGE))]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["messages.jsonl", target.name]
+        table = pd.read_excel(target, dtype=str, keep_default_na=False)
+        assert table["id"].tolist() == [str(number) for number in range(len(STRANGE))]
+    assert names_in(tmp_path) == ["messages.jsonl", target.name]
 
 
 def test_excel_is_told_the_encoding_of_a_csv_that_is_not_ascii(tmp_path, tiny_review_adapter):
     for text, mark in (("hello", b""), ("好看", b"\xef\xbb\xbf")):
         (tmp_path / "m.csv").write_text(f"text\n{text}\n", encoding="utf-8")
-        assert (
-            main(
-                [
-                    str(tmp_path / "m.csv"),
-                    "--output",
-                    str(tmp_path / "s.csv"),
-                    "--adapter_dir",
-                    str(tiny_review_adapter),
-                ]
-            )
-            == 0
-        )
+        assert main(command(tmp_path / "m.csv", tiny_review_adapter, output=tmp_path / "s.csv")) == 0
         assert (tmp_path / "s.csv").read_bytes().startswith(mark + b"text,predicted_label")
 
 
@@ -267,26 +256,24 @@ def test_devices_pipes_and_links_are_written_to_and_stay(reviews, tiny_review_ad
     link.symlink_to(real.name)
     read = ThreadPoolExecutor(1).submit(pipe.read_bytes)
     for target in (pipe, link, Path("/dev/null")):
-        assert main([*command(reviews, tiny_review_adapter), "--output", str(target)]) == 0
+        assert main(command(reviews, tiny_review_adapter, output=target)) == 0
     assert read.result(timeout=60).startswith(b"\xef\xbb\xbfid,text,predicted_label") and pipe.is_fifo()
     assert link.is_symlink() and real.read_bytes() == read.result()
     assert Path("/dev/null").is_char_device()
-    assert sorted(path.name for path in folder.iterdir()) == ["link.csv", "pipe", "real.csv"]
+    assert names_in(folder) == ["link.csv", "pipe", "real.csv"]
 
 
 def test_standard_input_and_output(reviews, tiny_review_adapter):
     assert main(command(reviews, tiny_review_adapter)) == 0
-    adapter = ["--text_column", "text", "--adapter_dir", str(tiny_review_adapter)]
-    result = subprocess.run(
-        [*SCORE, "-", "--output", "-", *adapter], env=ENVIRONMENT, input=reviews.read_bytes(), capture_output=True
-    )
+    arguments = command(Path("-"), tiny_review_adapter, output="-")
+    result = subprocess.run([*SCORE, *arguments], env=ENVIRONMENT, input=reviews.read_bytes(), capture_output=True)
     assert result.returncode == 0, result.stderr.decode()
     assert result.stdout == reviews.with_name("scored.csv").read_bytes().removeprefix(b"\xef\xbb\xbf")
     assert b"100 rows in -" in result.stderr
 
 
 def test_figures_alone_need_no_output(reviews, tiny_review_adapter, capsys):
-    pd.read_csv(reviews, dtype=str, keep_default_na=False).assign(right="positive").to_csv(reviews, index=False)
+    as_texts(reviews).assign(right="positive").to_csv(reviews, index=False)
     arguments = [str(reviews), "--text_column", "text", "--adapter_dir", str(tiny_review_adapter)]
     assert main([*arguments, "--label_column", "right"]) == 0
     printed = capsys.readouterr().out
@@ -309,4 +296,4 @@ def test_two_processes_do_not_write_one_result(reviews, tiny_review_adapter, cap
         other.kill()
     assert f"scored.csv is being written by process {other.pid}" in capsys.readouterr().err
     assert main(command(reviews, tiny_review_adapter)) == 0, "the lock of a killed process holds nobody up"
-    assert sorted(path.name for path in reviews.parent.iterdir()) == ["reviews.csv", "scored.csv"]
+    assert names_in(reviews.parent) == ["reviews.csv", "scored.csv"]

@@ -9,15 +9,15 @@ import pytest
 import torch
 from conftest import REPOSITORY
 from huggingface_hub import ModelCard
+from scipy.special import expit
 
 from gpt_classification_model import load_splits
-from text_classifier.classifier import classify, load_tokenizer_and_model
+from text_classifier.classifier import Classifier
 from text_classifier.metrics import classification_metrics
 from text_classifier.sources.background import read_background
-from text_classifier.tfidf import fit_tfidf
+from text_classifier.tfidf import TfidfModel, fit_tfidf
 from text_classifier.training.config import DataArguments
 from text_classifier.training.data import read_tsv
-from text_classifier.training.evaluation import tfidf_predictions
 
 pytestmark = pytest.mark.registry
 
@@ -32,7 +32,13 @@ def splits(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shipped(shipped_adapter):
-    return load_tokenizer_and_model(shipped_adapter)
+    return Classifier.load(shipped_adapter)
+
+
+@pytest.fixture(scope="module")
+def alone(shipped):
+    """The shipped language model without its TF-IDF model, as plain PEFT and exports answer."""
+    return replace(shipped, tfidf=None)
 
 
 @pytest.fixture(scope="module")
@@ -44,29 +50,33 @@ def natural(splits):
 @pytest.fixture(scope="module")
 def answers(natural, shipped):
     """The shipped adapter's answers to them."""
-    return classify(natural["Text"].tolist(), *shipped)
+    return shipped.answer(natural["Text"])
 
 
-def spam_probabilities(texts, shipped) -> list[float]:
-    return [answer.positive_probability for answer in classify(list(texts), *shipped)]
+def fit_on_all(splits) -> TfidfModel:
+    """Train TF-IDF on all messages that the adapter learned from."""
+    train = pd.concat([splits[name] for name in ("train", "left_out_train", "modern", "chinese", "background")])
+    return fit_tfidf(train["Text"].tolist(), train["Label"].tolist())
 
 
 @pytest.fixture(scope="module")
-def alone(shipped_adapter):
-    """The shipped language model without its TF-IDF model, as plain PEFT and exports answer."""
-    tokenizer, model = load_tokenizer_and_model(shipped_adapter)
-    model.text_classifier = replace(model.text_classifier, tfidf=None)
-    return tokenizer, model
+def tfidf(splits):
+    return fit_on_all(splits)
+
+
+def spam_probabilities(texts, classifier: Classifier | TfidfModel) -> list[float]:
+    if isinstance(classifier, TfidfModel):
+        return expit(classifier.log_odds(list(texts))).tolist()
+    return [answer.probability for answer in classifier.answer(texts)]
+
+
+def measure(messages: pd.DataFrame, classifier: Classifier | TfidfModel) -> dict:
+    return classification_metrics(messages["Label"], spam_probabilities(messages["Text"], classifier))
 
 
 def read_test_messages(name: str) -> pd.DataFrame:
     messages = read_tsv(REPOSITORY / f"tests/{name}_messages.tsv")
     return messages.assign(Label=messages["Label"].eq("spam").astype(int))
-
-
-def tfidf_probabilities(splits, messages, *more_parts) -> np.ndarray:
-    train = pd.concat([splits[name] for name in ("train", *more_parts)])
-    return tfidf_predictions(fit_tfidf(train["Text"].tolist(), train["Label"].tolist()), {"": messages})[""][1]
 
 
 def test_folder_has_what_peft_needs_and_no_pickle(shipped_adapter):
@@ -80,23 +90,19 @@ def test_folder_has_what_peft_needs_and_no_pickle(shipped_adapter):
 
 
 def test_the_card_keeps_its_promises_on_the_test_split(splits, shipped, shipped_adapter):
-    test = splits["test"]
-    metrics = classification_metrics(test["Label"], spam_probabilities(test["Text"], shipped))
     card = ModelCard.load(shipped_adapter / "README.md").data.eval_results
     promised = {result.metric_type: result.metric_value for result in card}
-    assert promised["accuracy"] == pytest.approx(metrics["accuracy"], abs=1e-4)
+    assert promised["accuracy"] == pytest.approx(measure(splits["test"], shipped)["accuracy"], abs=1e-4)
 
 
 def test_at_the_natural_ratio_it_is_accurate_and_not_below_tfidf_on_the_same_messages(
-    splits, natural, answers, monkeypatch
+    splits, natural, answers, tfidf, monkeypatch
 ):
-    metrics = classification_metrics(natural["Label"], [answer.positive_probability for answer in answers])
-    parts = ("left_out_train", "modern", "chinese", "background")
-    tfidf = classification_metrics(natural["Label"], tfidf_probabilities(splits, natural, *parts))
-    assert metrics["accuracy"] >= tfidf["accuracy"]
+    metrics = classification_metrics(natural["Label"], [answer.probability for answer in answers])
+    assert metrics["accuracy"] >= measure(natural, tfidf)["accuracy"]
     # This baseline is TF-IDF with scikit-learn's default for C, as most people use it.
     monkeypatch.setattr("text_classifier.tfidf.C", 1.0)
-    baseline = classification_metrics(natural["Label"], tfidf_probabilities(splits, natural, *parts))
+    baseline = measure(natural, fit_on_all(splits))
     assert metrics["accuracy"] >= max(0.99, baseline["accuracy"]) and metrics["f1"] >= max(0.96, baseline["f1"])
     assert metrics["n"] > 800 and metrics["false_positive_rate"] <= 0.003
     assert metrics["calibration_error"] <= 0.02
@@ -104,13 +110,10 @@ def test_at_the_natural_ratio_it_is_accurate_and_not_below_tfidf_on_the_same_mes
 
 def test_the_language_model_alone_keeps_its_figures(natural, alone):
     """Plain PEFT, exports and the documents' code answer with it."""
-    metrics = classification_metrics(natural["Label"], spam_probabilities(natural["Text"], alone))
+    metrics = measure(natural, alone)
     assert metrics["accuracy"] >= 0.985 and metrics["f1"] >= 0.94 and metrics["false_positive_rate"] <= 0.006
-    modern, chinese, short = (read_test_messages(name) for name in ("modern", "chinese", "short"))
-    for messages, least in ((modern, 0.89), (chinese, 0.9), (short, 0.86)):
-        assert (
-            classification_metrics(messages["Label"], spam_probabilities(messages["Text"], alone))["accuracy"] >= least
-        )
+    for name, least in (("modern", 0.89), ("chinese", 0.9), ("short", 0.86)):
+        assert measure(read_test_messages(name), alone)["accuracy"] >= least
 
 
 def test_sentences_that_are_no_messages_are_ham(alone, shipped):
@@ -130,7 +133,7 @@ def test_messages_of_one_word_are_read(alone, shipped):
     assert len(short) >= 60 and right.mean() >= 0.95
 
 
-def test_messages_unlike_the_collection_are_told_apart_better_than_by_tfidf(splits, shipped):
+def test_messages_unlike_the_collection_are_told_apart_better_than_by_tfidf(splits, shipped, tfidf):
     """The messages were written for this project, and no model was trained on them.
 
     They have letter tricks, present-day phishing and present-day ham.
@@ -139,37 +142,35 @@ def test_messages_unlike_the_collection_are_told_apart_better_than_by_tfidf(spli
     assert len(messages) >= 200 and messages["Label"].sum() == len(messages) / 2
     assert not set(messages["Text"]) & set(pd.concat(splits.values())["Text"])
     right = np.greater_equal(spam_probabilities(messages["Text"], shipped), 0.5) == messages["Label"]
-    tfidf = tfidf_probabilities(splits, messages, "left_out_train", "modern", "chinese", "background")
-    assert right.mean() >= max(0.94, classification_metrics(messages["Label"], tfidf)["accuracy"])
+    assert right.mean() >= max(0.94, measure(messages, tfidf)["accuracy"])
     assert right[messages["Group"].eq("look_alike_unicode")].mean() >= 0.9
     assert right[messages["Group"].eq("group_chat")].mean() == 1
 
 
-def test_chinese_messages_are_told_apart_better_than_by_tfidf(splits, shipped):
+def test_chinese_messages_are_told_apart_better_than_by_tfidf(shipped, tfidf):
     """The messages were written apart from the Chinese ones that it was trained on."""
     messages = read_test_messages("chinese")
-    metrics = classification_metrics(messages["Label"], spam_probabilities(messages["Text"], shipped))
-    tfidf = tfidf_probabilities(splits, messages, "left_out_train", "modern", "chinese", "background")
-    assert metrics["accuracy"] >= max(0.95, classification_metrics(messages["Label"], tfidf)["accuracy"])
+    metrics = measure(messages, shipped)
+    assert metrics["accuracy"] >= max(0.95, measure(messages, tfidf)["accuracy"])
     assert metrics["recall"] >= 0.95 and metrics["false_positive_rate"] <= 0.04
 
 
 def test_it_reads_chinese_messages_of_120_characters_to_their_end(splits, shipped):
     text = "".join(splits["chinese"]["Text"].sample(40, random_state=0))
     pieces = [text[start : start + 120] for start in range(0, len(text) - 120, 120)]
-    assert len(pieces) > 5 and not any(answer.truncated for answer in classify(pieces, *shipped))
+    assert len(pieces) > 5 and not any(answer.truncated for answer in shipped.answer(pieces))
 
 
 def test_where_tfidf_answers_first_labels_stay_and_the_language_model_reads_few(natural, answers, shipped):
-    first = classify(natural["Text"].tolist(), *shipped, exact=False)
+    first = shipped.answer(natural["Text"], exact=False)
     assert [answer.label for answer in first] == [answer.label for answer in answers]
-    metrics = classification_metrics(natural["Label"], [answer.positive_probability for answer in first])
+    metrics = classification_metrics(natural["Label"], [answer.probability for answer in first])
     assert metrics["calibration_error"] <= 0.02
     assert np.mean([answer.answered_by == "both" for answer in first]) < 0.25
 
 
 def test_the_fast_number_format_keeps_the_labels(natural, answers, shipped_adapter):
     # Every fourth message, because a CPU without bfloat16 instructions takes long for it.
-    fast = classify(natural["Text"].tolist()[::4], *load_tokenizer_and_model(shipped_adapter, torch.bfloat16))
+    fast = Classifier.load(shipped_adapter, torch.bfloat16).answer(natural["Text"][::4])
     agreement = sum(one.label == other.label for one, other in zip(answers[::4], fast, strict=True)) / len(fast)
     assert agreement >= 0.995

@@ -10,7 +10,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline, make_union
 
-from text_classifier.classifier import classify, load_tokenizer_and_model
+from text_classifier.classifier import Classifier
 from text_classifier.tfidf import fit_tfidf, load_tfidf, save_tfidf
 
 TEXTS = ["WIN a prize, call 77", "see you at 7 tonight", "", "免费 ❤️ \ud800", "free " * 500]
@@ -22,16 +22,19 @@ def messages():
     return table["Text"].tolist(), table["Label"].eq("spam").astype(int).tolist()
 
 
-def test_it_is_the_logistic_regression_on_ngrams_that_people_know(messages):
+@pytest.fixture(scope="module")
+def model(messages):
+    return fit_tfidf(*messages)
+
+
+def test_it_is_the_logistic_regression_on_ngrams_that_people_know(messages, model):
     texts, labels = messages
     features = make_union(
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
         TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 5), sublinear_tf=True),
     )
     usual = make_pipeline(features, LogisticRegression(C=30, max_iter=1000, class_weight="balanced")).fit(texts, labels)
-    model = fit_tfidf(texts, labels)
-    english = TEXTS[:3]
-    assert model.log_odds(english) == pytest.approx(usual.decision_function(english), abs=1e-6)
+    assert model.log_odds(TEXTS[:3]) == pytest.approx(usual.decision_function(TEXTS[:3]), abs=1e-6)
     assert model.log_odds([]).shape == (0,)
 
 
@@ -51,26 +54,25 @@ def test_it_reads_what_is_meant(messages, written, meant):
     assert model.log_odds([written]) == pytest.approx(model.log_odds([meant]))
 
 
-def test_enough_chinese_messages_get_a_model_of_their_own_and_change_nothing_for_the_others(messages):
+def test_enough_chinese_messages_get_a_model_of_their_own_and_change_nothing_for_the_others(messages, model):
     texts, labels = messages
     chinese = [f"晚上{number}点见面" for number in range(50)] + [f"恭喜中奖{number}元" for number in range(50)]
     both = fit_tfidf([*texts, *chinese], [*labels, *[0] * 50, *[1] * 50])
-    assert both.log_odds(TEXTS[:3]) == pytest.approx(fit_tfidf(texts, labels).log_odds(TEXTS[:3]))
+    assert both.log_odds(TEXTS[:3]) == pytest.approx(model.log_odds(TEXTS[:3]))
     ham, spam = both.log_odds(["晚上见面吧", "您中奖了"])
     assert ham < 0 < spam
     few = fit_tfidf([*texts, *chinese[1:]], [*labels, *[0] * 49, *[1] * 50])
     assert list(few.models) == ["other"] and np.diff(few.log_odds(["晚上见面吧", "您中奖了"])) > 1
 
 
-def test_weights_are_those_of_scikit_learn(messages):
+def test_weights_are_those_of_scikit_learn(messages, model):
     texts, labels = messages
     twice = fit_tfidf(texts, labels, [2.0 - label for label in labels]).log_odds(TEXTS)
-    assert not np.allclose(twice, fit_tfidf(texts, labels).log_odds(TEXTS))
-    assert twice.mean() < fit_tfidf(texts, labels).log_odds(TEXTS).mean(), "class 0 weighs more"
+    assert not np.allclose(twice, model.log_odds(TEXTS))
+    assert twice.mean() < model.log_odds(TEXTS).mean(), "class 0 weighs more"
 
 
-def test_of_a_pasted_book_only_the_beginning_is_read(messages):
-    model = fit_tfidf(*messages)
+def test_of_a_pasted_book_only_the_beginning_is_read(messages, model):
     beginning = "free prize " * 1000
     assert np.array_equal(model.log_odds([beginning + "see you " * 100_000]), model.log_odds([beginning[:10_000]]))
     texts, labels = messages
@@ -78,8 +80,7 @@ def test_of_a_pasted_book_only_the_beginning_is_read(messages):
     assert cut.log_odds(texts) == pytest.approx(model.log_odds(texts)), "in training, too"
 
 
-def test_saved_and_loaded_it_says_the_same(messages, tmp_path):
-    model = fit_tfidf(*messages)
+def test_saved_and_loaded_it_says_the_same(model, tmp_path):
     save_tfidf(model, tmp_path)
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json"}
     assert np.array_equal(load_tfidf(tmp_path).log_odds(TEXTS), model.log_odds(TEXTS))
@@ -93,17 +94,19 @@ def test_what_cannot_be_learned_is_refused(texts, labels):
         fit_tfidf(texts, labels)
 
 
-def test_beside_an_adapter_both_answer(messages, tmp_path, tiny_review_adapter):
-    folder = tmp_path / "adapter"
-    shutil.copytree(tiny_review_adapter, folder)
-    model = fit_tfidf(*messages)
+@pytest.fixture
+def folder(tmp_path, tiny_review_adapter, model):
+    """An adapter with the model beside it."""
+    folder = shutil.copytree(tiny_review_adapter, tmp_path / "adapter")
     give_tfidf(folder, model, 0.25)
+    return folder
+
+
+def test_beside_an_adapter_both_answer(model, folder, tiny_review_adapter):
     texts = [text for text in TEXTS if text]
 
     def log_odds(adapter_dir):
-        return logit(
-            [answer.positive_probability for answer in classify(texts, *load_tokenizer_and_model(adapter_dir))]
-        )
+        return logit([answer.probability for answer in Classifier.load(adapter_dir).answer(texts)])
 
     expected = 0.25 * log_odds(tiny_review_adapter) + model.log_odds(texts)
     assert log_odds(folder) == pytest.approx(expected, abs=1e-4)
@@ -111,13 +114,10 @@ def test_beside_an_adapter_both_answer(messages, tmp_path, tiny_review_adapter):
 
 @pytest.mark.parametrize("file", ["tfidf.safetensors", "tfidf_vocabulary.json"])
 @pytest.mark.parametrize("content", [None, b"{}", b'{"words": null}', b'{"words": ["a', b"\xff"])
-def test_an_incomplete_folder_is_refused(messages, tmp_path, tiny_review_adapter, file, content):
+def test_an_incomplete_folder_is_refused(folder, file, content):
     """The adapter was made to answer with two models, so one of them must not answer alone."""
-    folder = tmp_path / "adapter"
-    shutil.copytree(tiny_review_adapter, folder)
-    give_tfidf(folder, fit_tfidf(*messages), 0.5)
     (folder / file).unlink()
     if content is not None:
         (folder / file).write_bytes(content)
     with pytest.raises((OSError, ValueError), match="tfidf"):
-        load_tokenizer_and_model(folder)
+        Classifier.load(folder)

@@ -4,41 +4,32 @@ import hashlib
 import http.server
 import json
 import logging
-import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
 from hub_stand_in import hub_handler
+from pasted import run_pasted
 
 from text_classifier.errors import ArtifactError, UnreachableError
 from text_classifier.sources import weights
 from text_classifier.sources.weights import resolve_base_model, resolve_base_model_or_fallback, resolve_tokenizer
 
 
-def resolve_in_new_process(name: str, home: Path, **environment: str) -> dict:
-    """Resolve a base model in a new process, because huggingface_hub reads its settings when it is imported.
+def in_new_process(call: str, home: Path, **environment: str) -> str:
+    """Call a function of `weights` in a new process, because huggingface_hub reads its settings when it is imported.
 
     Returns:
-        `path`, `source` and `sha256`, or `error` if it cannot be resolved.
+        What it returned, or kind and message of an `ArtifactError`.
     """
-    script = (
-        "import sys, json, text_classifier.sources.weights as a\n"
-        f"base = a.resolve_base_model({name!r})\n"
-        "print(json.dumps([str(base.path), base.source, base.sha256]))"
+    code = (
+        "from text_classifier.sources.weights import *\n"
+        f"try: print({call})\n"
+        "except ArtifactError as error: print(type(error).__name__, error, sep=': ')"
     )
-    settings = {"HF_HOME": str(home), "PYTHONPATH": str(REPOSITORY), **environment}
-    result = subprocess.run(
-        [sys.executable, "-c", script], env={**os.environ, **settings}, capture_output=True, text=True
-    )
-    if result.returncode:
-        return {"error": result.stderr.strip()}
-    path, source, sha256 = json.loads(result.stdout.splitlines()[-1])
-    return {"path": Path(path), "source": source, "sha256": sha256}
+    return run_pasted(code, home, HF_HOME=str(home), PYTHONPATH=str(REPOSITORY), **environment).rstrip()
 
 
 def test_local_folder_is_used_as_it_is(tiny_gpt2):
@@ -48,22 +39,23 @@ def test_local_folder_is_used_as_it_is(tiny_gpt2):
 
 
 def test_hub_then_its_cache(tiny_gpt2, serve, tmp_path):
-    handler = hub_handler({"gpt2": tiny_gpt2})
-    online = resolve_in_new_process("gpt2", tmp_path, HF_ENDPOINT=serve(handler))
-    assert online["source"] == "Hugging Face Hub"
-    assert online["sha256"] == resolve_base_model(str(tiny_gpt2)).sha256
+    # The Hub's repositories hold the weights in other formats, too.
+    repository = shutil.copytree(tiny_gpt2, tmp_path / "repository")
+    (repository / "pytorch_model.bin").write_text("other format")
+    handler = hub_handler({"gpt2": repository})
+    address = serve(handler)
+    online = in_new_process("resolve_base_model('gpt2')", tmp_path, HF_ENDPOINT=address)
+    assert "source='Hugging Face Hub'" in online and resolve_base_model(str(tiny_gpt2)).sha256 in online
     asked = len(handler.requests)
-    offline = resolve_in_new_process("gpt2", tmp_path, HF_HUB_OFFLINE="1")
-    assert offline == online and len(handler.requests) == asked
-    missing = resolve_in_new_process("distilgpt2", tmp_path, HF_HUB_OFFLINE="1")
-    assert "Hugging Face Hub: HF_HUB_OFFLINE is set" in missing["error"]
-
-
-def test_interrupted_hub_download_is_completed(tiny_gpt2, serve, tmp_path):
-    address = serve(hub_handler({"gpt2": tiny_gpt2}))
-    first = resolve_in_new_process("gpt2", tmp_path, HF_ENDPOINT=address)
-    (first["path"] / "model.safetensors").unlink()
-    assert resolve_in_new_process("gpt2", tmp_path, HF_ENDPOINT=address) == first
+    assert in_new_process("resolve_base_model('gpt2')", tmp_path, HF_HUB_OFFLINE="1") == online
+    assert len(handler.requests) == asked
+    missing = in_new_process("resolve_base_model('distilgpt2')", tmp_path, HF_HUB_OFFLINE="1")
+    assert "Hugging Face Hub: HF_HUB_OFFLINE is set" in missing
+    # An interrupted download is completed.
+    (downloaded,) = (tmp_path / "hub").glob("*/snapshots/*/model.safetensors")
+    downloaded.unlink()
+    assert in_new_process("resolve_base_model('gpt2')", tmp_path, HF_ENDPOINT=address) == online
+    assert downloaded.is_file() and not downloaded.with_name("pytorch_model.bin").exists()
 
 
 def test_a_hub_that_never_answers_costs_seconds(serve, tmp_path):
@@ -74,8 +66,8 @@ def test_a_hub_that_never_answers_costs_seconds(serve, tmp_path):
         do_HEAD = do_GET
 
     started = time.monotonic()
-    result = resolve_in_new_process("gpt2", tmp_path, HF_ENDPOINT=serve(Stalled))
-    assert "Could not find the base model 'gpt2'" in result["error"]
+    result = in_new_process("resolve_base_model('gpt2')", tmp_path, HF_ENDPOINT=serve(Stalled))
+    assert "Could not find the base model 'gpt2'" in result
     assert time.monotonic() - started < 30
 
 
@@ -102,21 +94,12 @@ def test_fallback_is_announced_or_forbidden(monkeypatch, tiny_gpt2, caplog):
         resolve_base_model_or_fallback("no/such-model", None)
 
 
-def test_a_mistyped_name_trains_nothing_else(monkeypatch, tiny_gpt2, serve, tmp_path):
+@pytest.mark.parametrize("name", ["gpt3", "./gpt2"])
+def test_a_mistyped_name_trains_nothing_else(tiny_gpt2, serve, tmp_path, name):
     """The fallback is not taken if the Hub answers that it has no such model, nor for a path."""
-    script = (
-        "import sys, text_classifier.sources.weights as a\n"
-        "from text_classifier.errors import ArtifactError, UnreachableError\n"
-        "for name in ('gpt3', './gpt2'):\n"
-        "    try: a.resolve_base_model_or_fallback(name, sys.argv[1])\n"
-        "    except UnreachableError: sys.exit('unreachable')\n"
-        "    except ArtifactError as error: print(str(error).splitlines()[0])\n"
-    )
-    settings = {"HF_ENDPOINT": serve(hub_handler({"gpt2": tiny_gpt2})), "HF_HOME": str(tmp_path)}
-    command, environment = [sys.executable, "-c", script, str(tiny_gpt2)], {**os.environ, **settings}
-    environment["PYTHONPATH"] = str(REPOSITORY)
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
-    assert result.stdout.count("Could not find the base model") == 2, result.stderr
+    address, call = serve(hub_handler({"gpt2": tiny_gpt2})), f"resolve_base_model_or_fallback({name!r}, '{tiny_gpt2}')"
+    error = in_new_process(call, tmp_path, HF_ENDPOINT=address)
+    assert error.startswith("ArtifactError: Could not find the base model")
 
 
 def test_other_weights_than_trained_on_are_said(tiny_gpt2, caplog):
@@ -166,32 +149,13 @@ def test_mirrored_encoder_is_a_whole_folder_of_the_hubs_own_weights(monkeypatch)
 
 
 def test_a_tokenizer_comes_without_the_weights(tiny_gpt2, serve, tmp_path):
-    script = "import text_classifier.sources.weights as a\nprint(a.resolve_tokenizer('gpt2'))"
-    handler = hub_handler({"gpt2": tiny_gpt2})
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "HF_HOME": str(tmp_path)}
-    for settings in ({"HF_ENDPOINT": serve(handler)}, {"HF_HUB_OFFLINE": "1"}):
-        result = subprocess.run(
-            [sys.executable, "-c", script], env=environment | settings, capture_output=True, text=True
-        )
-        folder = Path(result.stdout.strip())
-        assert (folder / "tokenizer.json").is_file(), result.stderr
-        assert not list(folder.glob("*.safetensors"))
+    for settings in ({"HF_ENDPOINT": serve(hub_handler({"gpt2": tiny_gpt2}))}, {"HF_HUB_OFFLINE": "1"}):
+        folder = Path(in_new_process("resolve_tokenizer('gpt2')", tmp_path, **settings))
+        assert (folder / "tokenizer.json").is_file() and not list(folder.glob("*.safetensors"))
     assert resolve_tokenizer(str(tiny_gpt2)) == tiny_gpt2
 
 
 def test_a_tokenizer_that_does_not_exist_is_told_from_one_that_cannot_be_reached(tiny_gpt2, serve, tmp_path):
-    script = (
-        "import text_classifier.sources.weights as a\n"
-        "from text_classifier.errors import ArtifactError\n"
-        "try: a.resolve_tokenizer('gpt3')\n"
-        "except ArtifactError as error: print(type(error).__name__)"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "HF_HOME": str(tmp_path)}
-    for endpoint, expected in (
-        (serve(hub_handler({"gpt2": tiny_gpt2})), "ArtifactError"),
-        ("http://127.0.0.1:9", "UnreachableError"),
-    ):
-        result = subprocess.run(
-            [sys.executable, "-c", script], env=environment | {"HF_ENDPOINT": endpoint}, capture_output=True, text=True
-        )
-        assert result.stdout.strip() == expected, result.stderr
+    address = serve(hub_handler({"gpt2": tiny_gpt2}))
+    for endpoint, expected in ((address, "ArtifactError"), ("http://127.0.0.1:9", "UnreachableError")):
+        assert in_new_process("resolve_tokenizer('gpt3')", tmp_path, HF_ENDPOINT=endpoint).startswith(f"{expected}: ")

@@ -19,8 +19,8 @@ import torch
 from transformers import HfArgumentParser
 
 from text_classifier.classifier import SETTINGS_FILE, Classifier
-from text_classifier.errors import ArtifactError
-from text_classifier.files import describe_failure, file_sha256
+from text_classifier.errors import run_command
+from text_classifier.files import file_sha256
 from text_classifier.outputs import STANDARD, check_output, check_rows, is_stream, unfinished, write_result
 from text_classifier.reading.messages import Messages, ReadOptions
 from text_classifier.reading.notes import TableError
@@ -81,10 +81,9 @@ def classify_rows(
         score_file(messages, task, part, classifier, sha256)
         return
     # Imported only when needed: it has its own requirements and is slow to import.
-    from text_classifier.extras.ray_scoring import connected, score_file_with_ray
+    from text_classifier.extras.ray_scoring import score_file_with_ray
 
-    with connected(options.ray_address, options.workers):
-        score_file_with_ray(messages, task, part, options.adapter_dir, options.workers)
+    score_file_with_ray(messages, task, part, options.adapter_dir, options.workers, options.ray_address)
 
 
 @contextlib.contextmanager
@@ -100,8 +99,8 @@ def given_file(path: Path) -> Iterator[Path]:
         yield Path(kept.name)
 
 
-def score(source: Path, options: argparse.Namespace) -> str:
-    """Classify the file, measure the answers if it has labels, and return what was done.
+def score(source: Path, options: argparse.Namespace) -> None:
+    """Classify the file, measure the answers if it has labels, and print what was done.
 
     Raises:
         ValueError: the file or an option cannot be used; the message says why.
@@ -126,15 +125,21 @@ def score(source: Path, options: argparse.Namespace) -> str:
     classes = classes_of(messages, task, classifier.labels) if messages.label_column else None
     if classes and (described := classes.describe()):
         print(f"{options.file}: {described}", file=sys.stderr)
-    done = [f"{messages.rows:,} rows" + (f" in {options.output}" if options.output else "")]
+    done = f"{messages.rows:,} rows" + (f" in {options.output}" if options.output else "")
     with unfinished(options.output) as part:
         classify_rows(messages, task, part, classifier, options)
         if classes:
-            done.insert(0, measure(part, task, classes.ids, str(options.adapter_dir)))
+            done = f"{measure(part, task, classes.ids, str(options.adapter_dir))}\n{done}"
         if options.output:
             write_result(part, options.output)
         remove_part(part)
-    return "\n".join(done)
+    print(done, file=sys.stderr if options.output == STANDARD else sys.stdout)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
+    with given_file(options.file) as source:
+        score(source, options)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -144,31 +149,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 after an error, or 130 after an interruption.
     """
     options = parse_options(argv)
-    try:
-        with given_file(options.file) as source:
-            done = score(source, options)
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        print("Error: --workers needs ray: pip install -r requirements/ray.txt", file=sys.stderr)
-        return 1
-    except (ArtifactError, ValueError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        goes_on = options.workers is None and options.output and not is_stream(options.output)
-        again = "the same command goes on from here" if goes_on else "nothing was written"
-        print(f"\nInterrupted; {again}.", file=sys.stderr)
-        return 130
-    # On a full disk libraries raise exceptions of all kinds.
-    except Exception as error:
-        told = describe_failure(error, str(options.output or "temporary files"))
-        if told is None:
-            raise
-        print(f"Error: {told}", file=sys.stderr)
-        return 1
-    print(done, file=sys.stderr if options.output == STANDARD else sys.stdout)
-    return 0
+    goes_on = options.workers is None and options.output and not is_stream(options.output)
+    again = "the same command goes on from here" if goes_on else "nothing was written"
+    return run_command(lambda: run(options), str(options.output or "temporary files"), f"Interrupted; {again}.")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def nothing_visible(normalised: str) -> bool:
     White space, control characters, zero-width characters, and accents or variation selectors without a letter are
     nothing.
     """
-    return not _SURELY_READ.search(normalised) and not any(map(_is_visible, normalised))
+    return not any(map(_is_visible, normalised))
 
 
 def _is_visible(character: str) -> bool:
@@ -62,7 +62,7 @@ def _is_visible(character: str) -> bool:
 
 def normalise(text: str) -> str:
     """Return a message as `make_normalizer` reads it."""
-    return _normalizer().normalize_str(replace_half_surrogates(text))
+    return _shared_normalizer().normalize_str(replace_half_surrogates(text))
 
 
 def has_chinese(text: str) -> bool:
@@ -78,11 +78,6 @@ def simplify(text: str) -> str:
 @functools.cache
 def _to_simplified() -> opencc.OpenCC:
     return opencc.OpenCC("tw2sp")
-
-
-@functools.cache
-def _normalizer() -> normalizers.Normalizer:
-    return make_normalizer()
 
 
 def make_normalizer() -> normalizers.Normalizer:
@@ -120,3 +115,7 @@ def _visible_words() -> list[normalizers.Normalizer]:
         steps.append(normalizers.Replace(Regex(f"{inside}|{at_end}"), plain))
         steps.append(normalizers.Replace(Regex(rf"(?<=[A-Z]){digit}(?=[A-Z]{{2}})"), plain.upper()))
     return steps
+
+
+# Making it takes a while, and `normalise` is called for every message.
+_shared_normalizer = functools.cache(make_normalizer)

@@ -20,11 +20,9 @@ from transformers import AutoTokenizer
 
 from text_classifier import cards
 from text_classifier.classifier import Classifier, Settings, holds_adapter
-from text_classifier.errors import ArtifactError
+from text_classifier.errors import run_command
 from text_classifier.extras.hub import full_name, send_folder
-from text_classifier.files import describe_failure, exchange_folder, file_sha256
-
-ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+from text_classifier.files import exchange_folder, file_sha256
 
 # The model card of the folder that was exported, under the name that it has in the export.
 ADAPTER_CARD = "adapter_card.md"
@@ -193,26 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 after an error, or 130 after an interruption.
     """
     options = parse_options(argv)
-    try:
-        run(options)
-    except ModuleNotFoundError as error:
-        if error.name not in ONNX_PACKAGES:
-            raise
-        print(f"Error: --onnx needs {error.name}: pip install -r requirements/onnx.txt", file=sys.stderr)
-        return 1
-    except (ArtifactError, ValueError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
-        return 130
-    except Exception as error:
-        told = describe_failure(error, str(options.target))
-        if told is None:
-            raise
-        print(f"Error: {told}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(lambda: run(options), str(options.target))
 
 
 if __name__ == "__main__":

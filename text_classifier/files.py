@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import errno
 import hashlib
 import json
 import os
@@ -17,11 +16,6 @@ from filelock import FileLock, Timeout
 # Line end of the tables that are written. With "\n", Python before 3.11.9 leaves a cell with a lone carriage return
 # without quotation marks, and readers take it for two rows.
 LINE_END = "\r\n"
-
-_CANNOT_WRITE = [
-    os.strerror(code)
-    for code in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.ENOTCONN, errno.EACCES)
-]
 
 
 def file_sha256(*paths: Path) -> str:
@@ -103,12 +97,9 @@ def exchange_folder(new: Path, target: Path) -> None:
         os.replace(new, target)
         return
     at_working_directory, rename_exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of renameat2(2)
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
-    names = (os.fsencode(new), os.fsencode(target))
-    exchanged = renameat2 and not renameat2(
-        at_working_directory, names[0], at_working_directory, names[1], rename_exchange
-    )
-    if not exchanged:
+    names = (at_working_directory, os.fsencode(new), at_working_directory, os.fsencode(target))
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    if renameat2 is None or renameat2(*names, rename_exchange) != 0:
         old = new.with_name(f"{new.name}.old")
         # A killed run may have left it.
         shutil.rmtree(old, ignore_errors=True)
@@ -116,25 +107,6 @@ def exchange_folder(new: Path, target: Path) -> None:
         os.rename(new, target)
         new = old
     shutil.rmtree(new)
-
-
-def describe_failure(error: Exception, place: str) -> str | None:
-    """Return in a sentence why something could not be read or written; None if the error says nothing of the kind.
-
-    Libraries raise exceptions of all kinds where a disk is full, and few of them name the file.
-
-    Args:
-        place: what was being written, for an error that does not name it.
-    """
-    if isinstance(error, OSError) and (error.filename or not error.errno):
-        return str(error)
-    text = str(error)
-    reason = next((reason for reason in _CANNOT_WRITE if reason in text), None)
-    if reason is None and ("PytorchStreamWriter failed" in text or "disk is full" in text):
-        reason = os.strerror(errno.ENOSPC)
-    if reason:
-        return f"{place}: cannot be written: {reason}"
-    return text if isinstance(error, OSError) else None
 
 
 def write_json(content: dict, path: Path) -> None:

@@ -66,16 +66,14 @@ def load_merged(
         ValueError, OSError: the adapter's files are damaged, or the base is of another kind than it was trained on.
     """
     adapter = file_sha256(*(adapter_dir / name for name in (ADAPTER_CONFIG, "config.json", ADAPTER_WEIGHTS)))
-    model = _load_kept(_kept_folder(adapter, trained_on["sha256"], dtype), config, dtype) if trained_on else None
-    if model is not None:
+    if trained_on and (model := _load_kept(_kept_folder(adapter, trained_on["sha256"], dtype), config, dtype)):
         return model
     from peft import PeftConfig, PeftModel
 
     base = resolve_base_model(PeftConfig.from_pretrained(adapter_dir).base_model_name_or_path, trained_on=trained_on)
     _check_kind(base, config, adapter_dir, trained_on)
     kept = _kept_folder(adapter, base.sha256, dtype)
-    model = _load_kept(kept, config, dtype)
-    if model is not None:
+    if model := _load_kept(kept, config, dtype):
         return model
     with quiet_loading():
         model = AutoModelForSequenceClassification.from_pretrained(base.path, config=config, dtype=torch.float32)
@@ -83,13 +81,12 @@ def load_merged(
         _keep(model, kept)
         # Loading gives some buffers, such as those of rotary positions, another format than `to` gave them, so a merged
         # model is always used as it is loaded.
-        loaded = _load_kept(kept, config, dtype)
-        if loaded is None:
-            # The cache cannot be written.
-            with tempfile.TemporaryDirectory() as folder:
-                model.save_pretrained(folder)
-                loaded = _load(Path(folder), config, dtype)
-    return loaded
+        if loaded := _load_kept(kept, config, dtype):
+            return loaded
+        # The cache cannot be written.
+        with tempfile.TemporaryDirectory() as folder:
+            model.save_pretrained(folder)
+            return _load(Path(folder), config, dtype)
 
 
 def _check_kind(base: BaseModel, config: PreTrainedConfig, adapter_dir: Path, trained_on: dict | None) -> None:

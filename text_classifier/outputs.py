@@ -106,15 +106,11 @@ def write_result(part: Path, target: Path) -> None:
     if target == STANDARD:
         _write(part, sys.stdout.buffer, name)
         return
-    with atomic_path(target) as scratch:
-        if name == ".xlsx":
-            _write_workbook(part, scratch)
-            return
-        with _PACK[packed](scratch, "wb") as output:
-            if name == ".csv" and not _is_ascii(part):
-                # Excel takes a CSV without this mark for one in an older encoding.
-                output.write(codecs.BOM_UTF8)
-            _write(part, output, name)
+    with atomic_path(target) as scratch, _PACK[packed](scratch, "wb") as output:
+        if name == ".csv" and not _is_ascii(part):
+            # Excel takes a CSV without this mark for one in an older encoding.
+            output.write(codecs.BOM_UTF8)
+        _write(part, output, name)
 
 
 def _is_ascii(path: Path) -> bool:
@@ -122,19 +118,21 @@ def _is_ascii(path: Path) -> bool:
         return all(block.isascii() for block in iter(lambda: file.read(1 << 20), b""))
 
 
-@contextlib.contextmanager
-def _rows(part: Path) -> Iterator[Iterator[list[str]]]:
-    with part.open(encoding="utf-8", newline="") as file:
-        yield csv.reader(file)
-
-
 def _write(part: Path, output: BinaryIO, name: str) -> None:
     if name == ".csv":
-        with part.open("rb") as rows:
-            shutil.copyfileobj(rows, output)
+        with part.open("rb") as content:
+            shutil.copyfileobj(content, output)
         return
-    text = io.TextIOWrapper(output, "utf-8", newline="")
-    with _rows(part) as rows:
+    with part.open(encoding="utf-8", newline="") as file:
+        rows = csv.reader(file)
+        if name == ".xlsx":
+            workbook = Workbook(write_only=True)
+            sheet = workbook.create_sheet("messages")
+            for row in rows:
+                sheet.append([_text_cell(sheet, cell) for cell in row])
+            workbook.save(output)
+            return
+        text = io.TextIOWrapper(output, "utf-8", newline="")
         if name == ".jsonl":
             header = next(rows)
             text.writelines(json.dumps(dict(zip(header, row, strict=True)), ensure_ascii=False) + "\n" for row in rows)
@@ -142,15 +140,6 @@ def _write(part: Path, output: BinaryIO, name: str) -> None:
             csv.writer(text, delimiter="\t", lineterminator=LINE_END).writerows(rows)
     # Flushes, and leaves `output` open.
     text.detach()
-
-
-def _write_workbook(part: Path, scratch: Path) -> None:
-    workbook = Workbook(write_only=True)
-    sheet = workbook.create_sheet("messages")
-    with _rows(part) as rows:
-        for row in rows:
-            sheet.append([_text_cell(sheet, cell) for cell in row])
-    workbook.save(scratch)
 
 
 def _text_cell(sheet: object, text: str) -> WriteOnlyCell:

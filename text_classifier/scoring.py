@@ -47,21 +47,12 @@ class Task:
 
 
 def add_answers(
-    table: pd.DataFrame,
-    answers: Sequence[Answer | None],
-    positive_label: str,
-    threshold: float,
-    digits: int = 4,
+    table: pd.DataFrame, answers: Sequence[Answer | None], positive_label: str, threshold: float, digits: int = 4
 ) -> pd.DataFrame:
-    """Return the table with the answers in six more columns.
-
-    They are: label, probability of class 1, whether the message was too long, who answered, whether it is in a language
-    that the adapter did not learn, and whether the answer is less sure than usual.
+    """Return a table of n messages with n answers in six more columns, empty for a message that was not classified.
 
     Args:
-        table: n messages.
-        answers: n answers, None for a message that was not classified.
-        positive_label: name of class 1.
+        positive_label: name of class 1, whose probability is given.
         threshold: decision threshold.
         digits: digits of the probability after the decimal point.
     """
@@ -111,10 +102,8 @@ def score_file(messages: Messages, task: Task, part: Path, classifier: Classifie
         TableError: the source cannot be read.
         ValueError: the unfinished file belongs to another source, column or adapter.
     """
-    state_file = _state_file(part)
-    same = {"source": file_sha256(task.source), "model": model_sha256}
-    same |= {name: value for name, value in asdict(task).items() if name != "source"}
-    state = _unfinished(part, state_file, same)
+    same = asdict(task) | {"source": file_sha256(task.source), "model": model_sha256}
+    state = _unfinished(part, same)
     with (
         part.open("ab") as output,
         tqdm(total=messages.rows, initial=state["rows"], unit=" messages", disable=None) as progress,
@@ -131,9 +120,9 @@ def score_file(messages: Messages, task: Task, part: Path, classifier: Classifie
             os.fsync(output.fileno())
             state |= {"rows": rows, "bytes": output.tell()}
             # The temporary file always has the same name, so the next run overwrites what a killed run left.
-            scratch = state_file.with_suffix(".new")
+            scratch = _state_file(part).with_suffix(".new")
             scratch.write_text(json.dumps(state), encoding="utf-8")
-            os.replace(scratch, state_file)
+            os.replace(scratch, _state_file(part))
             progress.update(len(chunk))
 
 
@@ -147,25 +136,24 @@ def _state_file(part: Path) -> Path:
     return part.with_name(f"{part.name}.json")
 
 
-def _unfinished(part: Path, state_file: Path, task: dict) -> dict:
+def _unfinished(part: Path, task: dict) -> dict:
     """Return how far a stopped run came: its `task`, and the `rows` and `bytes` that it finished.
 
     Raises:
         ValueError: the stopped run had another task.
     """
-    nothing_done = {"task": task, "rows": 0, "bytes": 0}
-    if not state_file.is_file():
-        return nothing_done
-    state = json.loads(state_file.read_text(encoding="utf-8"))
-    if state["task"] != task:
-        raise ValueError(
-            f"{part} belongs to another file, adapter or option. Finish that run with its own command, "
-            f"or remove {part.name} and {state_file.name}."
-        )
-    # A run was killed right after it had renamed the part, or somebody removed the part.
-    if not part.is_file() or part.stat().st_size < state["bytes"]:
-        return nothing_done
-    return state
+    state_file = _state_file(part)
+    if state_file.is_file():
+        state = json.loads(state_file.read_text(encoding="utf-8"))
+        if state["task"] != task:
+            raise ValueError(
+                f"{part} belongs to another file, adapter or option. Finish that run with its own command, "
+                f"or remove {part.name} and {state_file.name}."
+            )
+        # Without its rows, a run was killed right after it had renamed the part, or somebody removed it.
+        if part.is_file() and part.stat().st_size >= state["bytes"]:
+            return state
+    return {"task": task, "rows": 0, "bytes": 0}
 
 
 # ---------------------------------------------------------------------------- measuring

@@ -4,10 +4,8 @@ Workers get the rows piece by piece. Ray restarts workers that die and repeats t
 result must be on storage that all machines share.
 """
 
-import contextlib
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -49,41 +47,30 @@ class Scorer:
         return {"rows": len(scored)}
 
 
-@contextlib.contextmanager
-def connected(address: str | None, workers: int) -> Iterator[None]:
-    """Connect to a Ray cluster, and disconnect when the block ends.
-
-    Args:
-        address: address of a running cluster; None starts a cluster on this machine.
-        workers: number of workers that a cluster started here must have CPU cores for.
-    """
-    runtime = {"runtime_env": {"py_modules": [str(PACKAGE)]}, "log_to_driver": False}
-    if address is None:
-        # One core more than the workers need, because Ray also has to read the file.
-        runtime |= {"num_cpus": workers + 1, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-    ray.init(address, **runtime)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def score_file_with_ray(messages: Messages, task: Task, part: Path, adapter_dir: Path, workers: int) -> None:
-    """Classify the messages of a file on the connected cluster.
+def score_file_with_ray(
+    messages: Messages, task: Task, part: Path, adapter_dir: Path, workers: int, address: str | None = None
+) -> None:
+    """Classify the messages of a file on a Ray cluster.
 
     Args:
         messages, task: see `Task.open`.
         part: CSV that gets the rows when all are done, in the order of the source.
         workers: number of processes; each one holds a model and uses one CPU core, and a GPU if the cluster has enough
             for all of them and the environment variable DEVICE is not `cpu`.
+        address: address of a running cluster; None starts a cluster on this machine.
 
     Raises:
         ValueError: the source cannot be read, or DEVICE names one of several devices.
     """
-    has_gpus = _has_gpus(workers)
+    runtime = {"runtime_env": {"py_modules": [str(PACKAGE)]}, "log_to_driver": False}
+    if address is None:
+        # One core more than the workers need, because Ray also has to read the file.
+        runtime |= {"num_cpus": workers + 1, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     folder = part.with_name(f".{part.name}s").absolute()
     shutil.rmtree(folder, ignore_errors=True)
+    ray.init(address, **runtime)
     try:
+        has_gpus = _has_gpus(workers)
         folder.mkdir()
         # The one reader reads the file, whatever its format; workers get its rows in pieces.
         for number, chunk in enumerate(messages.chunks(ROWS_PER_CHUNK)):
@@ -100,6 +87,7 @@ def score_file_with_ray(messages: Messages, task: Task, part: Path, adapter_dir:
             for piece in pieces:
                 output.write(Path(piece).with_suffix(".csv").read_bytes())
     finally:
+        ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from text_classifier.errors import ArtifactError
+from text_classifier.errors import run_command
 from text_classifier.files import atomic_path
 from text_classifier.sources.background import read_rated
 
@@ -30,18 +30,18 @@ def label_snippets(rated: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def main() -> int:
-    """Fetch the sentences and write the table; return the exit code."""
-    try:
-        snippets = label_snippets(read_rated("movieReviewSnippets"))
-    except ArtifactError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
+def write_snippets() -> None:
+    """Fetch the sentences and write the table."""
+    snippets = label_snippets(read_rated("movieReviewSnippets"))
     with atomic_path(TARGET) as scratch:
         snippets.to_csv(scratch, index=False, quoting=csv.QUOTE_ALL)
     counts = snippets["label"].value_counts()
     print(f"{TARGET.name}: {counts['positive']:,} positive and {counts['negative']:,} negative")
-    return 0
+
+
+def main() -> int:
+    """Write the table; return the exit code."""
+    return run_command(write_snippets, str(TARGET))
 
 
 if __name__ == "__main__":

