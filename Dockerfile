@@ -1,13 +1,12 @@
 # The chat in a container:
-#   docker build -t spam-chat . && docker run -p 8000:8000 spam-chat
-# With a nearby package index: docker build --build-arg PIP_INDEX_URL=https://… --build-arg TORCH_INDEX=https://… …
+#   docker build --tag spam-chat . && docker run --publish 8000:8000 spam-chat
 FROM python:3.11-slim
 
 ARG PIP_INDEX_URL=https://pypi.org/simple
 # PyPI's torch brings gigabytes of CUDA along.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
-RUN useradd --create-home chat && install --directory --owner=chat /app
+RUN useradd --create-home chat && install --directory --owner=chat /app /data
 WORKDIR /app
 # Installed packages stay when only the code changes.
 COPY requirements.txt .
@@ -16,7 +15,7 @@ RUN pip install --no-cache-dir --index-url $TORCH_INDEX "$(grep ^torch== require
 COPY --chown=chat . .
 USER chat
 # The merged model stays, in the number formats of either kind of CPU, and the base weights go: the container starts
-# without a network. Corrections (FEEDBACK_FILE) need a volume.
+# without a network.
 RUN python -c "import torch; from text_classifier import Classifier; \
         [Classifier.load('lora_model', dtype) for dtype in (torch.float32, torch.bfloat16)]" \
     && cd ~/.cache/gpt-classification-model && find . -mindepth 1 -maxdepth 1 ! -name merged -exec rm -r {} +
