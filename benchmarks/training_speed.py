@@ -10,8 +10,6 @@ Whole runs on the base model that `gpt2` falls back to, each in a process of its
 """
 
 import argparse
-import json
-import os
 import sys
 import tempfile
 import time
@@ -19,11 +17,10 @@ from pathlib import Path
 
 from transformers import DataCollatorWithPadding, Trainer
 
-from benchmarks.common import REPOSITORY, publish, run_measured
-from gpt_classification_model import AccuracyCallback, SpamDataset, build_model, compute_metrics, load_splits
+from benchmarks.common import publish, train
+from gpt_classification_model import AccuracyCallback, SpamDataset, build_model, compute_metrics, prepare
 from text_classifier.files import write_json
 from text_classifier.metrics import markdown_table
-from text_classifier.sources.weights import resolve_base_model_or_fallback
 from text_classifier.training.config import parse_arguments
 from text_classifier.training.models import load_tokenizer
 from text_classifier.training.runs import peak_memory_gib
@@ -48,14 +45,12 @@ class TimedTrainer(Trainer):
 def train_as_tutorials_do(argv: list[str]) -> None:
     """Train with a plain `Trainer` and parts of this project; write the times to metrics.json."""
     model_args, data_args, args = parse_arguments(argv)
-    splits, label_names, _ = load_splits(data_args)
-    base = resolve_base_model_or_fallback(model_args.model_name_or_path, model_args.fallback_model)
+    _, label_names, _, base = prepare(model_args, data_args, args)
     tokenizer = load_tokenizer(base, data_args.max_length)
-    datasets = {}
-    for name in ("train", "validation"):
-        csv_file = Path(data_args.dataset_dir, f"{name}.csv")
-        splits[name].to_csv(csv_file, index=False)
-        datasets[name] = SpamDataset(csv_file, tokenizer, data_args.max_length)
+    datasets = {
+        name: SpamDataset(Path(data_args.dataset_dir, f"{name}.csv"), tokenizer, data_args.max_length)
+        for name in ("train", "validation")
+    }
     trainer = TimedTrainer(
         model=build_model(base, tokenizer, label_names, model_args),
         args=args,
@@ -77,14 +72,9 @@ def train_as_tutorials_do(argv: list[str]) -> None:
 
 
 def run(*command: str) -> dict:
-    """Run a training command in a folder of its own, and return its metrics.json."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        outputs = ["--output_dir", folder / "results", "--adapter_dir", folder / "model", "--dataset_dir", folder]
-        outputs += ["--metrics_pdf", folder / "metrics.pdf", "--disable_tqdm", "true"]
-        print(f"Running {' '.join(command)} ...", file=sys.stderr, flush=True)
-        run_measured([sys.executable, *command, *outputs], cwd=REPOSITORY, stdout=sys.stderr)
-        return json.loads((folder / "results" / "metrics.json").read_text())
+    """Run a training command in a folder of its own, and return its report."""
+    with tempfile.TemporaryDirectory() as folder:
+        return train(command, Path(folder), stdout=sys.stderr)
 
 
 def main() -> None:
@@ -92,7 +82,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=20, help="steps of the published recipe")
     steps = parser.parse_args().steps
-    os.chdir(REPOSITORY)
     two = ["-m", "torch.distributed.run", "--nproc_per_node", "2"]
     runs = {"default recipe": run("gpt_classification_model.py")}
     smaller_batch = ["--per_device_train_batch_size", "8"]
