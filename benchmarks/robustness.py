@@ -9,6 +9,7 @@ Everything happens in a folder of its own and on 127.0.0.1. The exit code is 1 i
 
 import argparse
 import asyncio
+import contextlib
 import csv
 import functools
 import json
@@ -24,8 +25,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,14 +106,13 @@ class Trial:
         words = ["-m", "text_classifier", source, "--output", target, "--adapter_dir", self.adapter]
         return [sys.executable, *map(str, words)]
 
-    def serve(self, port: int | None = None) -> AbstractContextManager[str]:
-        """Serve the adapter by the chat, see `running_app`."""
+    @contextlib.contextmanager
+    def serve(self, port: int | None = None) -> Iterator[str]:
+        """Serve the adapter by the chat and yield its address; afterwards check its log."""
         if not (self.folder / ".chainlit").exists():
             copy_of_app(self.folder)
-        return running_app(self.folder, port=port, ADAPTER_DIR=str(self.adapter))
-
-    def check_log(self) -> None:
-        """Check the log of the server that has ended."""
+        with running_app(self.folder, port=port, ADAPTER_DIR=str(self.adapter)) as address:
+            yield address
         self.check("Traceback" not in (self.folder / "log.txt").read_text(), "a traceback in the server's log")
 
 
@@ -289,7 +288,6 @@ def api(trial: Trial) -> tuple[int, str]:
 
     with trial.serve() as address:
         asyncio.run(ask_all(address))
-    trial.check_log()
     own_answers = Classifier.load(trial.adapter, fast_dtype()).answer([text for text, _ in answered])
     for (text, said), own in zip(answered, own_answers, strict=True):
         probability = own.probability if said["label"] == "spam" else 1 - own.probability
@@ -411,7 +409,6 @@ def visitors(trial: Trial) -> tuple[int, str]:
                     # The server is the child of this process that serves at the port.
                     served = [child for child in psutil.Process().children() if str(port) in child.cmdline()]
                     memory.append(sum(child.memory_info().rss for child in served) / 2**20)
-            trial.check_log()
 
     asyncio.run(chat())
     lost = counted["lost"]

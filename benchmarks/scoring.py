@@ -81,25 +81,18 @@ def mistype(word: str, draw: random.Random) -> str:
     return word[:at] + changed + word[at + 2 :]
 
 
-def with_typing_errors(text: str, draw: random.Random) -> str:
-    """Return the text with errors in two words of five."""
-    return " ".join(mistype(word, draw) if draw.random() < 0.4 else word for word in text.split(" "))
-
-
-def with_spaced_letters(text: str, draw: random.Random) -> str:
-    """Return the text with two of five longer words set apart, l i k e this."""
-    return " ".join(" ".join(word) if len(word) > 3 and draw.random() < 0.4 else word for word in text.split(" "))
-
-
-def with_look_alikes(text: str, draw: random.Random) -> str:
-    """Return the text with every second letter that has a Cyrillic look-alike replaced by it."""
-    return "".join(letter.translate(LOOK_ALIKE) if draw.random() < 0.5 else letter for letter in text)
-
-
-ADVERSARIAL: dict[str, Callable[[str, random.Random], str]] = {
-    "with typing errors": with_typing_errors,
-    "with spaced letters": with_spaced_letters,
-    "with look-alike letters": with_look_alikes,
+# How texts are changed: errors in two words of five, two of five longer words set apart, l i k e this, and every second
+# letter that has a Cyrillic look-alike replaced by it.
+TRICKS: dict[str, Callable[[str, random.Random], str]] = {
+    "with typing errors": lambda text, draw: " ".join(
+        mistype(word, draw) if draw.random() < 0.4 else word for word in text.split(" ")
+    ),
+    "with spaced letters": lambda text, draw: " ".join(
+        " ".join(word) if len(word) > 3 and draw.random() < 0.4 else word for word in text.split(" ")
+    ),
+    "with look-alike letters": lambda text, draw: "".join(
+        letter.translate(LOOK_ALIKE) if draw.random() < 0.5 else letter for letter in text
+    ),
 }
 
 
@@ -149,7 +142,7 @@ def main() -> None:
     p50, p95 = 1000 * np.quantile(seconds[20:], [0.5, 0.95])
     unlike = read_tsv(MODERN_MESSAGES)["Text"].tolist()
     texts = {"the collection": collection.tolist(), "messages unlike it": unlike}
-    for trick, change in ADVERSARIAL.items():
+    for trick, change in TRICKS.items():
         draw = random.Random(0)
         texts[f"messages unlike it {trick}"] = [change(text, draw) for text in unlike]
     texts["sentences that are no messages"] = read_background("test")["Text"].tolist()
