@@ -105,11 +105,14 @@ def log_odds_of_run(folder: Path, texts: Sequence[str]) -> pd.DataFrame:
 # ---------------------------------------------------------------------------- held-out messages
 
 
-def natural(folder: Path) -> pd.DataFrame:
-    """Return a run's held-out messages at the natural ratio, with labels and every model's probability of spam."""
+def held_out(folder: Path, split: str) -> pd.DataFrame:
+    """Return a run's predictions for a held-out split and what balancing left out of it, together at the natural ratio.
+
+    Columns are `Text`, `Label`, and every model's probability of spam.
+    """
     predictions = pd.read_csv(folder / "predictions.csv", keep_default_na=False)
-    natural = predictions[predictions["Split"].isin(["test", "left_out_test"])]
-    return natural.assign(**{ALONE: natural["after"], OURS: natural[read_report(folder)["saved"]]})
+    predictions = predictions[predictions["Split"].isin([split, f"left_out_{split}"])]
+    return predictions.assign(**{ALONE: predictions["after"], OURS: predictions[read_report(folder)["saved"]]})
 
 
 def paired_interval(hits: np.ndarray, other_hits: np.ndarray) -> tuple[float, float]:
@@ -158,9 +161,9 @@ def compare(folders: dict[int, Path], published: dict[int, Path]) -> str:
     rows = [["Seed", "", "Accuracy %", "F1 %", "Spam found %", "Ham called spam %", "Calibration error %", better]]
     measured = []
     for seed, folder in folders.items():
-        messages, report = natural(folder), read_report(folder)
+        messages, report = held_out(folder, "test"), read_report(folder)
         if seed in published:
-            theirs = natural(published[seed])
+            theirs = held_out(published[seed], "test")
             if theirs["Text"].tolist() != messages["Text"].tolist():
                 raise SystemExit(f"{folder} and {published[seed]} hold different messages: put them away.")
             messages[PUBLISHED] = theirs[OURS].to_numpy()

@@ -90,7 +90,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         copy_of_app(Path(folder))
         with running_app(Path(folder), ADAPTER_DIR=str(ADAPTER)) as address:
-            asyncio.run(visitors(address, messages[:20], 1))
+            asyncio.run(visitor(address, messages[:20]))
             # The pause is long enough to finish the explanation of one message before the next one comes.
             rows["the app, 1 person"] = (asyncio.run(visitor(address, messages[:30], pause=2)), None)
             seconds, total = asyncio.run(visitors(address, messages, arguments.users))

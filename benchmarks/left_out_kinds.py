@@ -15,7 +15,17 @@ import pandas as pd
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks.accuracy import ALONE, MODELS, RUNS, SEEDS, finished_runs, log_odds_of_run, shares_by, table_by_group
+from benchmarks.accuracy import (
+    ALONE,
+    MODELS,
+    RUNS,
+    SEEDS,
+    finished_runs,
+    held_out,
+    log_odds_of_run,
+    shares_by,
+    table_by_group,
+)
 from benchmarks.common import publish
 from text_classifier.classifier import Joint
 from text_classifier.sources.background import read_background
@@ -70,10 +80,9 @@ def likeliest_joint(answers: pd.DataFrame) -> Joint:
 
 def validation_messages(folder: Path) -> pd.DataFrame:
     """Return a run's validation messages, columns `Source`, `Label` and the log odds of each model alone."""
-    predictions = pd.read_csv(folder / "predictions.csv", keep_default_na=False)
-    validation = predictions[predictions["Split"].isin(["validation", "left_out_validation"])]
+    validation = held_out(folder, "validation")
     # Probabilities are saved with six digits, so 0 and 1 are rounded values.
-    of_models = logit(validation[["after", BASELINE]].clip(1e-6, 1 - 1e-6)).set_axis([ALONE, BASELINE], axis=1)
+    of_models = logit(validation[[ALONE, BASELINE]].clip(1e-6, 1 - 1e-6))
     return of_models.assign(Label=validation["Label"], Source="collection")
 
 
