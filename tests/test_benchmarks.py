@@ -5,15 +5,7 @@ import pandas as pd
 import pytest
 from scipy.special import expit, logit
 
-from benchmarks.accuracy import (
-    ALL,
-    ALONE,
-    OURS,
-    PUBLISHED,
-    compare,
-    paired_interval,
-    repeated_interval,
-)
+from benchmarks.accuracy import ALL, ALONE, OURS, PUBLISHED, compare, paired_interval, repeated_interval
 from benchmarks.left_out_kinds import SPAM_RATIO, likeliest_joint, table_by_kind
 from text_classifier.files import write_json
 from text_classifier.training.evaluation import BASELINE
@@ -52,20 +44,15 @@ def test_runs_are_compared_on_the_same_messages(tmp_path):
     sizes = {f"{left_out}{split}": 2 for left_out in ("", "left_out_") for split in ("train", "test")}
     for name in ("1", "1-published", "2"):
         (tmp_path / name).mkdir()
-        lines = [f"Text,Label,Split,after + TF-IDF,after,{BASELINE}"]
-        lines += [
-            ",".join(map(str, (text, label, split, ours, alone, theirs)))
-            for text, label, split, ours, alone, theirs in rows
-        ]
-        (tmp_path / name / "predictions.csv").write_text("\n".join(lines))
+        columns = ["Text", "Label", "Split", "after + TF-IDF", "after", BASELINE]
+        pd.DataFrame(rows, columns=columns).to_csv(tmp_path / name / "predictions.csv", index=False)
         report = {"saved": "after + TF-IDF", "decision_threshold": 0.5, "data": {"split_sizes": sizes}}
         write_json(report, tmp_path / name / "metrics.json")
     folders = {number: tmp_path / str(number) for number in (1, 2)}
     table = compare(folders, {1: tmp_path / "1-published"})
     # For each seed and model the accuracy, and by how much ours is better.
-    rows = {
-        tuple(cells[:2]): (cells[2], cells[-1].partition(" (")[0]) for cells in map(cells_of, table.splitlines()[2:])
-    }
+    cells = map(cells_of, table.splitlines()[2:])
+    rows = {(seed, model): (accuracy, gain.partition(" (")[0]) for seed, model, accuracy, *_, gain in cells}
     assert rows["1", OURS] == rows["2", OURS] == ("75.00", "") and rows[ALL, f"**{OURS}**"] == ("75.00 ± 0.00", "")
     assert rows["1", PUBLISHED] == ("75.00", "+0.00") and ("2", PUBLISHED) not in rows
     for model in (ALONE, BASELINE):
