@@ -16,12 +16,12 @@ import aiohttp
 import httpx
 import socketio
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-APP = REPOSITORY / "chainlit_gpt_classification.py"
+from benchmarks.common import REPOSITORY
 
 
 def app_command(port: int, *options: str) -> list[str]:
-    return [sys.executable, "-m", "chainlit", "run", str(APP), "--headless", "--port", str(port), *options]
+    app = str(REPOSITORY / "chainlit_gpt_classification.py")
+    return [sys.executable, "-m", "chainlit", "run", app, "--headless", "--port", str(port), *options]
 
 
 def free_port() -> int:

@@ -19,15 +19,18 @@ import pandas as pd
 import torch
 
 from benchmarks.app_server import ChatClient, copy_of_app, running_app
-from benchmarks.common import ADAPTER, publish, shipped_splits
+from benchmarks.common import ADAPTER, agreement, number_format, publish, timed
+from gpt_classification_model import load_splits
 from text_classifier.classifier import Classifier
 from text_classifier.metrics import markdown_table
 from text_classifier.runtime import fast_dtype
+from text_classifier.training.config import DataArguments
 
 
 def unseen_messages(count: int) -> list[str]:
     """Return `count` messages that the shipped adapter was not trained on; if there are fewer, some repeat."""
-    splits = shipped_splits()
+    with tempfile.TemporaryDirectory() as folder:
+        splits, _, _ = load_splits(DataArguments(data_source="mirror", dataset_dir=folder))
     messages = pd.concat([splits["test"], splits["left_out_test"]])["Text"]
     return messages.sample(count, random_state=0, replace=count > len(messages)).tolist()
 
@@ -62,16 +65,6 @@ async def visitors(address: str, messages: list[str], users: int) -> tuple[list[
     return [seconds for wait in waits for seconds in wait], time.perf_counter() - started
 
 
-def timed(function, repetitions: int) -> list[float]:
-    """Return the seconds of each call of `function(0)`, `function(1)`, …"""
-    seconds = []
-    for number in range(repetitions):
-        started = time.perf_counter()
-        function(number)
-        seconds.append(time.perf_counter() - started)
-    return seconds
-
-
 def main() -> None:
     """Measure, write the table to CHAT_LOAD.md and print it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -79,27 +72,25 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=1000)
     arguments = parser.parse_args()
     messages = unseen_messages(arguments.messages)
-    rows, served_format = {}, str(fast_dtype()).removeprefix("torch.")
-
-    exact = Classifier.load(ADAPTER, torch.float32)
-    fast = Classifier.load(ADAPTER, fast_dtype())
-    for number, loaded in enumerate((exact, fast)):
-        loaded.answer(messages[:4])
-        seconds = timed(lambda index, loaded=loaded: loaded.answer([messages[index]]), 100)
-        # The second is as the chat serves: on a CPU without bfloat16 instructions it is float32, too.
-        name = ("one at a time, float32", f"one at a time, as served ({served_format})")[number]
+    # The second is as the chat serves: on a CPU without bfloat16 instructions it is float32, too.
+    loaded = {
+        "one at a time, float32": Classifier.load(ADAPTER, torch.float32),
+        f"one at a time, as served ({number_format()})": Classifier.load(ADAPTER, fast_dtype()),
+    }
+    rows = {}
+    for name, classifier in loaded.items():
+        classifier.answer(messages[:4])
+        seconds = timed(lambda text, classifier=classifier: classifier.answer([text]), messages[:100])
         rows[name] = (seconds, len(seconds) / sum(seconds))
-    agreement = np.mean(
-        [one.label == other.label for one, other in zip(exact.answer(messages), fast.answer(messages), strict=True)]
-    )
-    del exact, fast
-    reloading = timed(lambda index: Classifier.load(ADAPTER).answer([messages[index]]), 5)
-    rows["model loaded for every message"] = (reloading, len(reloading) / sum(reloading))
+    alike = agreement(*(classifier.answer(messages) for classifier in loaded.values()))
+    del classifier, loaded
+    seconds = timed(lambda text: Classifier.load(ADAPTER).answer([text]), messages[:5])
+    rows["model loaded for every message"] = (seconds, len(seconds) / sum(seconds))
 
     with tempfile.TemporaryDirectory() as folder:
         copy_of_app(Path(folder))
         with running_app(Path(folder), ADAPTER_DIR=str(ADAPTER)) as address:
-            asyncio.run(visitors(address, messages[:20], 1))
+            asyncio.run(visitor(address, messages[:20]))
             # The pause is long enough to finish the explanation of one message before the next one comes.
             rows["the app, 1 person"] = (asyncio.run(visitor(address, messages[:30], pause=2)), None)
             seconds, total = asyncio.run(visitors(address, messages, arguments.users))
@@ -108,14 +99,14 @@ def main() -> None:
 
     lines = [("", "Messages/s", "p50 ms", "p95 ms")]
     for name, (seconds, throughput) in rows.items():
-        p50, p95 = (1000 * np.quantile(seconds, [0.5, 0.95])).tolist()
+        p50, p95 = 1000 * np.quantile(seconds, [0.5, 0.95])
         lines.append((name, "–" if throughput is None else f"{throughput:.1f}", f"{p50:.0f}", f"{p95:.0f}"))
-    (exactly, fastly, reloaded, _, served) = (throughput for _, throughput in rows.values())
+    exactly, fastly, reloaded, _, served = (throughput for _, throughput in rows.values())
     text = f"""{markdown_table(lines)}
 
 {arguments.users} people get {served / exactly:.1f} times the messages of one at a time in float32, and
-{served / fastly:.1f} times those in {served_format}; the model loaded for every message: {reloaded:.2f} messages/s.
-Labels as in float32: {100 * agreement:.2f} % of {len(messages)}. Errors: {errors}."""
+{served / fastly:.1f} times those in {number_format()}; the model loaded for every message: {reloaded:.2f} messages/s.
+Labels as in float32: {100 * alike:.2f} % of {len(messages)}. Errors: {errors}."""
     publish(__file__, "The chat under load", text)
 
 

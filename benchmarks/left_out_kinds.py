@@ -8,8 +8,6 @@ Finished runs stay in results/accuracy/ and are not repeated. Run `make clean` a
 """
 
 import argparse
-import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +15,19 @@ import pandas as pd
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks.accuracy import ALONE, OURS, RUNS, SEEDS, log_odds_of_run, run
-from benchmarks.common import REPOSITORY, publish
+from benchmarks.accuracy import (
+    ALONE,
+    MODELS,
+    RUNS,
+    SEEDS,
+    finished_runs,
+    held_out,
+    log_odds_of_run,
+    shares_by,
+    table_by_group,
+)
+from benchmarks.common import publish
 from text_classifier.classifier import Joint
-from text_classifier.metrics import markdown_table
 from text_classifier.sources.background import read_background
 from text_classifier.training.data import read_made_up_messages
 from text_classifier.training.evaluation import BASELINE
@@ -37,61 +44,24 @@ GROUPS = (
 # Share of spam that the two models are joined for: more than among the messages of the SMS Spam Collection, where it is
 # one in eight, because a filter is also used where spam is frequent.
 SPAM_RATIO = 0.3
-MODELS = [OURS, ALONE, BASELINE]
 LANGUAGES = {"modern": "English", "chinese": "Chinese"}
 
 
-def messages_of(kinds: tuple[str, ...]) -> pd.DataFrame:
-    """Return the made-up messages of some kinds, columns `Language`, `Kind`, `Label` (0 or 1) and `Text`."""
-    tables = [read_made_up_messages(split).assign(Language=language) for split, language in LANGUAGES.items()]
-    messages = pd.concat(tables, ignore_index=True)
-    messages["Label"] = messages["Label"].eq("spam").astype(int)
-    return messages[messages["Kind"].isin(kinds)].reset_index(drop=True)
-
-
-def rates(answers: pd.DataFrame) -> tuple[pd.DataFrame, dict]:
-    """Return the share of each kind that each model calls spam, and its means over the kinds.
+def table_by_kind(answers: pd.DataFrame) -> str:
+    """Return a table of which share of each kind each model calls spam, and of the means over the kinds.
 
     Args:
-        answers: columns `Language`, `Kind`, `Label` and the log odds of each model.
-
-    Returns:
-        The shares: rows by language and kind, columns by label and model; NaN for fewer than 10 messages. For each
-        language and model the mean and the least share of spam that is found, and the mean share of ham that is right.
+        answers: columns `Language`, `Kind`, `Label` (0 or 1) and the log odds of each model.
     """
-    called = answers.assign(**{model: answers[model] >= 0 for model in MODELS})
-    by_kind = called.groupby(["Language", "Kind", "Label"])[MODELS]
-    shares = by_kind.mean().where(by_kind.size().ge(10)).unstack("Label")
-    figures = {}
-    for language, of_language in shares.groupby(level="Language"):
-        figures[language] = {
-            model: {
-                "found": of_language[model, 1].mean(),
-                "least_found": of_language[model, 1].min(),
-                "ham_right": 1 - of_language[model, 0].mean(),
-            }
-            for model in MODELS
-        }
-    return shares, figures
-
-
-def table_of(shares: pd.DataFrame, figures: dict, answers: pd.DataFrame) -> str:
-    """Write the shares of `rates` as a Markdown table, with the numbers of messages."""
-
-    def cell(share: float) -> str:
-        return "–" if np.isnan(share) else f"{100 * share:.0f}"
-
-    heads = [f"{what}: {OURS}" for what in ("Spam found %", "Ham taken for spam %")]
-    rows = [["Language", "Kind", heads[0], *MODELS[1:], heads[1], *MODELS[1:], "Spam", "Ham"]]
-    sizes = answers.groupby(["Language", "Kind", "Label"]).size().unstack("Label", fill_value=0)
-    for (language, kind), of_kind in shares.iterrows():
-        cells = [cell(of_kind[model, label]) for label in (1, 0) for model in MODELS]
-        rows.append([language, kind.replace("_", " "), *cells, *(str(sizes.loc[language, kind][n]) for n in (1, 0))])
-    for language, of_models in figures.items():
-        cells = [cell(of_models[model]["found"]) for model in MODELS]
-        cells += [cell(1 - of_models[model]["ham_right"]) for model in MODELS]
-        rows.append([f"**{language}**", "**mean of the kinds**", *cells, "", ""])
-    return markdown_table(rows, left=2)
+    called = answers[["Language", "Kind", "Label"]].join(answers[MODELS] >= 0)
+    shares, sizes = (table.sort_index() for table in shares_by(["Language", "Kind"], called, least=10))
+    means = shares.groupby("Language").mean()
+    means.index = pd.MultiIndex.from_tuples(
+        [(f"**{language}**", "**mean of the kinds**") for language in means.index], names=shares.index.names
+    )
+    shares = pd.concat([shares, means])
+    sizes = sizes.astype(str).rename(columns={1: "Spam", 0: "Ham"})[["Spam", "Ham"]]
+    return table_by_group(shares, sizes.reindex(shares.index, fill_value=""))
 
 
 def likeliest_joint(answers: pd.DataFrame) -> Joint:
@@ -110,38 +80,34 @@ def likeliest_joint(answers: pd.DataFrame) -> Joint:
 
 def validation_messages(folder: Path) -> pd.DataFrame:
     """Return a run's validation messages, columns `Source`, `Label` and the log odds of each model alone."""
-    predictions = pd.read_csv(folder / "predictions.csv", keep_default_na=False)
-    validation = predictions[predictions["Split"].isin(["validation", "left_out_validation"])]
+    validation = held_out(folder, "validation")
     # Probabilities are saved with six digits, so 0 and 1 are rounded values.
-    of_models = logit(validation[["after", BASELINE]].clip(1e-6, 1 - 1e-6)).set_axis([ALONE, BASELINE], axis=1)
+    of_models = logit(validation[[ALONE, BASELINE]].clip(1e-6, 1 - 1e-6))
     return of_models.assign(Label=validation["Label"], Source="collection")
 
 
 def main() -> None:
     """Run the missing trainings, write the table to LEFT_OUT_KINDS.md and print it."""
-    os.chdir(REPOSITORY)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, sharing the cores")
-    jobs = parser.parse_args().jobs
-    with ThreadPoolExecutor(jobs) as pool:
-        futures = {
-            kinds: pool.submit(run, SEEDS[0], jobs, f"without-{kinds[0]}", ("--left_out_kinds", *kinds))
-            for kinds in GROUPS
-        }
-    background = read_background("validation")[["Text"]].assign(Label=0, Source="background")
+    runs = {(SEEDS[0], f"-without-{kinds[0]}"): ("--left_out_kinds", *kinds) for kinds in GROUPS}
+    folders = finished_runs(runs, parser.parse_args().jobs)
+    made_up = [read_made_up_messages(split).assign(Language=language) for split, language in LANGUAGES.items()]
+    made_up = pd.concat(made_up).assign(Source="kinds")
+    background = read_background("validation")[["Text"]].assign(Label="ham", Source="background")
     answers = []
-    for kinds, future in futures.items():
-        messages = pd.concat([messages_of(kinds).assign(Source="kinds"), background], ignore_index=True)
-        of_models = pd.DataFrame(log_odds_of_run(future.result(), messages["Text"].tolist()))
-        answers += [messages.join(of_models), validation_messages(future.result())]
+    for kinds, folder in zip(GROUPS, folders, strict=True):
+        messages = pd.concat([made_up[made_up["Kind"].isin(kinds)], background], ignore_index=True)
+        messages["Label"] = messages["Label"].eq("spam").astype(int)
+        answers += [messages.join(log_odds_of_run(folder, messages["Text"].tolist())), validation_messages(folder)]
     answers = pd.concat(answers, ignore_index=True)
     answers.to_csv(RUNS / "left_out_kinds.csv", index=False)
-    joint, answers = likeliest_joint(answers), answers[answers["Source"].eq("kinds")]
+    joint = likeliest_joint(answers)
     text = f"""{len(GROUPS)} runs of the default recipe, each without three or four kinds of the messages written for
 this project. Every row is measured by the run that has not seen this kind. A kind with fewer than ten messages of a
 class has no figure there.
 
-{table_of(*rates(answers), answers)}
+{table_by_kind(answers[answers["Source"].eq("kinds")])}
 
 These messages, the runs' validation messages and sentences that are no messages tell how to join the two models. With
 the same weight for each source, and three spam messages in ten, the labels are likeliest with

@@ -11,10 +11,8 @@ import argparse
 import asyncio
 import contextlib
 import csv
-import gzip
-import io
+import functools
 import json
-import lzma
 import os
 import random
 import resource
@@ -25,8 +23,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -46,58 +46,102 @@ from text_classifier.metrics import markdown_table
 from text_classifier.reading.notes import TableError
 from text_classifier.reading.tables import open_table
 from text_classifier.runtime import fast_dtype
-from text_classifier.training.data import MADE_UP_MESSAGES
+from text_classifier.training.data import MADE_UP_MESSAGES, read_tsv
 from text_classifier.training.runs import complete_checkpoints
 
-Part = Callable[[Path, random.Random, argparse.Namespace], tuple[int, list[str], str]]
-"""Returns how many things were tried, what failed, and a note."""
+# What the chat answers with: a label, an error.
+LABELLED, ERROR = "该文本被分类为", "错误信息"
 
 
-# ---------------------------------------------------------------------------- kills
+@dataclass
+class Trial:
+    """What a part works with: its folder, random numbers, the options, a tiny adapter; and what failed."""
+
+    folder: Path
+    draw: random.Random
+    options: argparse.Namespace
+    failed: list[str] = field(default_factory=list)
+
+    def check(self, holds: bool, otherwise: str) -> None:
+        """Note what failed, if something does not hold."""
+        if not holds:
+            self.failed.append(otherwise)
+
+    def finish(self, command: list[str], name: str) -> float:
+        """Run a command to its end, which must be a success, and return its seconds."""
+        started = time.perf_counter()
+        complaint = complaint_of(start(command))
+        self.check(not complaint, f"{name}: {complaint[-300:]}")
+        return time.perf_counter() - started
+
+    @functools.cached_property
+    def base(self) -> Path:
+        """The folder of a tiny GPT-2 with random weights and a tokenizer of the messages, like a base model."""
+        folder = self.folder / "base"
+        tokenizer = train_tokenizer(modern_texts().tolist(), 1000)
+        tokenizer.save_pretrained(folder)
+        torch.manual_seed(0)
+        ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+        size = {"n_positions": 128, "n_embd": 32, "n_layer": 2, "n_head": 2}
+        GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **size, **ends)).save_pretrained(folder)
+        return folder
+
+    @functools.cached_property
+    def adapter(self) -> Path:
+        """The folder of an adapter of that base."""
+        self.finish(self.train(self.folder / "adapter", 1), "the adapter")
+        return self.folder / "adapter" / "model"
+
+    def train(self, work: Path, seed: int, *more: str) -> list[str]:
+        """Return a command that trains in `work` within seconds."""
+        flags = f"""--model_name_or_path {self.base} --fallback_model none --seed {seed}
+            --data_file {MADE_UP_MESSAGES["modern"]} --output_dir {work}/results
+            --adapter_dir {work}/model --metrics_pdf {work}/metrics.pdf --dataset_dir {work}/dataset
+            --num_train_epochs 2 --eval_steps 30 --save_steps 10 --save_total_limit 3 --bf16 false
+            --disable_tqdm true"""
+        return [sys.executable, str(REPOSITORY / "gpt_classification_model.py"), *flags.split(), *more]
+
+    def score(self, source: Path, target: Path) -> list[str]:
+        """Return a command that scores a file."""
+        words = ["-m", "text_classifier", source, "--output", target, "--adapter_dir", self.adapter]
+        return [sys.executable, *map(str, words)]
+
+    @contextlib.contextmanager
+    def serve(self, port: int | None = None) -> Iterator[str]:
+        """Serve the adapter by the chat and yield its address; afterwards check its log."""
+        if not (self.folder / ".chainlit").exists():
+            copy_of_app(self.folder)
+        with running_app(self.folder, port=port, ADAPTER_DIR=str(self.adapter)) as address:
+            yield address
+        self.check("Traceback" not in (self.folder / "log.txt").read_text(), "a traceback in the server's log")
 
 
 def modern_texts() -> pd.Series:
     """Return the modern messages to train on."""
-    return open_table(MADE_UP_MESSAGES["modern"]).frame()["Text"]
+    return read_tsv(MADE_UP_MESSAGES["modern"])["Text"]
 
 
-def make_base(folder: Path) -> Path:
-    """Save a tiny GPT-2 with random weights and a tokenizer of the messages, like a base model."""
-    tokenizer = train_tokenizer(modern_texts().tolist(), 1000)
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    size = {"n_positions": 128, "n_embd": 32, "n_layer": 2, "n_head": 2}
-    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **size, **ends)).save_pretrained(folder)
-    return folder
-
-
-def training_command(work: Path, base: Path, seed: int, *more: str) -> list[str]:
-    """Return a command that trains in `work` within seconds."""
-    flags = f"""--model_name_or_path {base} --fallback_model none --seed {seed}
-        --data_file {MADE_UP_MESSAGES["modern"]} --output_dir {work}/results
-        --adapter_dir {work}/model --metrics_pdf {work}/metrics.pdf --dataset_dir {work}/dataset
-        --num_train_epochs 2 --eval_steps 30 --save_steps 10 --save_total_limit 3 --bf16 false --disable_tqdm true"""
-    return [sys.executable, str(REPOSITORY / "gpt_classification_model.py"), *flags.split(), *more]
-
-
-def start(command: list[str], largest_file: int = resource.RLIM_INFINITY) -> subprocess.Popen:
-    """Start a command on one thread, so that equal runs give equal bytes; what it says goes to nobody.
-
-    Args:
-        largest_file: bytes that a file can have; more is an error, as on a full disk.
-    """
+def start(command: list[str]) -> subprocess.Popen:
+    """Start a command on one thread, so that equal runs give equal bytes; what it says goes to nobody."""
     own = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    process = subprocess.Popen(command, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
-    return process
+    return subprocess.Popen(command, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def finish(command: list[str]) -> str:
-    """Run a command to its end and return the last line of its complaints, or nothing if it succeeded."""
+def complaint_of(process: subprocess.Popen) -> str:
+    """Wait for the end of a process and return what it complained about, or nothing if it succeeded."""
+    _, complaint = process.communicate()
+    return (complaint.strip() or f"exit code {process.returncode}") if process.returncode else ""
+
+
+def kill(command: list[str], wait: Callable[[], None]) -> None:
+    """Start a command, wait for the moment, and kill it."""
     process = start(command)
-    _, complaints = process.communicate()
-    return complaints.decode().strip().splitlines()[-1] if process.returncode else ""
+    wait()
+    process.kill()
+    process.communicate()
+
+
+# ---------------------------------------------------------------------------- kills
 
 
 def weights(work: Path) -> str:
@@ -106,134 +150,96 @@ def weights(work: Path) -> str:
     return file_sha256(*files) if len(files) == 2 else f"{len(files)} files of weights"
 
 
-def kill_training(folder: Path, draw: random.Random, times: int, moment: Callable[[Path, float], None]) -> list[str]:
-    """Kill training runs and return what was not whole, or did not end like an undisturbed run.
+def kill_training(trial: Trial, wait: Callable[[Path, float], None]) -> int:
+    """Kill training runs; the result must stay whole, and a run that goes on must end like an undisturbed one.
 
     Args:
-        moment: waits for the moment of a kill; gets the folder of the run and the seconds of an undisturbed one.
+        wait: waits for the moment of a kill; gets the folder of the run and the seconds of an undisturbed one.
     """
-    base, before, undisturbed = make_base(folder / "base"), folder / "before", folder / "undisturbed"
-    for work, seed in ((before, 1), (undisturbed, 2)):
-        started = time.perf_counter()
-        if complaint := finish(training_command(work, base, seed)):
-            return [f"the undisturbed run: {complaint}"]
-        seconds = time.perf_counter() - started
-    failed, whole = [], {weights(before), weights(undisturbed)}
-    for number in range(times):
-        work = folder / f"run-{number}"
+    before, undisturbed = trial.adapter.parent, trial.folder / "undisturbed"
+    seconds = trial.finish(trial.train(undisturbed, 2), "the undisturbed run")
+    for number in range(trial.options.kills):
+        work = trial.folder / f"run-{number}"
         shutil.copytree(before, work, ignore=shutil.ignore_patterns("results"))
-        process = start(training_command(work, base, 2))
-        moment(work, seconds)
-        process.kill()
-        process.communicate()
-        if weights(work) not in whole:
-            failed.append(f"run {number}: after the kill {weights(work)}")
+        kill(trial.train(work, 2), lambda work=work: wait(work, seconds))
+        whole = weights(work) in (weights(before), weights(undisturbed))
+        trial.check(whole, f"run {number}: after the kill {weights(work)}")
         Classifier.load(work / "model")
         resume = ["--resume_from_checkpoint", "last"] if complete_checkpoints(work / "results") else []
-        if complaint := finish(training_command(work, base, 2, *resume)):
-            failed.append(f"run {number}: {'resumed' if resume else 'anew'}: {complaint}")
-        elif weights(work) != weights(undisturbed):
-            failed.append(f"run {number}: {'resumed' if resume else 'anew'}, other weights than undisturbed")
+        name = f"run {number}, {'resumed' if resume else 'anew'}"
+        trial.finish(trial.train(work, 2, *resume), name)
+        trial.check(weights(work) == weights(undisturbed), f"{name}: other weights than undisturbed")
         shutil.rmtree(work)
-    return failed
+    return trial.options.kills
 
 
-def training(folder: Path, draw: random.Random, options: argparse.Namespace) -> tuple[int, list[str], str]:
+def training(trial: Trial) -> tuple[int, str]:
     """Kill training at any moment, from its start to its end."""
-    failed = kill_training(folder, draw, options.kills, lambda _, seconds: time.sleep(draw.uniform(0, seconds)))
-    return options.kills, failed, "previous result whole, resumed result equal to the byte"
+    tried = kill_training(trial, lambda _, seconds: time.sleep(trial.draw.uniform(0, seconds)))
+    return tried, "previous result whole, resumed result equal to the byte"
 
 
-def saving(folder: Path, draw: random.Random, options: argparse.Namespace) -> tuple[int, list[str], str]:
+def saving(trial: Trial) -> tuple[int, str]:
     """Kill training while it saves: from the first file of the new folder on."""
 
-    def moment(work: Path, seconds: float) -> None:
+    def wait(work: Path, seconds: float) -> None:
         deadline = time.monotonic() + 10 * seconds
         while not (work / ".model.new").exists() and time.monotonic() < deadline:
             time.sleep(0.001)
-        time.sleep(draw.uniform(0, 0.5))
+        time.sleep(trial.draw.uniform(0, 0.5))
 
-    failed = kill_training(folder, draw, options.kills, moment)
-    return options.kills, failed, "previous or new result whole"
+    return kill_training(trial, wait), "previous or new result whole"
 
 
-def scoring(folder: Path, draw: random.Random, options: argparse.Namespace) -> tuple[int, list[str], str]:
+def scoring(trial: Trial) -> tuple[int, str]:
     """Kill file scoring at any moment, and let the same command go on until it is done."""
-    adapter, source = make_adapter(folder), folder / "messages.csv"
-    pd.DataFrame({"Text": [replace_half_surrogates(random_text(draw, 200)) for _ in range(4000)]}).to_csv(
-        source, index=False
-    )
-
-    def command(target: Path) -> list[str]:
-        words = ["-m", "text_classifier", source, "--output", target, "--adapter_dir", adapter]
-        return [sys.executable, *map(str, words)]
-
-    started = time.perf_counter()
-    if complaint := finish(command(folder / "undisturbed.csv")):
-        return 0, [complaint], ""
-    seconds, failed = time.perf_counter() - started, []
-    for number in range(options.kills):
-        target = folder / f"{number}.csv"
-        process = start(command(target))
-        time.sleep(draw.uniform(0, seconds))
-        process.kill()
-        process.communicate()
-        if complaint := finish(command(target)):
-            failed.append(f"{number}: {complaint}")
-        elif file_sha256(target) != file_sha256(folder / "undisturbed.csv"):
-            failed.append(f"{number}: another result")
-        if remains := list(folder.glob(f"{number}.csv.*")):
-            failed.append(f"{number}: left {remains[0].name}")
-    return options.kills, failed, "result equal to the byte"
+    source, undisturbed = trial.folder / "messages.csv", trial.folder / "undisturbed.csv"
+    texts = [replace_half_surrogates(random_text(trial.draw, 200)) for _ in range(4000)]
+    pd.DataFrame({"Text": texts}).to_csv(source, index=False)
+    command = trial.score(source, undisturbed)
+    seconds = trial.finish(command, "the undisturbed run")
+    for number in range(trial.options.kills):
+        target = trial.folder / f"{number}.csv"
+        command = trial.score(source, target)
+        kill(command, lambda: time.sleep(trial.draw.uniform(0, seconds)))
+        trial.finish(command, str(number))
+        trial.check(file_sha256(target) == file_sha256(undisturbed), f"{number}: another result")
+        trial.check(not list(trial.folder.glob(f"{number}.csv.*")), f"{number}: left unfinished files")
+    return trial.options.kills, "result equal to the byte"
 
 
-def full_disk(folder: Path, draw: random.Random, options: argparse.Namespace) -> tuple[int, list[str], str]:
+def full_disk(trial: Trial) -> tuple[int, str]:
     """Train and score where files can only grow to a random size; the reason must be told in one line."""
-    adapter, failed, refused = make_adapter(folder), [], 0
-    work, source = adapter.parent, folder / "messages.csv"
+    source, work, refused = trial.folder / "messages.csv", trial.adapter.parent, 0
     modern_texts().to_csv(source, index=False)
-    before = weights(work)
-    scoring_command = [sys.executable, "-m", "text_classifier", str(source), "--output", str(folder / "scored.csv")]
-    for number in range(options.kills):
-        size = round(10 ** draw.uniform(3, 6))
-        command = training_command(work, folder / "base", number)
-        if number % 2:
-            command = [*scoring_command, "--adapter_dir", str(adapter)]
-        process = start(command, largest_file=size)
-        _, complaints = process.communicate()
-        if process.returncode == 0:
-            before = weights(work)
-            continue
-        refused += 1
-        told = complaints.decode()
-        if "Traceback" in told or "cannot be written" not in told:
-            failed.append(f"{number}, {size:,} bytes: {told.strip().splitlines()[-1]}")
-        if weights(work) != before:
-            failed.append(f"{number}, {size:,} bytes: the previous adapter is gone")
-    return options.kills, failed, f"{refused} refused in one line, the previous result whole"
+    for number in range(trial.options.kills):
+        before, size = weights(work), round(10 ** trial.draw.uniform(3, 6))
+        process = start(trial.score(source, trial.folder / "scored.csv") if number % 2 else trial.train(work, number))
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        if complaint := complaint_of(process):
+            refused += 1
+            told = "Traceback" not in complaint and "cannot be written" in complaint
+            trial.check(told, f"{number}, {size:,} bytes: {complaint.splitlines()[-1]}")
+            trial.check(weights(work) == before, f"{number}, {size:,} bytes: the previous adapter is gone")
+    return trial.options.kills, f"{refused} refused in one line, the previous result whole"
 
 
-def together(folder: Path, draw: random.Random, options: argparse.Namespace) -> tuple[int, list[str], str]:
+def together(trial: Trial) -> tuple[int, str]:
     """Start two scorings to one file, or two trainings to one folder: one is done, the other names the first."""
-    adapter, source, failed = make_adapter(folder), folder / "messages.csv", []
-    modern_texts().to_csv(source, index=False)
-    for number in range(options.kills // 2):
-        target = folder / f"{number}.csv"
-        command = [sys.executable, "-m", "text_classifier", str(source), "--output", str(target)]
-        command += ["--adapter_dir", str(adapter)]
-        if number % 2:
-            command = training_command(folder / f"run-{number}", folder / "base", number)
-        processes = [start(command)]
-        time.sleep(draw.uniform(0, 2))
-        processes.append(start(command))
-        told = [process.communicate()[1].decode() for process in processes]
-        refused = [text for text, process in zip(told, processes, strict=True) if process.returncode]
+    source, texts = trial.folder / "messages.csv", modern_texts()
+    texts.to_csv(source, index=False)
+    for number in range(trial.options.kills // 2):
+        target = trial.folder / f"{number}.csv"
+        command = trial.train(trial.folder / f"run-{number}", number) if number % 2 else trial.score(source, target)
+        first = start(command)
+        time.sleep(trial.draw.uniform(0, 2))
+        refused = [complaint for process in (first, start(command)) if (complaint := complaint_of(process))]
         # The second may have begun after the end of the first.
-        if len(refused) > 1 or any("is being written by process" not in text for text in refused):
-            failed.append(f"{number}: {refused}")
-        if not number % 2 and len(open_table(target).frame()) != len(modern_texts()):
-            failed.append(f"{number}: rows of two runs are mixed")
-    return options.kills // 2, failed, "one result, whole; the other run names the process"
+        told = len(refused) < 2 and all("is being written by process" in text for text in refused)
+        trial.check(told, f"{number}: {refused}")
+        if not number % 2:
+            trial.check(len(open_table(target).frame()) == len(texts), f"{number}: rows of two runs are mixed")
+    return trial.options.kills // 2, "one result, whole; the other run names the process"
 
 
 # ---------------------------------------------------------------------------- inputs
@@ -255,29 +261,10 @@ def random_text(draw: random.Random, longest: int) -> str:
     return "".join(draw.choice(f"{string.ascii_letters}    0123456789£!?") for _ in range(length))
 
 
-def make_adapter(folder: Path) -> Path:
-    """Train a tiny adapter and return its folder."""
-    work, base = folder / "adapter", make_base(folder / "base")
-    if complaint := finish(training_command(work, base, 1)):
-        raise SystemExit(complaint)
-    return work / "model"
-
-
-@contextlib.contextmanager
-def served_adapter(folder: Path, port: int | None = None) -> Iterator[tuple[str, Path]]:
-    """Serve a tiny adapter by the chat; yield the address and the adapter's folder."""
-    adapter = folder / "adapter" / "model"
-    if not adapter.exists():
-        make_adapter(folder)
-    if not (folder / ".chainlit").exists():
-        copy_of_app(folder)
-    with running_app(folder, port=port, ADAPTER_DIR=str(adapter)) as address:
-        yield address, adapter
-
-
-def api(folder: Path, draw: random.Random, options: argparse.Namespace) -> tuple[int, list[str], str]:
+def api(trial: Trial) -> tuple[int, str]:
     """Send random requests to the API, some of them broken JSON, and compare the answers with the model's own."""
-    statuses, failed = Counter(), []
+    draw, requests, statuses = trial.draw, trial.options.requests, Counter()
+    answered: list[tuple[str, dict]] = []
 
     async def ask(http: httpx.AsyncClient, limit: asyncio.Semaphore, text: str, broken: bool) -> None:
         body = json.dumps({"texts": text})
@@ -286,73 +273,69 @@ def api(folder: Path, draw: random.Random, options: argparse.Namespace) -> tuple
             body = body[: draw.randrange(len(body))]
         async with limit:
             answer = await http.post("/api/classify", content=body, headers={"Content-Type": "application/json"})
-        statuses[answer.status_code] += 1
-        expected = {422} if broken or is_empty(text) else {200, 503}
-        if answer.status_code not in expected:
-            failed.append(f"{answer.status_code} for {body[:60]!r}")
-        elif answer.status_code == 200 and len(text) < 2000:
-            asked.append((text, answer.json()["results"][0]))
+        status = answer.status_code
+        statuses[status] += 1
+        trial.check(status in ({422} if broken or is_empty(text) else {200, 503}), f"{status} for {body[:60]!r}")
+        if status == 200 and len(text) < 2000:
+            answered.append((text.strip(), answer.json()["results"][0]))
 
     async def ask_all(address: str) -> None:
         limit = asyncio.Semaphore(8)
         async with httpx.AsyncClient(base_url=address, timeout=120) as http:
-            for start_at in range(0, options.requests, 500):
-                texts = [random_text(draw, 100_000) for _ in range(min(500, options.requests - start_at))]
+            for start_at in range(0, requests, 500):
+                texts = [random_text(draw, 100_000) for _ in range(min(500, requests - start_at))]
                 await asyncio.gather(*(ask(http, limit, text, draw.random() < 0.1) for text in texts))
 
-    asked: list[tuple[str, dict]] = []
-    with served_adapter(folder) as (address, adapter):
+    with trial.serve() as address:
         asyncio.run(ask_all(address))
-    classifier = Classifier.load(adapter, fast_dtype())
-    texts = [text.strip() for text, _ in asked]
-    for (text, said), own in zip(asked, classifier.answer(texts), strict=True):
+    own_answers = Classifier.load(trial.adapter, fast_dtype()).answer([text for text, _ in answered])
+    for (text, said), own in zip(answered, own_answers, strict=True):
         probability = own.probability if said["label"] == "spam" else 1 - own.probability
-        if abs(said["probability"] - probability) > 0.02:
-            failed.append(f"{said} instead of {own} for {text[:40]!r}")
-    if "Traceback" in (folder / "log.txt").read_text():
-        failed.append("a traceback in the server's log")
-    return options.requests, failed, ", ".join(f"{count:,} times {status}" for status, count in statuses.most_common())
+        same = abs(said["probability"] - probability) <= 0.02
+        trial.check(same, f"{said} instead of {own} for {text[:40]!r}")
+    return requests, ", ".join(f"{count:,} times {status}" for status, count in statuses.most_common())
 
 
-def page(folder: Path, draw: random.Random, options: argparse.Namespace) -> tuple[int, list[str], str]:
+def page(trial: Trial) -> tuple[int, str]:
     """Type random messages through the page's own protocol; each must get an answer."""
-    failed = []
 
     async def type_all(address: str) -> None:
         async with ChatClient(address) as client:
-            for _ in range(options.typed):
-                text = random_text(draw, 20_000)
+            for _ in range(trial.options.typed):
+                text = random_text(trial.draw, 20_000)
                 await client.send(text)
                 try:
                     reply = await client.answer(60)
                 except TimeoutError:
-                    failed.append(f"no answer to {text[:40]!r}")
+                    trial.failed.append(f"no answer to {text[:40]!r}")
                     continue
-                if ("该文本被分类为" in reply) == is_empty(text) or "错误信息" in reply:
-                    failed.append(f"{reply!r} to {text[:40]!r}")
+                right = (LABELLED in reply) != is_empty(text) and ERROR not in reply
+                trial.check(right, f"{reply!r} to {text[:40]!r}")
 
-    with served_adapter(folder) as (address, _):
+    with trial.serve() as address:
         asyncio.run(type_all(address))
-    return options.typed, failed, "a label, or the polite reply to an empty message"
+    return trial.options.typed, "a label, or the polite reply to an empty message"
 
 
-def reader(folder: Path, draw: random.Random, options: argparse.Namespace) -> tuple[int, list[str], str]:
+def reader(trial: Trial) -> tuple[int, str]:
     """Give malformed files to the reader; it must return a table or say in one line why not."""
-    failed, outcomes = [], Counter()
-    table, workbook = b'id,text\n1,"hello, there"\n2,WIN a prize\n', io.BytesIO()
-    pd.DataFrame({"id": [1, 2], "text": ["hello, there", "WIN a prize"]}).to_excel(workbook, index=False)
-    seeds = {".csv": table, ".tsv": table.replace(b",", b"\t"), ".txt": "hello\n你好\n".encode("gb18030")}
-    seeds |= {".jsonl": b'{"text": "hello"}\n{"text": "bye"}\n', ".xlsx": workbook.getvalue()}
-    seeds |= {".csv.gz": gzip.compress(table), ".csv.xz": lzma.compress(table)}
-    for number in range(options.files):
-        suffix = draw.choice(list(seeds))
-        content = bytearray(seeds[suffix])
+    draw, outcomes = trial.draw, Counter()
+    table = pd.DataFrame({"id": [1, 2], "text": ["hello, there", "WIN a prize"]})
+    for ending in ("csv", "csv.gz", "csv.xz", "tsv"):
+        table.to_csv(trial.folder / f"whole.{ending}", sep="\t" if ending == "tsv" else ",", index=False)
+    table.to_json(trial.folder / "whole.jsonl", orient="records", lines=True)
+    table.to_excel(trial.folder / "whole.xlsx", index=False)
+    (trial.folder / "whole.txt").write_text("hello\n你好\n", encoding="gb18030")
+    whole = {path.name.removeprefix("whole"): path.read_bytes() for path in sorted(trial.folder.glob("whole.*"))}
+    for number in range(trial.options.files):
+        suffix = draw.choice(list(whole))
+        content = bytearray(whole[suffix])
         for _ in range(draw.randint(1, 20)):
             at = draw.randrange(len(content))
             content[at : at + draw.randrange(3)] = draw.randbytes(draw.randrange(4))
         if draw.random() < 0.2:
             content = content[: draw.randrange(len(content))]
-        path = folder / f"file{suffix}"
+        path = trial.folder / f"file{suffix}"
         path.write_bytes(content)
         try:
             open_table(path, limits=LIMITS).frame()
@@ -360,96 +343,86 @@ def reader(folder: Path, draw: random.Random, options: argparse.Namespace) -> tu
         except TableError:
             outcomes["refused"] += 1
         except Exception as error:
-            failed.append(f"file {number}{suffix}: {type(error).__name__}: {error}")
-    return options.files, failed, f"{outcomes['read']} times read, {outcomes['refused']} times refused"
+            trial.failed.append(f"file {number}{suffix}: {type(error).__name__}: {error}")
+    return trial.options.files, f"{outcomes['read']} times read, {outcomes['refused']} times refused"
 
 
-def outputs(folder: Path, draw: random.Random, options: argparse.Namespace) -> tuple[int, list[str], str]:
+def outputs(trial: Trial) -> tuple[int, str]:
     """Score random texts to every kind of file; whatever is written must be read back as the same cells."""
-    adapter, source, failed = make_adapter(folder), folder / "messages.jsonl", []
-    texts = [random_text(draw, 200) for _ in range(options.files)]
+    source = trial.folder / "messages.jsonl"
+    texts = [random_text(trial.draw, 200) for _ in range(trial.options.files)]
     source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     expected = open_table(source).frame()["text"].tolist()
     endings = (".csv", ".csv.gz", ".tsv", ".tsv.bz2", ".jsonl", ".jsonl.xz", ".xlsx")
     for ending in endings:
-        target = folder / f"scored{ending}"
-        words = ["-m", "text_classifier", source, "--output", target, "--adapter_dir", adapter]
-        if complaint := finish([sys.executable, *map(str, words)]):
-            failed.append(f"{ending}: {complaint}")
-            continue
+        target = trial.folder / f"scored{ending}"
+        trial.finish(trial.score(source, target), ending)
         read = {"this project": open_table(target).frame()["text"].tolist()}
         if ending == ".csv":
             with target.open(encoding="utf-8-sig", newline="") as file:
                 read["csv"] = [row["text"] for row in csv.DictReader(file)]
             read["pandas"] = pd.read_csv(target, dtype=str, keep_default_na=False)["text"].tolist()
-        failed += [f"{ending}, read by {who}: other cells" for who, cells in read.items() if cells != expected]
-    return len(endings) * options.files, failed, ", ".join(endings)
+        for who, cells in read.items():
+            trial.check(cells == expected, f"{ending}, read by {who}: other cells")
+    return len(endings) * trial.options.files, ", ".join(endings)
 
 
 # ---------------------------------------------------------------------------- visitors
 
 
-def visitors(folder: Path, draw: random.Random, options: argparse.Namespace) -> tuple[int, list[str], str]:
+def visitors(trial: Trial) -> tuple[int, str]:
     """Let many people chat and restart the server in the middle; compare every label with the model's own."""
-    texts = modern_texts().sample(200, random_state=draw.randrange(100)).tolist()
-    port, failed, counted, memory, logs = free_port(), [], Counter(), [], []
+    texts = modern_texts().sample(200, random_state=trial.draw.randrange(100)).tolist()
+    answers = Classifier.load(trial.adapter, fast_dtype()).answer(texts)
+    labels = {text: answer.label for text, answer in zip(texts, answers, strict=True)}
+    people, half = trial.options.people, 30 * trial.options.minutes
+    port, counted, memory = free_port(), Counter(), []
 
-    async def visit(address: str, own: random.Random, labels: dict[str, str]) -> None:
+    async def visit(address: str, draw: random.Random) -> None:
         while True:
             # A restart ends the connection; the visitor comes back.
             try:
                 async with ChatClient(address) as client:
                     while True:
-                        text = own.choice(texts)
+                        text = draw.choice(texts)
                         await client.send(text)
                         reply = await client.answer(60)
-                        labelled = "该文本被分类为" in reply
-                        counted["answers" if labelled else "busy"] += 1
-                        if "错误信息" in reply or (labelled and f"**{labels[text]}**" not in reply):
-                            failed.append(f"{reply!r} instead of {labels[text]} to {text[:40]!r}")
+                        counted["answers" if LABELLED in reply else "busy"] += 1
+                        right = ERROR not in reply and (LABELLED not in reply or f"**{labels[text]}**" in reply)
+                        trial.check(right, f"{reply!r} instead of {labels[text]} to {text[:40]!r}")
             except Exception:
                 counted["lost"] += 1
                 await asyncio.sleep(1)
 
-    async def watch(half: float) -> None:
-        end = time.monotonic() + half
-        # The server is the child of this process that serves at the port.
-        while time.monotonic() < end:
-            await asyncio.sleep(min(5, half / 10))
-            served = [child for child in psutil.Process().children() if str(port) in child.cmdline()]
-            memory.append(sum(child.memory_info().rss for child in served) / 2**20)
-
-    async def chat(labels: dict[str, str]) -> None:
+    async def chat() -> None:
         # The people chat until asyncio cancels them at the end.
-        people = []
+        tasks = []
         for _ in range(2):
             # The people stand still while the server starts, because this thread waits for it.
-            with served_adapter(folder, port) as (address, _):
-                people = people or [
-                    asyncio.create_task(visit(address, random.Random(number), labels))
-                    for number in range(options.people)
+            with trial.serve(port) as address:
+                tasks = tasks or [
+                    asyncio.create_task(visit(address, random.Random(person))) for person in range(people)
                 ]
-                await watch(30 * options.minutes)
-            logs.append((folder / "log.txt").read_text())
+                end = time.monotonic() + half
+                while time.monotonic() < end:
+                    await asyncio.sleep(min(5, half / 10))
+                    # The server is the child of this process that serves at the port.
+                    served = [child for child in psutil.Process().children() if str(port) in child.cmdline()]
+                    memory.append(sum(child.memory_info().rss for child in served) / 2**20)
 
-    make_adapter(folder)
-    classifier = Classifier.load(folder / "adapter" / "model", fast_dtype())
-    labels = {text: answer.label for text, answer in zip(texts, classifier.answer(texts), strict=True)}
-    asyncio.run(chat(labels))
-    failed += ["a traceback in the server's log" for log in logs if "Traceback" in log]
-    if counted["lost"] > options.people:
-        failed.append(f"{counted['lost']} messages without an answer; the restart explains one of each person")
+    asyncio.run(chat())
+    lost = counted["lost"]
+    trial.check(lost <= people, f"{lost} messages without an answer; the restart explains one of each person")
     # A server grows while it prepares batches of all sizes; from the middle of its time on it may not.
     settled, end = memory[3 * len(memory) // 4], memory[-1]
-    if end > 1.05 * settled:
-        failed.append(f"the second server's memory grew from {settled:,.0f} to {end:,.0f} MiB")
     growth = f"memory of the second server {settled:,.0f} MiB after half its time, {end:,.0f} at its end"
-    note = f"{options.people} people, {counted['busy']} times busy, {counted['lost']} lost at the restart, {growth}"
-    return counted["answers"], failed, note
+    trial.check(end <= 1.05 * settled, growth)
+    return counted["answers"], f"{people} people, {counted['busy']} times busy, {lost} lost at the restart, {growth}"
 
 
 _ALL = (training, saving, scoring, full_disk, together, api, page, reader, outputs, visitors)
-PARTS: dict[str, Part] = {part.__name__: part for part in _ALL}
+PARTS: dict[str, Callable[[Trial], tuple[int, str]]] = {part.__name__: part for part in _ALL}
+"""Each part returns how many things it tried, and a note."""
 
 
 def main() -> int:
@@ -467,9 +440,15 @@ def main() -> int:
     rows = [["Part", "Tried", "Failed", ""]]
     for name in options.parts:
         with tempfile.TemporaryDirectory() as folder:
-            tried, failed, note = PARTS[name](Path(folder), random.Random(options.seed), options)
-        rows.append([name, f"{tried:,}", str(len(failed)), note])
-        print(f"{name}: {tried:,} tried, {len(failed)} failed. {note}", *failed[:10], sep="\n  ", flush=True)
+            trial = Trial(Path(folder), random.Random(options.seed), options)
+            try:
+                tried, note = PARTS[name](trial)
+            except Exception:
+                tried, note = 0, "ended early"
+                trial.failed.append(traceback.format_exc())
+        failed = len(trial.failed)
+        rows.append([name, f"{tried:,}", str(failed), note])
+        print(f"{name}: {tried:,} tried, {failed} failed. {note}", *trial.failed[:10], sep="\n  ", flush=True)
     publish(__file__, "What survives", markdown_table(rows))
     return int(any(int(failed) for _, _, failed, _ in rows[1:]))
 

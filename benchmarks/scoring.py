@@ -14,6 +14,7 @@ of float32.
 """
 
 import argparse
+import os
 import random
 import subprocess
 import sys
@@ -26,13 +27,22 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.common import ADAPTER, CHINESE_MESSAGES, MODERN_MESSAGES, REPOSITORY, publish, run_measured
+from benchmarks.common import (
+    ADAPTER,
+    CHINESE_MESSAGES,
+    MODERN_MESSAGES,
+    REPOSITORY,
+    agreement,
+    number_format,
+    publish,
+    timed,
+)
 from text_classifier.classifier import Classifier
 from text_classifier.metrics import markdown_table
-from text_classifier.reading.tables import open_table
 from text_classifier.runtime import fast_dtype
 from text_classifier.sources.background import read_background
 from text_classifier.sources.datasets import read_sms_spam, resolve_sms_spam
+from text_classifier.training.data import read_tsv
 
 FIRST_ANSWER = f"""
 from text_classifier import Classifier
@@ -42,10 +52,20 @@ print(Classifier.load({str(ADAPTER)!r}, fast_dtype()).answer(["Win a prize"]))
 
 
 def run(*command: str | Path) -> tuple[float, float]:
-    """Run a Python command; return its seconds and the peak memory of its process in MiB."""
-    nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    seconds, usage = run_measured([sys.executable, *command], cwd=REPOSITORY, **nowhere)
-    return seconds, usage.ru_maxrss / 2**10
+    """Run a Python command; return its seconds and the peak memory of its process in MiB.
+
+    Raises:
+        subprocess.CalledProcessError: the command failed.
+    """
+    command = [sys.executable, *map(str, command)]
+    started = time.perf_counter()
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # Unlike `process.wait`, this also returns the resources that this one process used.
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return time.perf_counter() - started, usage.ru_maxrss / 2**10
 
 
 # Each Latin letter, and a Cyrillic one that looks like it.
@@ -61,66 +81,45 @@ def mistype(word: str, draw: random.Random) -> str:
     return word[:at] + changed + word[at + 2 :]
 
 
-def with_typing_errors(text: str, draw: random.Random) -> str:
-    """Return the text with errors in two words of five."""
-    return " ".join(mistype(word, draw) if draw.random() < 0.4 else word for word in text.split(" "))
-
-
-def with_spaced_letters(text: str, draw: random.Random) -> str:
-    """Return the text with two of five longer words set apart, l i k e this."""
-    return " ".join(" ".join(word) if len(word) > 3 and draw.random() < 0.4 else word for word in text.split(" "))
-
-
-def with_look_alikes(text: str, draw: random.Random) -> str:
-    """Return the text with every second letter that has a Cyrillic look-alike replaced by it."""
-    return "".join(letter.translate(LOOK_ALIKE) if draw.random() < 0.5 else letter for letter in text)
-
-
-ADVERSARIAL: dict[str, Callable[[str, random.Random], str]] = {
-    "with typing errors": with_typing_errors,
-    "with spaced letters": with_spaced_letters,
-    "with look-alike letters": with_look_alikes,
+# How texts are changed: errors in two words of five, two of five longer words set apart, l i k e this, and every second
+# letter that has a Cyrillic look-alike replaced by it.
+TRICKS: dict[str, Callable[[str, random.Random], str]] = {
+    "with typing errors": lambda text, draw: " ".join(
+        mistype(word, draw) if draw.random() < 0.4 else word for word in text.split(" ")
+    ),
+    "with spaced letters": lambda text, draw: " ".join(
+        " ".join(word) if len(word) > 3 and draw.random() < 0.4 else word for word in text.split(" ")
+    ),
+    "with look-alike letters": lambda text, draw: "".join(
+        letter.translate(LOOK_ALIKE) if draw.random() < 0.5 else letter for letter in text
+    ),
 }
 
 
-def score_files(folder: Path, texts: pd.Series, messages: int, ray: bool) -> dict[str, dict[str, float]]:
-    """Score files with the command that people use; return messages per second and peak memory in MiB by file."""
+def score_files(folder: Path, texts: pd.Series, messages: int, ray: bool) -> list[tuple[str, str, str]]:
+    """Score files with the command that people use; return rows with messages per second and peak memory."""
     small, large = messages // 10, messages
     for count in (small, large):
         drawn = texts.sample(count, replace=True, random_state=0)
         pd.DataFrame({"Text": drawn}).to_csv(folder / f"{count}.csv", index=False)
     runs = [(small, []), (large, []), (large, ["--exact"]), *([(small, ["--workers", "2"])] if ray else [])]
-    figures = {}
+    rows = []
     for count, flags in runs:
         took, peak = run("-m", "text_classifier", folder / f"{count}.csv", "--output", folder / "scored.csv", *flags)
-        figures[" ".join([f"{count:,} messages", *flags])] = {"messages_per_second": count / took, "peak_mib": peak}
-    return figures
+        name = " ".join([f"File of {count:,} messages", *flags])
+        rows.append((name, f"{count / took:.0f} messages/s", f"{peak:,.0f} MiB"))
+    return rows
 
 
-def compare_early_exit(texts: dict[str, list[str]], classifier: Classifier) -> dict[str, dict[str, float]]:
-    """Classify texts with TF-IDF first and with both models; return by name of the texts what differs.
-
-    Returns:
-        Number of texts, number of labels that differ, and share of texts that the language model had to read.
-    """
-    figures = {}
+def compare_early_exit(texts: dict[str, list[str]], classifier: Classifier) -> str:
+    """Classify texts with TF-IDF first and with both models; return a table of what differs."""
+    rows = [("TF-IDF first", "Messages", "Read by the language model", "Other labels than both models give")]
     for name, of_name in texts.items():
         exact, early = (classifier.answer(of_name, exact=exact) for exact in (True, False))
         differ = sum(one.label != other.label for one, other in zip(exact, early, strict=True))
         read = np.mean([answer.answered_by != "TF-IDF" for answer in early])
-        figures[name] = {"messages": len(of_name), "differ": differ, "read": float(read)}
-    return figures
-
-
-def time_single_messages(texts: list[str], classifier: Classifier) -> np.ndarray:
-    """Classify one message after the other; return the median and the 95th percentile of the milliseconds."""
-    seconds = []
-    for text in texts:
-        started = time.perf_counter()
-        classifier.answer([text])
-        seconds.append(time.perf_counter() - started)
-    # The first ones prepare matrix products.
-    return 1000 * np.quantile(seconds[20:], [0.5, 0.95])
+        rows.append((name, f"{len(of_name):,}", f"{100 * read:.0f} %", str(differ)))
+    return markdown_table(rows)
 
 
 def main() -> None:
@@ -138,34 +137,26 @@ def main() -> None:
         # of its parent.
         files = score_files(Path(name), collection, options.messages, options.ray)
     classifier = Classifier.load(ADAPTER, fast_dtype())
-    p50, p95 = time_single_messages(collection.sample(220, random_state=0).tolist(), classifier)
-    unlike = open_table(MODERN_MESSAGES).frame()["Text"].tolist()
+    seconds = timed(lambda text: classifier.answer([text]), collection.sample(220, random_state=0))
+    # The first ones prepare matrix products.
+    p50, p95 = 1000 * np.quantile(seconds[20:], [0.5, 0.95])
+    unlike = read_tsv(MODERN_MESSAGES)["Text"].tolist()
     texts = {"the collection": collection.tolist(), "messages unlike it": unlike}
-    for trick, change in ADVERSARIAL.items():
+    for trick, change in TRICKS.items():
         draw = random.Random(0)
         texts[f"messages unlike it {trick}"] = [change(text, draw) for text in unlike]
     texts["sentences that are no messages"] = read_background("test")["Text"].tolist()
-    texts["Chinese messages"] = open_table(CHINESE_MESSAGES).frame()["Text"].tolist()
-    early_exit = compare_early_exit(texts, classifier)
-    exact = Classifier.load(ADAPTER, torch.float32).answer(texts["the collection"])
-    fast = classifier.answer(texts["the collection"])
-    agreement = np.mean([one.label == other.label for one, other in zip(exact, fast, strict=True)])
-
-    number_format = str(fast_dtype()).removeprefix("torch.")
-    rows = [("", f"In {number_format}", "Peak memory")]
-    rows.append(("Start of the process to the first answer", f"{start_up:.1f} s", ""))
-    rows.append(("One message", f"p50 {p50:.0f} ms, p95 {p95:.0f} ms", ""))
-    rows += [
-        (f"File of {name}", f"{of_file['messages_per_second']:.0f} messages/s", f"{of_file['peak_mib']:,.0f} MiB")
-        for name, of_file in files.items()
+    texts["Chinese messages"] = read_tsv(CHINESE_MESSAGES)["Text"].tolist()
+    in_float32 = Classifier.load(ADAPTER, torch.float32).answer(texts["the collection"])
+    alike = agreement(classifier.answer(texts["the collection"]), in_float32)
+    rows = [
+        ("", f"In {number_format()}", "Peak memory"),
+        ("Start of the process to the first answer", f"{start_up:.1f} s", ""),
+        ("One message", f"p50 {p50:.0f} ms, p95 {p95:.0f} ms", ""),
+        *files,
     ]
-    labels = [("TF-IDF first", "Messages", "Read by the language model", "Other labels than both models give")]
-    labels += [
-        (name, f"{of_name['messages']:,}", f"{100 * of_name['read']:.0f} %", str(of_name["differ"]))
-        for name, of_name in early_exit.items()
-    ]
-    agree = f"Labels of the collection in {number_format} as in float32: {100 * agreement:.2f} %."
-    publish(__file__, "Scoring", f"{markdown_table(rows)}\n\n{markdown_table(labels)}\n\n{agree}")
+    agree = f"Labels of the collection in {number_format()} as in float32: {100 * alike:.2f} %."
+    publish(__file__, "Scoring", f"{markdown_table(rows)}\n\n{compare_early_exit(texts, classifier)}\n\n{agree}")
 
 
 if __name__ == "__main__":

@@ -5,20 +5,14 @@ import pandas as pd
 import pytest
 from scipy.special import expit, logit
 
-from benchmarks.accuracy import (
-    ALONE,
-    METRICS,
-    OTHERS,
-    OURS,
-    compare,
-    paired_interval,
-    repeated_interval,
-)
-from benchmarks.left_out_kinds import SPAM_RATIO, likeliest_joint, rates, table_of
+from benchmarks.accuracy import ALL, ALONE, OURS, PUBLISHED, compare, paired_interval, repeated_interval
+from benchmarks.left_out_kinds import SPAM_RATIO, likeliest_joint, table_by_kind
 from text_classifier.files import write_json
 from text_classifier.training.evaluation import BASELINE
 
-(PUBLISHED,) = OTHERS
+
+def cells_of(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def test_interval_of_a_paired_difference_holds_it_and_narrows_with_messages():
@@ -50,21 +44,21 @@ def test_runs_are_compared_on_the_same_messages(tmp_path):
     sizes = {f"{left_out}{split}": 2 for left_out in ("", "left_out_") for split in ("train", "test")}
     for name in ("1", "1-published", "2"):
         (tmp_path / name).mkdir()
-        lines = [f"Text,Label,Split,after + TF-IDF,after,{BASELINE}"]
-        lines += [
-            ",".join(map(str, (text, label, split, ours, alone, theirs)))
-            for text, label, split, ours, alone, theirs in rows
-        ]
-        (tmp_path / name / "predictions.csv").write_text("\n".join(lines))
+        columns = ["Text", "Label", "Split", "after + TF-IDF", "after", BASELINE]
+        pd.DataFrame(rows, columns=columns).to_csv(tmp_path / name / "predictions.csv", index=False)
         report = {"saved": "after + TF-IDF", "decision_threshold": 0.5, "data": {"split_sizes": sizes}}
         write_json(report, tmp_path / name / "metrics.json")
     folders = {number: tmp_path / str(number) for number in (1, 2)}
-    table, figures = compare(folders, {PUBLISHED: {1: tmp_path / "1-published"}})
-    assert figures[OURS]["accuracy"] == [0.75, 0.75] and figures[BASELINE]["accuracy"] == [0.5, 0.5]
-    assert figures[PUBLISHED]["accuracy"] == [0.75] and figures[PUBLISHED]["gain"] == [0.0]
-    assert figures[ALONE]["accuracy"] == [0.5, 0.5] and figures[ALONE]["gain"] == [0.25, 0.25]
-    assert table.count("+25.00 (") == 6
-    assert set(figures[OURS]) == {*METRICS, "gain"}
+    table = compare(folders, {1: tmp_path / "1-published"})
+    # For each seed and model the accuracy, and by how much ours is better.
+    cells = map(cells_of, table.splitlines()[2:])
+    rows = {(seed, model): (accuracy, gain.partition(" (")[0]) for seed, model, accuracy, *_, gain in cells}
+    assert rows["1", OURS] == rows["2", OURS] == ("75.00", "") and rows[ALL, f"**{OURS}**"] == ("75.00 ± 0.00", "")
+    assert rows["1", PUBLISHED] == ("75.00", "+0.00") and ("2", PUBLISHED) not in rows
+    for model in (ALONE, BASELINE):
+        assert rows["1", model] == rows["2", model] == ("50.00", "+25.00")
+        assert rows[ALL, f"**{model}**"] == ("50.00 ± 0.00", "+25.00")
+    assert len(rows) == 10
 
 
 def test_the_formula_that_drew_the_labels_is_found_again_at_another_ratio():
@@ -86,9 +80,7 @@ def test_kinds_left_out_are_counted_by_class():
     answers = pd.DataFrame(rows, columns=["Language", "Kind", "Label"])
     ours = [1.0] * 9 + [-1.0] + [1.0] * 2 + [-1.0] * 8 + [-1.0] * 9
     answers = answers.assign(**{OURS: ours, ALONE: 1.0, BASELINE: -1.0})
-    shares, figures = rates(answers)
-    assert figures["Chinese"][OURS] == pytest.approx({"found": 0.9, "least_found": 0.9, "ham_right": 0.8})
-    assert figures["Chinese"][BASELINE] == {"found": 0, "least_found": 0, "ham_right": 1}
-    table = table_of(shares, figures, answers).splitlines()
-    assert table[2].split("|")[2:] == [" beauty ", " 90 ", " 100 ", " 0 ", " 20 ", " 100 ", " 0 ", " 10 ", " 10 ", ""]
-    assert table[3].split("|")[2:] == [" cars ", *[" – "] * 6, " 9 ", " 0 ", ""]
+    _, _, beauty, cars, means = map(cells_of, table_by_kind(answers).splitlines())
+    assert beauty[1:] == ["beauty", "90", "100", "0", "20", "100", "0", "10", "10"]
+    assert cars[1:] == ["cars", *["–"] * 6, "9", "0"]
+    assert means == ["**Chinese**", "**mean of the kinds**", "90", "100", "0", "20", "100", "0", "", ""]
