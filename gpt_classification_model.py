@@ -78,7 +78,6 @@ from text_classifier.training.report import (
     describe_training,
     make_report,
     model_card,
-    short_table,
 )
 from text_classifier.training.runs import (
     begin_run,
@@ -425,7 +424,7 @@ def save(
     write_json(asdict(report), Path(args.output_dir, "metrics.json"))
     saved = f"{args.adapter_dir}/, {args.metrics_pdf}, and metrics.json and predictions.csv in {args.output_dir}/"
     warnings = "".join(f"\nWARNING: {warning}" for warning in report.warnings)
-    print(f"\n{report.summary}{warnings}\n\n{short_table(report)}\n\nSaved {saved}")
+    print(f"\n{report.summary}{warnings}\n\n{report.table}\n\nSaved {saved}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

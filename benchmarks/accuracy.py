@@ -216,13 +216,13 @@ def cell(share: float, digits: int = 0) -> str:
 
 
 def table_by_group(shares: pd.DataFrame, last: pd.DataFrame) -> str:
-    """Write shares of `shares_by` as a Markdown table.
+    """Write shares of `shares_by` as a Markdown table, for this recipe and for its language model alone.
 
     Args:
         last: the last columns, with the same rows.
     """
-    ours, *others = models = list(shares.columns.unique(0))
-    header = [*shares.index.names, f"Spam found %: {ours}", *others, f"Ham taken for spam %: {ours}", *others, *last]
+    models = [OURS, ALONE]
+    header = [*shares.index.names, f"Spam found %: {OURS}", ALONE, f"Ham called spam %: {OURS}", ALONE, *last]
     groups = shares.index.to_frame().map(lambda name: name.replace("_", " "))
     cells = shares[[(model, label) for label in (1, 0) for model in models]].map(cell)
     rows = np.hstack([groups, cells, last.astype(str)]).tolist()

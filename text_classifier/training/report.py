@@ -112,7 +112,7 @@ class Report:
     results: dict[str, dict[str, dict]]
     """Metrics by model and split; see `evaluation.evaluate`."""
     table: str
-    """The same as a Markdown table."""
+    """Those that matter most, as a Markdown table."""
     accuracy: dict[str, float]
     """Share of held-out messages, at the natural ratio, that each model labels correctly."""
     summary: str
@@ -253,7 +253,7 @@ def make_report(
         early_exit=compared.early_exit,
         decision_threshold=compared.threshold,
         results=compared.results,
-        table=results_table(compared.results),
+        table=table_of_results(compared),
         **summarise(compared, label_names),
     )
 
@@ -287,13 +287,11 @@ def summarise(compared: Comparison, label_names: Sequence[str]) -> dict:
     }
 
 
-def short_table(report: Report) -> str:
-    """Return the rows of the report's table that matter most, at most eight, for the console."""
-    results = report.results
+def table_of_results(compared: Comparison) -> str:
+    """Return the results that matter most as a Markdown table of at most eight rows."""
     shown = {"before": ["test"], "after": ["train", "test", "natural"]}
-    shown |= {name: ["test", "natural"] for name in (report.saved, BASELINE) if name != "after"}
-    rows = {name: {split: results[name][split] for split in splits} for name, splits in shown.items()}
-    return results_table(rows)
+    shown |= {name: ["test", "natural"] for name in (compared.saved, BASELINE) if name != "after"}
+    return results_table({name: {split: compared.results[name][split] for split in shown[name]} for name in shown})
 
 
 # ---------------------------------------------------------------------------- the model card
