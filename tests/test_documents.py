@@ -13,6 +13,7 @@ FOLDERS = (".", "docs", "dataset", "benchmarks", "lora_model")
 DOCUMENTS = sorted(str(path.relative_to(REPOSITORY)) for name in FOLDERS for path in (REPOSITORY / name).glob("*.md"))
 OPTIONS = (ModelArguments, DataArguments, FineTuningArguments, GPTArguments, CorpusArguments)
 OF_OTHER_PROGRAMS = {"help", "index-url", "host", "headless", "root-path", "nproc_per_node", "logdir"}
+OF_OTHER_PROGRAMS |= {"tag", "publish", "env", "volume", "build-arg"}  # docker
 
 
 def anchors(text: str) -> set[str]:
