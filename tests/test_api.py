@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 
 from chat.api import create_api
 from chat.batching import BatchingClassifier
-from chat.limits import MAX_MESSAGE_CHARACTERS, MAX_REQUEST_TEXTS
+from chat.settings import MAX_MESSAGE_CHARACTERS, MAX_REQUEST_TEXTS
 from text_classifier.classifier import Classifier, Settings
 
 
