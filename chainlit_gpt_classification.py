@@ -30,22 +30,11 @@ from chainlit.config import config as chainlit_config
 from huggingface_hub import ModelCard
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from chat import settings
 from chat.api import create_api, log_failure, same_credentials
 from chat.batching import BatchingClassifier, BusyError, usual_batch_size
 from chat.dropped_files import answer_file, answer_file_again
 from chat.server import harden, keep_own_uploads
-from chat.settings import (
-    ADAPTER_DIR,
-    FEEDBACK_FILE,
-    FILE_LIMITS,
-    MAX_MESSAGE_CHARACTERS,
-    MAX_PENDING_MESSAGES,
-    MAX_REMEMBERED_ANSWERS,
-    check_address,
-    get_credentials,
-    get_hosts,
-    give_up,
-)
 from chat.texts import LANGUAGES, closest_language, label_name, say, show_probability, starters, visible
 from text_classifier.classifier import Answer, Classifier
 from text_classifier.feedback import delete_feedback, open_feedback, save_feedback
@@ -57,33 +46,33 @@ from text_classifier.runtime import encode, fast_dtype, limit_kernel_cache
 
 def load_classifier() -> Classifier:
     """Return the classifier. If it cannot be loaded, print the reason in one line and end with exit code 1."""
-    if not Path(ADAPTER_DIR).is_dir():
-        give_up(f"找不到 {ADAPTER_DIR} 目录, 请确认模型已正确保存 · adapter folder not found")
+    if not Path(settings.ADAPTER_DIR).is_dir():
+        settings.give_up(f"找不到 {settings.ADAPTER_DIR} 目录, 请确认模型已正确保存 · adapter folder not found")
     try:
-        return Classifier.load(ADAPTER_DIR, fast_dtype())
+        return Classifier.load(settings.ADAPTER_DIR, fast_dtype())
     # Every parser raises errors of its own on a damaged file. With any of them there is nothing to serve.
     except Exception as error:
         reason = " ".join(str(error).split())
-        give_up(f"错误信息: 无法加载模型 · cannot load {ADAPTER_DIR}: {reason}")
+        settings.give_up(f"错误信息: 无法加载模型 · cannot load {settings.ADAPTER_DIR}: {reason}")
 
 
 # The model's thread and the server's thread take turns in one interpreter. They change every 0.5 ms instead of every
 # 5 ms, so that neither waits long for the other.
 sys.setswitchinterval(0.0005)
 
-check_address()
+settings.check_address()
 keep_own_uploads()
 limit_kernel_cache(256)  # More are no faster here, and each takes memory.
 classifier = load_classifier()
 classifier.answer(["ok"])  # The first answer loads for half a second, which no visitor should wait.
 batching = BatchingClassifier(classifier, usual_batch_size(classifier.model.device))
-credentials = get_credentials()
+credentials = settings.get_credentials()
 
-if FEEDBACK_FILE:
+if settings.FEEDBACK_FILE:
     try:
-        open_feedback(FEEDBACK_FILE)
+        open_feedback(settings.FEEDBACK_FILE)
     except (OSError, sqlite3.Error) as error:
-        give_up(f"错误信息: 无法写入反馈文件 · cannot write FEEDBACK_FILE {FEEDBACK_FILE}: {error}")
+        settings.give_up(f"错误信息: 无法写入反馈文件 · cannot write FEEDBACK_FILE {settings.FEEDBACK_FILE}: {error}")
 
 if credentials:
     # Chainlit signs its cookies with this. A random secret is new at every start, so a restart signs everybody out.
@@ -97,7 +86,7 @@ if credentials:
 
 # The page can follow the reader's system, but Chainlit's settings file only takes `light` and `dark`.
 chainlit_config.ui.default_theme = "system"
-harden(create_api(batching, credentials), chainlit_config.run.root_path, get_hosts())
+harden(create_api(batching, credentials), chainlit_config.run.root_path, settings.get_hosts())
 
 
 def get_model_and_tokenizer() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
@@ -127,10 +116,10 @@ async def welcome(user: cl.User | None, language: str | None) -> list[cl.ChatPro
         language,
         negative=negative,
         positive=positive,
-        max_rows=f"{FILE_LIMITS.rows:,}",
+        max_rows=f"{settings.FILE_LIMITS.rows:,}",
         max_megabytes=chainlit_config.features.spontaneous_file_upload.max_size_mb,
         model=describe_model(language),
-        privacy=say("privacy_feedback" if FEEDBACK_FILE else "privacy", language),
+        privacy=say("privacy_feedback" if settings.FEEDBACK_FILE else "privacy", language),
     )
     to_try = [
         cl.Starter(label=title, message=message)
@@ -146,10 +135,10 @@ def describe_model(language: str) -> str:
 
     It also tells what the language model, TF-IDF and both have on held-out messages, if the folder says so.
     """
-    tuning = " + LoRA" if Path(ADAPTER_DIR, "adapter_config.json").is_file() else ""
+    tuning = " + LoRA" if Path(settings.ADAPTER_DIR, "adapter_config.json").is_file() else ""
     tuning += " + TF-IDF" if classifier.tfidf else ""
     try:
-        card = ModelCard.load(Path(ADAPTER_DIR, "README.md")).data
+        card = ModelCard.load(Path(settings.ADAPTER_DIR, "README.md")).data
         line = say("model", language, base=card.base_model.split("/")[-1], tuning=tuning)
         figures = {result.metric_type: show_probability(result.metric_value) for result in card.eval_results}
         dataset = card.eval_results[0].dataset_name
@@ -165,7 +154,7 @@ def describe_model(language: str) -> str:
         return say("model", language, base=classifier.base_name, tuning=tuning)
 
 
-def settings() -> dict:
+def visitor_settings() -> dict:
     """Return the visitor's settings; a visit begins with the adapter's threshold and the browser's language."""
     threshold, language = classifier.settings.decision_threshold, cl.context.session.language
     return {"threshold": 100 * threshold, "language": language, "explanations": True} | cl.context.session.chat_settings
@@ -173,12 +162,12 @@ def settings() -> dict:
 
 def reader_language() -> str:
     """Return the language to answer in."""
-    return closest_language(settings()["language"])
+    return closest_language(visitor_settings()["language"])
 
 
 def threshold() -> float:
     """Return the visitor's decision threshold, between 0 and 1."""
-    return min(max(float(settings()["threshold"]) / 100, 0.0), 1.0)
+    return min(max(float(visitor_settings()["threshold"]) / 100, 0.0), 1.0)
 
 
 @cl.on_chat_start
@@ -189,7 +178,7 @@ async def offer_settings() -> None:
     slider = cl.input_widget.Slider(
         id="threshold",
         label=say("threshold_setting", language, label=label_name(classifier.labels[1], language)),
-        initial=settings()["threshold"],
+        initial=visitor_settings()["threshold"],
         min=1,
         max=99,
         step=1,
@@ -201,7 +190,7 @@ async def offer_settings() -> None:
         initial_value=language,
     )
     switch = cl.input_widget.Switch(
-        id="explanations", label=say("explanations_setting", language), initial=settings()["explanations"]
+        id="explanations", label=say("explanations_setting", language), initial=visitor_settings()["explanations"]
     )
     await cl.ChatSettings([slider, select, switch]).send()
 
@@ -241,7 +230,7 @@ pending: collections.Counter[str] = collections.Counter()
 async def main(message: cl.Message) -> None:
     """Answer a message, or a file of messages."""
     visit = cl.context.session.id
-    if pending[visit] >= MAX_PENDING_MESSAGES:
+    if pending[visit] >= settings.MAX_PENDING_MESSAGES:
         # Warn at most every five seconds, so that a burst of messages gets few warnings.
         if time.monotonic() - (cl.user_session.get("warned_at") or -10) > 5:
             cl.user_session.set("warned_at", time.monotonic())
@@ -285,8 +274,8 @@ background_tasks: set[asyncio.Task] = set()
 
 async def answer_text(text: str) -> None:
     """Send label and probability at once; the words that mattered follow when they are known."""
-    if len(text) > MAX_MESSAGE_CHARACTERS:
-        await reply("too_long", limit=f"{MAX_MESSAGE_CHARACTERS:,}")
+    if len(text) > settings.MAX_MESSAGE_CHARACTERS:
+        await reply("too_long", limit=f"{settings.MAX_MESSAGE_CHARACTERS:,}")
         return
     language, limit = reader_language(), threshold()
     (answer,) = await batching.classify([text], limit)
@@ -294,7 +283,7 @@ async def answer_text(text: str) -> None:
         await reply("empty")
         return
     label = answer.label_at(limit)
-    wanted = bool(settings()["explanations"])
+    wanted = bool(visitor_settings()["explanations"])
     explain = wanted and batching.can_explain
     status = say("explaining" if explain else "explanation_busy", language)
     element = cl.CustomElement(
@@ -317,7 +306,7 @@ async def answer_text(text: str) -> None:
     percent = show_probability(answer.probability_at(limit))
     said = say("answer", language, chinese=label_name(label, "zh"), english=label, percent=percent)
     sent = await cl.Message(said, elements=[element]).send()
-    if FEEDBACK_FILE:
+    if settings.FEEDBACK_FILE:
         await remember(sent.id, text, label)
     if explain:
         # This is not awaited, so that the next message can be answered meanwhile.
@@ -374,7 +363,7 @@ async def remember(message_id: str, text: str, label: str) -> None:
     right = next(name for name in classifier.labels if name != label)
     answers = cl.user_session.get("answers") or {}
     answers[message_id] = {"text": text, "given_label": label, "right_label": right}
-    while len(answers) > MAX_REMEMBERED_ANSWERS:
+    while len(answers) > settings.MAX_REMEMBERED_ANSWERS:
         answers.pop(next(iter(answers)))
     cl.user_session.set("answers", answers)
     await offer("wrong", message_id)
@@ -401,9 +390,9 @@ async def correct(action: cl.Action) -> None:
         try:
             if action.name == "wrong":
                 correction = (answer["text"], answer["given_label"], answer["right_label"])
-                answer["id"] = await asyncio.to_thread(save_feedback, FEEDBACK_FILE, *correction)
+                answer["id"] = await asyncio.to_thread(save_feedback, settings.FEEDBACK_FILE, *correction)
             else:
-                await asyncio.to_thread(delete_feedback, FEEDBACK_FILE, answer["id"])
+                await asyncio.to_thread(delete_feedback, settings.FEEDBACK_FILE, answer["id"])
         except Exception as error:
             answer["button"] = action.name
             if not isinstance(error, OSError):
