@@ -40,17 +40,15 @@ class ClassifiedFile:
     """A file's messages and their answers."""
 
     name: str
-    """Name of the file on the visitor's machine."""
     table: pd.DataFrame
     column: str
     """Name of the column with the messages."""
     answers: list[Answer | None]
-    """One answer for each row; None if its message is blank or was not reached."""
+    """One for each row; None if its message is blank or was not reached."""
     unreached: int
-    """Number of rows that were not classified, because the visitor stopped."""
+    """Number of rows that were not reached, because the visitor stopped."""
     seconds: float
     notes: list[Note]
-    """How the file was read, where that is not plain."""
 
 
 async def answer_file(
@@ -65,9 +63,7 @@ async def answer_file(
 
     Args:
         name: name of the file on the visitor's machine.
-        language: language to answer in, `zh` or `en`.
         threshold: returns the decision threshold; called at the end, because the visitor may have moved it meanwhile.
-        encoding: of a text file; found if not given.
 
     Raises:
         TableError: the file cannot be used.
@@ -103,8 +99,7 @@ async def read_file(path: Path, name: str, language: str, options: ReadOptions) 
             raise
         missing = {"file_several_sheets": "sheet", "file_which_text_column": "text_column"}[error.key]
         shown = ", ".join(map(quoted, choices))
-        question = say(error.key, language, sheets=shown, columns=shown)
-    chosen = await ask(question, choices)
+        chosen = await ask(say(error.key, language, sheets=shown, columns=shown), choices)
     if chosen is None:
         return None
     return await read_file(path, name, language, replace(options, **{missing: choices[chosen]}))
@@ -131,10 +126,8 @@ def is_over() -> bool:
 
 async def ask(question: str, choices: Sequence[str]) -> int | None:
     """Ask the visitor with a button for each choice; return its number, or None without an answer in five minutes."""
-    actions = [
-        cl.Action(name="choice", payload={"number": number}, label=visible(choice)[:60])
-        for number, choice in enumerate(choices)
-    ]
+    labels = [visible(choice)[:60] for choice in choices]
+    actions = [cl.Action(name="choice", payload={"number": number}, label=label) for number, label in enumerate(labels)]
     asked = cl.AskActionMessage(question, actions, timeout=300)
     answer = await asked.send()
     # Remove the question, because Chainlit leaves "Selected: …" there, in English.
@@ -213,11 +206,8 @@ async def send_result(file: ClassifiedFile, labels: tuple[str, str], threshold: 
         url="/public/elements/FileResult.jsx",
         props=describe_answers(file, labels, threshold, language) | preview(file, result, language),
     )
-    csv_file = cl.File(
-        name=f"{Path(visible(file.name)).stem}_classified.csv",
-        content=await cl.make_async(to_csv)(result),
-        mime="text/csv",
-    )
+    csv_name, content = f"{Path(visible(file.name)).stem}_classified.csv", await cl.make_async(to_csv)(result)
+    csv_file = cl.File(name=csv_name, content=content, mime="text/csv")
     total, seconds = f"{len(file.answers):,}", f"{file.seconds:.0f}"
     done = say("file_done", language, name=quoted(file.name), total=total, seconds=seconds)
     lines = [f"{say('stopped', language)} {done}" if file.unreached else done]
