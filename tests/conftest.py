@@ -232,14 +232,9 @@ def visit(profiles):
         page.close()
 
 
-@pytest.fixture(params=["Chinese phone", "English desktop"])
-def page(request, visit, served) -> Page:
-    return visit(served[0], request.param)
-
-
 @pytest.fixture
-def chinese_page(visit, served) -> Page:
-    return visit(served[0])
+def page(request, visit, served) -> Page:
+    return visit(served[0], getattr(request, "param", "Chinese desktop"))
 
 
 @pytest.fixture(scope="session")

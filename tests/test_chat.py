@@ -21,8 +21,10 @@ from chat.texts import STARTERS
 
 pytestmark = pytest.mark.registry
 
-# Where the layout is looked at. Elsewhere two visitors suffice: each language once, each window once.
+# Where the layout is looked at, all visitors are played; where only the language counts, each language and each window
+# once; elsewhere a Chinese desktop.
 every_visitor = pytest.mark.parametrize("page", VISITORS, indirect=True)
+both_languages = pytest.mark.parametrize("page", ["Chinese phone", "English desktop"], indirect=True)
 
 # ---------------------------------------------------------------------------- opening
 
@@ -84,8 +86,7 @@ def test_answer_has_label_number_bar_and_words(page):
     assert page.outside == []
 
 
-def test_label_comes_before_the_words(chinese_page):
-    page = chinese_page
+def test_label_comes_before_the_words(page):
     page.evaluate(
         """() => {
             window.seen = [];
@@ -99,6 +100,7 @@ def test_label_comes_before_the_words(chinese_page):
     assert page.evaluate("window.seen") == ["[role=meter]", ".explained-words"]
 
 
+@both_languages
 def test_a_message_in_another_language_is_answered_with_a_doubt(page):
     answer = ask(page, "Mamá, se me rompió el móvil, este es mi número nuevo")
     expect(answer).to_contain_text(either(page, "似乎是另一种语言", "seems to be in another language"))
@@ -106,6 +108,7 @@ def test_a_message_in_another_language_is_answered_with_a_doubt(page):
     expect(ask(page, "晚上七点老地方见")).not_to_contain_text(either(page, "另一种语言", "another language"))
 
 
+@both_languages
 def test_long_message_says_what_was_read(page):
     answer = ask(page, "free prize " * 2000)
     expect(answer).to_contain_text(
@@ -116,6 +119,7 @@ def test_long_message_says_what_was_read(page):
     assert 200 < len(words.inner_text()) < 3000, "only what was read is explained, of 22,000 characters"
 
 
+@both_languages
 def test_the_page_scrolls_to_the_end_of_the_words_that_come_later(page):
     expect(ask(page, f"{HAM} " * 10).locator(".explained-words")).to_be_visible()
     page.wait_for_function(
@@ -137,8 +141,7 @@ def contrast(one: list[float], other: list[float]) -> float:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_page_follows_the_readers_system_and_words_are_legible(chinese_page, theme):
-    page = chinese_page
+def test_the_page_follows_the_readers_system_and_words_are_legible(page, theme):
     page.emulate_media(color_scheme=theme)
     page.reload()
     words = ask(page, SPAM).locator(".explained-words span")
@@ -157,8 +160,7 @@ def test_the_page_follows_the_readers_system_and_words_are_legible(chinese_page,
         assert contrast(ink[:3], mixed) >= 4.5, "WCAG AA"
 
 
-def test_keyboard_is_enough(chinese_page):
-    page = chinese_page
+def test_keyboard_is_enough(page):
 
     def tab_to(target: Locator) -> None:
         expect(target).to_be_visible()
@@ -189,7 +191,7 @@ def test_keyboard_is_enough(chinese_page):
 # ---------------------------------------------------------------------------- bad input
 
 
-def test_awkward_messages_get_a_polite_answer(chinese_page):
+def test_awkward_messages_get_a_polite_answer(page):
     awkward = {
         "\u200b\u200d\u2060": "请输入一段文本以进行分类",
         "🎁👨\u200d👩\u200d👧🎊": "该文本被分类为",
@@ -200,12 +202,11 @@ def test_awkward_messages_get_a_polite_answer(chinese_page):
         "spam and eggs " * 80_000: "最多 100,000 个字符",
     }
     for text, reply in awkward.items():
-        expect(ask(chinese_page, text)).to_contain_text(reply)
-        expect(ask(chinese_page, HAM)).to_contain_text("该文本被分类为: 正常信息")
+        expect(ask(page, text)).to_contain_text(reply)
+        expect(ask(page, HAM)).to_contain_text("该文本被分类为: 正常信息")
 
 
-def test_markup_is_shown_as_text(chinese_page):
-    page = chinese_page
+def test_markup_is_shown_as_text(page):
     attack = "<img src=x onerror=\"document.title='hacked'\"> **win** [now](javascript:alert(1)) <|endoftext|>"
     answer = ask(page, attack)
     expect(answer.locator(".explained-words")).to_have_text(attack)
@@ -216,7 +217,7 @@ def test_markup_is_shown_as_text(chinese_page):
     assert "hacked" not in page.title() and page.locator('img[src="x"]').count() == 0
 
 
-def test_a_burst_of_ten_thousand_messages_leaves_the_chat_alive(served, chinese_page):
+def test_a_burst_of_ten_thousand_messages_leaves_the_chat_alive(served, page):
     async def burst() -> None:
         async with ChatClient(served[0]) as client:
             for number in range(10_000):
@@ -234,12 +235,13 @@ def test_a_burst_of_ten_thousand_messages_leaves_the_chat_alive(served, chinese_
     # The burst needs another thread, because Playwright's event loop runs in this one.
     with ThreadPoolExecutor() as thread:
         thread.submit(lambda: asyncio.run(burst())).result()
-    expect(ask(chinese_page, HAM)).to_contain_text("该文本被分类为: 正常信息")
+    expect(ask(page, HAM)).to_contain_text("该文本被分类为: 正常信息")
 
 
 # ---------------------------------------------------------------------------- feedback and settings
 
 
+@both_languages
 def test_wrong_answers_are_stored_and_can_be_taken_back(page, served):
     def stored() -> list[tuple]:
         connection = sqlite3.connect(served[1] / "feedback.sqlite")
@@ -261,8 +263,7 @@ def test_wrong_answers_are_stored_and_can_be_taken_back(page, served):
     assert stored() == []
 
 
-def test_an_error_shows_a_number_and_the_log_the_reason(chinese_page, served):
-    page = chinese_page
+def test_an_error_shows_a_number_and_the_log_the_reason(page, served):
     ask(page, HAM)
     feedback = served[1] / "feedback.sqlite"
     kept = feedback.read_bytes()
@@ -310,8 +311,10 @@ def test_settings_change_threshold_language_and_explanations(visit, served):
 
 
 @every_visitor
-def test_file_gives_charts_rows_and_the_whole_result(page):
+def test_file_gives_charts_rows_and_the_whole_result_and_a_text_beside_it_is_answered(page):
+    page.locator("#chat-input").fill(HAM)
     upload(page, "messages.csv", messages_csv(60))
+    expect(page.get_by_text("该文本被分类为: 正常信息")).to_be_visible()
     expect(page.get_by_text(either(page, "完整结果", "Complete result"))).to_be_visible()
     labels = {"zh": ["垃圾信息: 20 (33.3 %)", "前 10 行"], "en": ["spam: 20 (33.3 %)", "First 10 rows"]}
     for text in labels[page.language]:
@@ -327,14 +330,7 @@ def test_file_gives_charts_rows_and_the_whole_result(page):
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
-def test_a_text_beside_a_file_is_answered_too(chinese_page):
-    page = chinese_page
-    page.locator("#chat-input").fill(HAM)
-    upload(page, "messages.csv", messages_csv(60))
-    expect(page.get_by_text("该文本被分类为: 正常信息")).to_be_visible()
-    expect(page.get_by_text("messages_classified.csv")).to_be_visible()
-
-
+@both_languages
 def test_five_thousand_messages_can_be_stopped_and_what_is_done_is_kept(page):
     upload(page, "many.csv", messages_csv(5000, DOUBTFUL))
     progress = page.get_by_role("progressbar")
@@ -348,8 +344,7 @@ def test_five_thousand_messages_can_be_stopped_and_what_is_done_is_kept(page):
     expect(ask(page, HAM)).to_contain_text("正常信息")
 
 
-def test_the_stop_button_of_the_page_works_too_and_speaks_the_language(chinese_page):
-    page = chinese_page
+def test_the_stop_button_of_the_page_works_too_and_speaks_the_language(page):
     ask(page, HAM)
     upload(page, "many.csv", messages_csv(5000, DOUBTFUL))
     expect(page.get_by_role("progressbar")).to_be_visible()
@@ -372,6 +367,7 @@ def workbook(**sheets: list[list]) -> bytes:
     return content.getvalue()
 
 
+@both_languages
 def test_text_column_is_asked_for_where_it_is_not_clear(page):
     question = "What do you think about this one?"
     upload(page, "book.xlsx", workbook(Sheet=[["left", "right"], [SPAM, question], [HAM, question]]))
@@ -380,13 +376,14 @@ def test_text_column_is_asked_for_where_it_is_not_clear(page):
     assert page.get_by_text("Selected:").count() == 0
 
 
-def test_sheet_is_asked_for_where_it_is_not_clear(chinese_page):
+def test_sheet_is_asked_for_where_it_is_not_clear(page):
     rows = [["id", "message"], [1, SPAM], [2, HAM]]
-    upload(chinese_page, "book.xlsx", workbook(May=rows, June=rows))
-    chinese_page.get_by_role("button", name="June").click()
-    expect(chinese_page.get_by_text("读取了工作表 June；没有读取：May。")).to_be_visible()
+    upload(page, "book.xlsx", workbook(May=rows, June=rows))
+    page.get_by_role("button", name="June").click()
+    expect(page.get_by_text("读取了工作表 June；没有读取：May。")).to_be_visible()
 
 
+@both_languages
 def test_a_guessed_encoding_is_named_and_another_can_be_chosen(page):
     text = "Příští týden přijedu"
     upload(page, "cesky.csv", f"text\n{text}\nPřijdeš večer?\n".encode("cp1250"))
@@ -401,8 +398,7 @@ def test_a_guessed_encoding_is_named_and_another_can_be_chosen(page):
     expect(ask(page, HAM)).to_contain_text("正常信息")
 
 
-def test_files_that_cannot_be_used_are_refused_politely(chinese_page):
-    page = chinese_page
+def test_files_that_cannot_be_used_are_refused_politely(page):
     refused = [
         ("fake.xlsx", b"not a workbook", "不是 Excel 工作簿"),
         ("picture.csv", b"\x89PNG\r\n\x1a\n\x00\x00", "这个文件不是文本"),
@@ -420,14 +416,13 @@ def test_files_that_cannot_be_used_are_refused_politely(chinese_page):
     expect(ask(page, HAM)).to_contain_text("该文本被分类为: 正常信息")
 
 
-def test_nothing_is_kept_of_who_starts_a_new_chat(chinese_page, served):
+def test_nothing_is_kept_of_who_starts_a_new_chat(page, served):
     def left_behind() -> list[Path]:
         files = (file for file in (served[1] / ".files").rglob("*") if file.is_file())
         return [file for file in files if b"dinner" in file.read_bytes()]
 
     # Files of other tests may be there: a visit that only lost its connection is kept for five minutes.
     others = left_behind()
-    page = chinese_page
     upload(page, "private.csv", messages_csv(2000, DOUBTFUL))
     expect(page.get_by_role("progressbar")).to_be_visible()
     page.locator("#new-chat-button").click()
@@ -469,7 +464,7 @@ def test_server_refuses_other_sites_and_giant_requests(served):
         assert "default-src 'self'" in httpx.get(address + path).headers["content-security-policy"]
 
 
-def test_documentation_of_the_api_works_offline(chinese_page, served):
-    chinese_page.goto(f"{served[0]}/api/docs")
-    expect(chinese_page.get_by_text("/classify", exact=True)).to_be_visible()
-    assert chinese_page.outside == []
+def test_documentation_of_the_api_works_offline(page, served):
+    page.goto(f"{served[0]}/api/docs")
+    expect(page.get_by_text("/classify", exact=True)).to_be_visible()
+    assert page.outside == []
