@@ -26,22 +26,17 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import chainlit as cl
-import yaml
 from chainlit.config import config as chainlit_config
 from huggingface_hub import ModelCard
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from chat import settings
 from chat.api import create_api, log_failure, same_credentials
 from chat.batching import BatchingClassifier, BusyError, usual_batch_size
-from chat.display import reading_note, show_probability, visible
 from chat.dropped_files import answer_file, answer_file_again
-from chat.environment import ADAPTER_DIR, FEEDBACK_FILE, check_address, get_credentials, get_hosts, give_up
-from chat.limits import MAX_FILE_ROWS, MAX_MESSAGE_CHARACTERS, MAX_PENDING_MESSAGES, MAX_REMEMBERED_ANSWERS
-from chat.server import harden
-from chat.texts import LANGUAGES, chinese_label, closest_language, label_name, say, starters
-from chat.uploads import use_own_folder
-from text_classifier.characters import is_empty
-from text_classifier.classifier import Classifier
+from chat.server import harden, keep_own_uploads
+from chat.texts import LANGUAGES, closest_language, label_name, say, show_probability, starters, visible
+from text_classifier.classifier import Answer, Classifier
 from text_classifier.feedback import delete_feedback, open_feedback, save_feedback
 from text_classifier.reading.notes import TableError
 from text_classifier.runtime import encode, fast_dtype, limit_kernel_cache
@@ -49,72 +44,35 @@ from text_classifier.runtime import encode, fast_dtype, limit_kernel_cache
 # ---------------------------------------------------------------------------- start
 
 
-@functools.cache
 def load_classifier() -> Classifier:
-    """Return the classifier, loaded once per process.
-
-    If the adapter cannot be loaded, print the reason in one line and end the process with exit code 1.
-    """
-    if not Path(ADAPTER_DIR).is_dir():
-        give_up(f"找不到 {ADAPTER_DIR} 目录, 请确认模型已正确保存 · adapter folder not found")
+    """Return the classifier. If it cannot be loaded, print the reason in one line and end with exit code 1."""
+    if not Path(settings.ADAPTER_DIR).is_dir():
+        settings.give_up(f"找不到 {settings.ADAPTER_DIR} 目录, 请确认模型已正确保存 · adapter folder not found")
     try:
-        return Classifier.load(ADAPTER_DIR, fast_dtype())
+        return Classifier.load(settings.ADAPTER_DIR, fast_dtype())
     # Every parser raises errors of its own on a damaged file. With any of them there is nothing to serve.
     except Exception as error:
         reason = " ".join(str(error).split())
-        give_up(f"错误信息: 无法加载模型 · cannot load {ADAPTER_DIR}: {reason}")
-
-
-def get_model_and_tokenizer() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-    """Return tokenizer and merged language model, loaded once per process."""
-    return load_classifier().tokenizer, load_classifier().model
-
-
-@functools.cache
-def describe_model(language: str) -> str:
-    """Return one line about the model that answers, with the test figures of its model card."""
-    tuning = " + LoRA" if Path(ADAPTER_DIR, "adapter_config.json").is_file() else ""
-    tuning += " + TF-IDF" if classifier.tfidf else ""
-    try:
-        card = ModelCard.load(Path(ADAPTER_DIR, "README.md")).data
-        line = say("model", language, base=card.base_model.split("/")[-1], tuning=tuning)
-        figures = {result.metric_type: show_probability(result.metric_value) for result in card.eval_results}
-        dataset = card.eval_results[0].dataset_name
-        line += say("model_figures", language, accuracy=figures["accuracy"], f1=figures["f1"], dataset=dataset)
-        return line + describe_halves(language)
-    # A folder without a model card, or with a card of another form, can be served all the same.
-    except (OSError, ValueError, AttributeError, KeyError, TypeError, IndexError, yaml.YAMLError):
-        return say("model", language, base=classifier.base_name, tuning=tuning)
-
-
-def describe_halves(language: str) -> str:
-    """Return what the language model, TF-IDF and both have on held-out messages, if the folder says so."""
-    shares = classifier.settings.accuracy
-    if not shares:
-        return ""
-    told = [say(name, language, share=f"{100 * share:.1f} %") for name, share in shares.items()]
-    useless = " " + say("model_is_useless", language) if classifier.settings.warnings else ""
-    return say("model_halves", language, shares=say("comma", language).join(told)) + useless
+        settings.give_up(f"错误信息: 无法加载模型 · cannot load {settings.ADAPTER_DIR}: {reason}")
 
 
 # The model's thread and the server's thread take turns in one interpreter. They change every 0.5 ms instead of every
 # 5 ms, so that neither waits long for the other.
 sys.setswitchinterval(0.0005)
 
-check_address()
-use_own_folder()
+settings.check_address()
+keep_own_uploads()
 limit_kernel_cache(256)  # More are no faster here, and each takes memory.
 classifier = load_classifier()
 classifier.answer(["ok"])  # The first answer loads for half a second, which no visitor should wait.
 batching = BatchingClassifier(classifier, usual_batch_size(classifier.model.device))
-label_names = classifier.labels
-credentials = get_credentials()
+credentials = settings.get_credentials()
 
-if FEEDBACK_FILE:
+if settings.FEEDBACK_FILE:
     try:
-        open_feedback(FEEDBACK_FILE)
+        open_feedback(settings.FEEDBACK_FILE)
     except (OSError, sqlite3.Error) as error:
-        give_up(f"错误信息: 无法写入反馈文件 · cannot write FEEDBACK_FILE {FEEDBACK_FILE}: {error}")
+        settings.give_up(f"错误信息: 无法写入反馈文件 · cannot write FEEDBACK_FILE {settings.FEEDBACK_FILE}: {error}")
 
 if credentials:
     # Chainlit signs its cookies with this. A random secret is new at every start, so a restart signs everybody out.
@@ -128,7 +86,22 @@ if credentials:
 
 # The page can follow the reader's system, but Chainlit's settings file only takes `light` and `dark`.
 chainlit_config.ui.default_theme = "system"
-harden(create_api(batching, credentials), chainlit_config.run.root_path, get_hosts())
+harden(create_api(batching, credentials), chainlit_config.run.root_path, settings.get_hosts())
+
+
+def get_model_and_tokenizer() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """Return tokenizer and merged language model, which are loaded once per process."""
+    return classifier.tokenizer, classifier.model
+
+
+def classify_review(user_input: str) -> str:
+    """Return 垃圾信息 (spam) or 正常信息 (ham) for one message, for code that imports this app.
+
+    For a message with nothing to read, it returns the sentence that asks for a text.
+    """
+    (answer,) = classifier.answer([user_input])
+    return label_name(answer.label, "zh") if answer else say("empty", "zh")
+
 
 # ---------------------------------------------------------------------------- the visit
 
@@ -137,58 +110,75 @@ harden(create_api(batching, credentials), chainlit_config.run.root_path, get_hos
 async def welcome(user: cl.User | None, language: str | None) -> list[cl.ChatProfile]:
     """Return the opening page: what the chat does, which model answers, four messages to try."""
     language = closest_language(language)
+    negative, positive = (label_name(label, language) for label in classifier.labels)
     text = say(
         "welcome",
         language,
-        negative=label_name(label_names[0], language),
-        positive=label_name(label_names[1], language),
-        max_rows=f"{MAX_FILE_ROWS:,}",
+        negative=negative,
+        positive=positive,
+        max_rows=f"{settings.FILE_LIMITS.rows:,}",
         max_megabytes=chainlit_config.features.spontaneous_file_upload.max_size_mb,
         model=describe_model(language),
-        privacy=say("privacy_feedback" if FEEDBACK_FILE else "privacy", language),
+        privacy=say("privacy_feedback" if settings.FEEDBACK_FILE else "privacy", language),
     )
-    learned = classifier.settings.languages
     to_try = [
-        cl.Starter(label=title, message=message) for title, message in starters(label_names[1], language, learned)
+        cl.Starter(label=title, message=message)
+        for title, message in starters(classifier.labels[1], language, classifier.settings.languages)
     ]
     icon = f"{chainlit_config.run.root_path}/public/favicon.svg"
     return [cl.ChatProfile("classifier", text, icon=icon, default=True, starters=to_try)]
 
 
-@cl.on_chat_start
-async def start() -> None:
-    """Send the settings panel in the browser's language."""
-    await offer_settings(default_settings())
+@functools.cache
+def describe_model(language: str) -> str:
+    """Return one line about the model that answers, with the test figures of its model card.
+
+    It also tells what the language model, TF-IDF and both have on held-out messages, if the folder says so.
+    """
+    tuning = " + LoRA" if Path(settings.ADAPTER_DIR, "adapter_config.json").is_file() else ""
+    tuning += " + TF-IDF" if classifier.tfidf else ""
+    try:
+        card = ModelCard.load(Path(settings.ADAPTER_DIR, "README.md")).data
+        line = say("model", language, base=card.base_model.split("/")[-1], tuning=tuning)
+        figures = {result.metric_type: show_probability(result.metric_value) for result in card.eval_results}
+        dataset = card.eval_results[0].dataset_name
+        line += say("model_figures", language, accuracy=figures["accuracy"], f1=figures["f1"], dataset=dataset)
+        shares = classifier.settings.accuracy.items()
+        told = [say(name, language, share=f"{100 * share:.1f} %") for name, share in shares]
+        if told:
+            line += say("model_halves", language, shares=say("comma", language).join(told))
+            line += " " + say("model_is_useless", language) if classifier.settings.warnings else ""
+        return line
+    # A folder without a model card, or with a card of another form, can be served all the same.
+    except Exception:
+        return say("model", language, base=classifier.base_name, tuning=tuning)
 
 
-def default_settings() -> dict:
-    """Return the settings that a visit begins with."""
-    language = closest_language(cl.context.session.language)
-    return {"threshold": 100 * classifier.settings.decision_threshold, "language": language, "explanations": True}
-
-
-def settings() -> dict:
-    """Return the visitor's settings."""
-    return default_settings() | (cl.user_session.get("chat_settings") or {})
+def visitor_settings() -> dict:
+    """Return the visitor's settings; a visit begins with the adapter's threshold and the browser's language."""
+    threshold, language = classifier.settings.decision_threshold, cl.context.session.language
+    return {"threshold": 100 * threshold, "language": language, "explanations": True} | cl.context.session.chat_settings
 
 
 def reader_language() -> str:
     """Return the language to answer in."""
-    return closest_language(settings()["language"])
+    return closest_language(visitor_settings()["language"])
 
 
 def threshold() -> float:
     """Return the visitor's decision threshold, between 0 and 1."""
-    return min(max(float(settings()["threshold"]) / 100, 0.0), 1.0)
+    return min(max(float(visitor_settings()["threshold"]) / 100, 0.0), 1.0)
 
 
-async def offer_settings(values: dict) -> None:
-    """Send the settings panel, with its texts in the language of `values`."""
-    language = closest_language(values["language"])
+@cl.on_chat_start
+@cl.on_settings_update
+async def offer_settings() -> None:
+    """Send the settings panel in the visitor's language, which may have changed; Chainlit stores the settings."""
+    language = reader_language()
     slider = cl.input_widget.Slider(
         id="threshold",
-        label=say("threshold_setting", language, label=label_name(label_names[1], language)),
-        initial=values["threshold"],
+        label=say("threshold_setting", language, label=label_name(classifier.labels[1], language)),
+        initial=visitor_settings()["threshold"],
         min=1,
         max=99,
         step=1,
@@ -200,15 +190,9 @@ async def offer_settings(values: dict) -> None:
         initial_value=language,
     )
     switch = cl.input_widget.Switch(
-        id="explanations", label=say("explanations_setting", language), initial=values["explanations"]
+        id="explanations", label=say("explanations_setting", language), initial=visitor_settings()["explanations"]
     )
     await cl.ChatSettings([slider, select, switch]).send()
-
-
-@cl.on_settings_update
-async def update_settings(values: dict) -> None:
-    """Send the settings panel again, because its language may have changed; Chainlit stores the settings."""
-    await offer_settings(default_settings() | values)
 
 
 @cl.on_stop
@@ -220,17 +204,22 @@ async def stop() -> None:
             await message.update()
 
 
+async def reply(key: str, /, **values) -> None:
+    """Send one of the sentences of `chat/texts.py` in the visitor's language."""
+    await cl.Message(say(key, reader_language(), **values)).send()
+
+
 @contextlib.asynccontextmanager
 async def apologies() -> AsyncIterator[None]:
     """Answer every error politely. For an unexpected one, the visitor gets a number, and the log has the details."""
     try:
         yield
     except TableError as error:
-        await cl.Message(say(error.key, reader_language(), **error.values)).send()
+        await reply(error.key, **error.values)
     except BusyError:
-        await cl.Message(say("busy", reader_language())).send()
+        await reply("busy")
     except Exception:
-        await cl.Message(say("error", reader_language(), error_id=log_failure("A request"))).send()
+        await reply("error", error_id=log_failure("A request"))
 
 
 # Number of messages of each visit that are not answered yet.
@@ -241,19 +230,19 @@ pending: collections.Counter[str] = collections.Counter()
 async def main(message: cl.Message) -> None:
     """Answer a message, or a file of messages."""
     visit = cl.context.session.id
-    if pending[visit] >= MAX_PENDING_MESSAGES:
+    if pending[visit] >= settings.MAX_PENDING_MESSAGES:
         # Warn at most every five seconds, so that a burst of messages gets few warnings.
         if time.monotonic() - (cl.user_session.get("warned_at") or -10) > 5:
             cl.user_session.set("warned_at", time.monotonic())
-            await cl.Message(say("too_fast", reader_language())).send()
+            await reply("too_fast")
         return
     pending[visit] += 1
     try:
         async with apologies():
             if message.content or not message.elements:
-                await answer_text(message.content)
+                await answer_text(message.content.strip())
             if len(message.elements) > 1:
-                await cl.Message(say("one_file", reader_language())).send()
+                await reply("one_file")
             elif message.elements:
                 if not message.content:
                     # Without a text, Chainlit shows an empty bubble.
@@ -279,29 +268,22 @@ async def use_other_encoding(action: cl.Action) -> None:
 
 # ---------------------------------------------------------------------------- one message
 
-
-def classify_review(user_input: str) -> str:
-    """Return 垃圾信息 (spam) or 正常信息 (ham) for one message, for code that imports this app.
-
-    For a message with nothing to read, it returns the sentence that asks for a text.
-    """
-    (answer,) = classifier.answer([user_input])
-    return chinese_label(answer.label) if answer else say("empty", "zh")
+# asyncio itself holds only weak references to tasks.
+background_tasks: set[asyncio.Task] = set()
 
 
 async def answer_text(text: str) -> None:
     """Send label and probability at once; the words that mattered follow when they are known."""
-    text, language = text.strip(), reader_language()
-    if is_empty(text):
-        await cl.Message(say("empty", language)).send()
+    if len(text) > settings.MAX_MESSAGE_CHARACTERS:
+        await reply("too_long", limit=f"{settings.MAX_MESSAGE_CHARACTERS:,}")
         return
-    if len(text) > MAX_MESSAGE_CHARACTERS:
-        await cl.Message(say("too_long", language, limit=f"{MAX_MESSAGE_CHARACTERS:,}")).send()
-        return
-    limit = threshold()
+    language, limit = reader_language(), threshold()
     (answer,) = await batching.classify([text], limit)
-    label, probability = answer.label_at(limit), answer.probability_at(limit)
-    wanted = bool(settings()["explanations"])
+    if answer is None:
+        await reply("empty")
+        return
+    label = answer.label_at(limit)
+    wanted = bool(visitor_settings()["explanations"])
     explain = wanted and batching.can_explain
     status = say("explaining" if explain else "explanation_busy", language)
     element = cl.CustomElement(
@@ -311,32 +293,41 @@ async def answer_text(text: str) -> None:
         props={
             "probability": answer.probability,
             "threshold": limit,
-            "names": [label_name(name, language) for name in label_names],
-            "note": reading_note(
-                answer, limit, classifier.settings.languages, classifier.tokenizer.model_max_length, language
-            ),
+            "names": [label_name(name, language) for name in classifier.labels],
+            "note": reading_note(answer, limit, language),
             "explanation": {"status": status} if wanted else None,
             "texts": {
-                "probability": say("probability_of", language, label=label_name(label_names[1], language)),
+                "probability": say("probability_of", language, label=label_name(classifier.labels[1], language)),
                 "threshold": say("threshold", language, percent=f"{100 * limit:g} %"),
                 "explanation": say("explanation", language),
             },
         },
     )
-    reply = say("answer", language, chinese=chinese_label(label), english=label, percent=show_probability(probability))
-    actions = [wrong_action(label, language)] if FEEDBACK_FILE else []
-    sent = await cl.Message(reply, elements=[element], actions=actions).send()
-    if FEEDBACK_FILE:
-        remember(sent.id, text, label)
+    percent = show_probability(answer.probability_at(limit))
+    said = say("answer", language, chinese=label_name(label, "zh"), english=label, percent=percent)
+    sent = await cl.Message(said, elements=[element]).send()
+    if settings.FEEDBACK_FILE:
+        await remember(sent.id, text, label)
     if explain:
         # This is not awaited, so that the next message can be answered meanwhile.
-        in_background(show_explanation(element, text, language))
+        task = asyncio.create_task(show_explanation(element, text, language))
+        background_tasks.add(task)
+        task.add_done_callback(background_tasks.discard)
 
 
-def part_read(text: str) -> str:
-    """Return the beginning of a message, as far as the language model reads it; only this part is explained."""
-    (encoding,) = encode([text], classifier.tokenizer, classifier.tokenizer.model_max_length).encodings
-    return text[: max((end for _, end in encoding.offsets), default=len(text))]
+def reading_note(answer: Answer, threshold: float, language: str) -> str | None:
+    """Return what a visitor should know about how a message was read, or None if it was read as usual."""
+    notes = []
+    if answer.other_language:
+        learned = [say(f"language_{code}", language) for code in classifier.settings.languages]
+        notes.append(say("other_language", language, languages=say("and", language).join(learned)))
+    elif answer.less_sure_at(threshold):
+        notes.append(say("less_sure", language))
+    if answer.answered_by == "TF-IDF":
+        notes.append(say("tfidf_alone", language))
+    elif answer.truncated:
+        notes.append(say("truncated", language, limit=classifier.tokenizer.model_max_length))
+    return " ".join(notes) or None
 
 
 async def show_explanation(element: cl.CustomElement, text: str, language: str) -> None:
@@ -358,81 +349,56 @@ async def show_explanation(element: cl.CustomElement, text: str, language: str) 
     await element.update()
 
 
-background_tasks: set[asyncio.Task] = set()
-
-
-def in_background(work) -> None:
-    """Run a coroutine in the background. A set keeps its task alive, because asyncio holds only a weak reference."""
-    task = asyncio.create_task(work)
-    background_tasks.add(task)
-    task.add_done_callback(background_tasks.discard)
+def part_read(text: str) -> str:
+    """Return the beginning of a message, as far as the language model reads it; only this part is explained."""
+    (encoding,) = encode([text], classifier.tokenizer, classifier.tokenizer.model_max_length).encodings
+    return text[: max((end for _, end in encoding.offsets), default=len(text))]
 
 
 # ---------------------------------------------------------------------------- feedback
 
 
-def wrong_action(label: str, language: str) -> cl.Action:
-    """Return the button that marks an answer as wrong."""
-    right = label_name(next(name for name in label_names if name != label), language)
-    return cl.Action(name="wrong", payload={}, label=say("wrong", language, label=right), icon="thumbs-down")
-
-
-def remember(message_id: str, text: str, label: str) -> None:
-    """Keep message and label on the server, so that feedback stores these and not what a browser sends."""
+async def remember(message_id: str, text: str, label: str) -> None:
+    """Keep an answer on the server, so that feedback stores this and not what a browser sends; offer to correct it."""
+    right = next(name for name in classifier.labels if name != label)
     answers = cl.user_session.get("answers") or {}
-    answers[message_id] = {"text": text, "label": label}
-    while len(answers) > MAX_REMEMBERED_ANSWERS:
+    answers[message_id] = {"text": text, "given_label": label, "right_label": right}
+    while len(answers) > settings.MAX_REMEMBERED_ANSWERS:
         answers.pop(next(iter(answers)))
     cl.user_session.set("answers", answers)
+    await offer("wrong", message_id)
 
 
-async def tell_not_stored(error: Exception) -> None:
-    """Tell the visitor that a correction cannot be stored, and the log why, in one line; other errors are raised."""
-    if not isinstance(error, OSError):
-        raise error
-    logging.getLogger(__name__).error("%s", error)
-    await cl.Message(say("not_stored", reader_language())).send()
+async def offer(button: str, message_id: str) -> None:
+    """Show below an answer the button `wrong`, or `undo`, which takes the correction back."""
+    answer, language = cl.user_session.get("answers")[message_id], reader_language()
+    answer["button"] = button
+    label = say(button, language, label=label_name(answer["right_label"], language))
+    icon = {"wrong": "thumbs-down", "undo": "undo-2"}[button]
+    await cl.Action(name=button, payload={}, label=label, icon=icon).send(message_id)
 
 
 @cl.action_callback("wrong")
-async def mark_as_wrong(action: cl.Action) -> None:
-    """Store an answer with its right label, and offer a button that takes it back."""
+@cl.action_callback("undo")
+async def correct(action: cl.Action) -> None:
+    """Store an answer with its right label, or delete this correction again, and offer the other button."""
     answer = (cl.user_session.get("answers") or {}).get(action.forId)
-    if answer is None or FEEDBACK_FILE is None or "feedback_id" in answer:
+    if answer is None or answer["button"] != action.name:
         return
-    # Set this before the first await, so that a second click does nothing.
-    answer["feedback_id"] = None
-    async with apologies():
-        right = next(name for name in label_names if name != answer["label"])
-        try:
-            answer["feedback_id"] = await asyncio.to_thread(
-                save_feedback, FEEDBACK_FILE, answer["text"], answer["label"], right
-            )
-        except Exception as error:
-            del answer["feedback_id"]
-            await tell_not_stored(error)
-            return
-        await action.remove()
-        await cl.Action(name="undo_wrong", payload={}, label=say("undo", reader_language()), icon="undo-2").send(
-            action.forId
-        )
-
-
-@cl.action_callback("undo_wrong")
-async def undo_wrong(action: cl.Action) -> None:
-    """Delete the correction that `mark_as_wrong` stored."""
-    answer = (cl.user_session.get("answers") or {}).get(action.forId)
-    feedback_id = answer and answer.get("feedback_id")
-    if feedback_id is None:
-        return
-    answer["feedback_id"] = None
+    answer["button"] = None  # This stands before the first await, so that a second click does nothing.
     async with apologies():
         try:
-            await asyncio.to_thread(delete_feedback, FEEDBACK_FILE, feedback_id)
+            if action.name == "wrong":
+                correction = (answer["text"], answer["given_label"], answer["right_label"])
+                answer["id"] = await asyncio.to_thread(save_feedback, settings.FEEDBACK_FILE, *correction)
+            else:
+                await asyncio.to_thread(delete_feedback, settings.FEEDBACK_FILE, answer["id"])
         except Exception as error:
-            answer["feedback_id"] = feedback_id
-            await tell_not_stored(error)
+            answer["button"] = action.name
+            if not isinstance(error, OSError):
+                raise
+            logging.getLogger(__name__).error("%s", error)
+            await reply("not_stored")
             return
-        del answer["feedback_id"]
         await action.remove()
-        await wrong_action(answer["label"], reader_language()).send(action.forId)
+        await offer("undo" if action.name == "wrong" else "wrong", action.forId)

@@ -37,7 +37,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from benchmarks.app_server import ChatClient, copy_of_app, free_port, running_app
 from benchmarks.common import REPOSITORY, publish
-from chat.dropped_files import LIMITS
+from chat.settings import FILE_LIMITS
 from text_classifier.characters import is_empty, replace_half_surrogates
 from text_classifier.classifier import Classifier
 from text_classifier.extras.corpus import train_tokenizer
@@ -338,7 +338,7 @@ def reader(trial: Trial) -> tuple[int, str]:
         path = trial.folder / f"file{suffix}"
         path.write_bytes(content)
         try:
-            open_table(path, limits=LIMITS).frame()
+            open_table(path, limits=FILE_LIMITS).frame()
             outcomes["read"] += 1
         except TableError:
             outcomes["refused"] += 1

@@ -14,9 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.middleware.base import RequestResponseEndpoint
 
 from chat.batching import BatchingClassifier, BusyError
-from chat.limits import MAX_MESSAGE_CHARACTERS, MAX_REQUEST_TEXTS
-from chat.texts import chinese_label
-from text_classifier.characters import is_empty
+from chat.settings import MAX_MESSAGE_CHARACTERS, MAX_REQUEST_TEXTS
+from chat.texts import label_name
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +90,7 @@ def create_api(classifier: BatchingClassifier, credentials: tuple[str, str] | No
         classifier: answers the requests; the chat uses the same one, so both share batches.
         credentials: name and password that `/classify` requires (HTTP Basic); None lets everyone in.
     """
+    loaded = classifier.classifier
     # FastAPI's own documentation page loads its scripts from another server; this one brings them along.
     api = FastAPIOffline(title="Text classifier", version="1.0", redoc_url=None)
 
@@ -104,43 +104,38 @@ def create_api(classifier: BatchingClassifier, credentials: tuple[str, str] | No
     async def only_plain_json(request: Request, call_next: RequestResponseEndpoint) -> Response:
         """Refuse a body in another format by its name; FastAPI would only say that it is not a dictionary."""
         coding = request.headers.get("Content-Encoding", "identity")
-        kind = request.headers.get("Content-Type", "")
+        refusal = None
         if coding != "identity":
-            return JSONResponse({"detail": f"A body with Content-Encoding: {coding} is not read; send it plain"}, 415)
-        if request.method == "POST" and "json" not in kind:
-            return JSONResponse(
-                {"detail": "The body must be JSON; send the header Content-Type: application/json"}, 415
-            )
-        return await call_next(request)
+            refusal = f"A body with Content-Encoding: {coding} is not read; send it plain"
+        elif request.method == "POST" and "json" not in request.headers.get("Content-Type", ""):
+            refusal = "The body must be JSON; send the header Content-Type: application/json"
+        return JSONResponse({"detail": refusal}, 415) if refusal else await call_next(request)
 
-    basic = HTTPBasic(auto_error=credentials is not None)
-
-    def signed_in(given: Annotated[HTTPBasicCredentials | None, Depends(basic)]) -> None:
-        if credentials is not None and not same_credentials((given.username, given.password), credentials):
+    def signed_in(given: Annotated[HTTPBasicCredentials, Depends(HTTPBasic())]) -> None:
+        if not same_credentials((given.username, given.password), credentials):
             raise HTTPException(401, "Wrong name or password", {"WWW-Authenticate": "Basic"})
 
-    @api.post("/classify", dependencies=[Depends(signed_in)])
+    @api.post("/classify", dependencies=[Depends(signed_in)] if credentials else [])
     async def classify(request: ClassificationRequest) -> ClassificationResponse:
         """Classify one text or up to 256."""
         texts = [request.texts] if isinstance(request.texts, str) else request.texts
         for number, text in enumerate(texts, 1):
-            if is_empty(text):
-                raise HTTPException(422, f"Text {number} is empty")
             if len(text) > MAX_MESSAGE_CHARACTERS:
                 raise HTTPException(422, f"Text {number} is longer than {MAX_MESSAGE_CHARACTERS:,} characters")
-        own = classifier.classifier.settings.decision_threshold
-        threshold = own if request.threshold is None else request.threshold
+        threshold = loaded.settings.decision_threshold if request.threshold is None else request.threshold
         try:
             answers = await classifier.classify([text.strip() for text in texts], threshold, request.exact)
         except BusyError:
             raise HTTPException(503, "Too many requests are waiting", {"Retry-After": "10"}) from None
         except Exception:
             raise HTTPException(500, f"Classification failed (error {log_failure('Classification')})") from None
+        if None in answers:
+            raise HTTPException(422, f"Text {answers.index(None) + 1} is empty")
         return ClassificationResponse(
             results=[
                 Answer(
                     label=answer.label_at(threshold),
-                    label_zh=chinese_label(answer.label_at(threshold)),
+                    label_zh=label_name(answer.label_at(threshold), "zh"),
                     probability=answer.probability_at(threshold),
                     truncated=answer.truncated,
                     answered_by=answer.answered_by,
@@ -155,7 +150,6 @@ def create_api(classifier: BatchingClassifier, credentials: tuple[str, str] | No
     @api.get("/health")
     async def health() -> Health:
         """Say whether the server is up and what it serves."""
-        loaded = classifier.classifier
         max_tokens = loaded.tokenizer.model_max_length
         return Health(status="ok", base_model=loaded.base_name, labels=loaded.labels, max_tokens=max_tokens)
 

@@ -1,12 +1,11 @@
 """One model answers many people at once: messages that arrive together are classified together."""
 
 import asyncio
-import heapq
-import itertools
+import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -23,18 +22,17 @@ def usual_batch_size(device: torch.device) -> int:
     return 16 if device.type == "cpu" else 256
 
 
-@dataclass(order=True)
+@dataclass(eq=False)
 class _Job:
-    """A waiting message. Single messages are sorted before bulk; each kind is sorted by arrival."""
+    """A waiting message."""
 
+    text: str
     bulk: bool
-    number: int
-    text: str = field(compare=False)
-    threshold: float | None = field(compare=False)
-    answer: asyncio.Future = field(compare=False)
-    needs_both: bool = field(compare=False)
+    threshold: float | None
+    needs_both: bool
     """Whether both models must read it: it was asked for, or TF-IDF is not sure."""
-    message: Message | None = field(default=None, compare=False)
+    answer: asyncio.Future
+    message: Message | None = None
     """The text as the models take it, when it has been prepared; then TF-IDF is not asked again."""
 
 
@@ -65,8 +63,8 @@ class BatchingClassifier:
         self.classifier = classifier
         self.batch_size, self.max_waiting = batch_size, max_waiting
         self.max_explanations = max_explanations
+        # Single messages, and behind them bulk; each in the order of arrival.
         self._waiting: list[_Job] = []
-        self._numbers = itertools.count()
         self._worker: asyncio.Task | None = None
         self._explanations = 0
         self._labels_idle = threading.Event()
@@ -92,10 +90,9 @@ class BatchingClassifier:
         bulk = len(texts) > 1
         if sum(job.bulk == bulk for job in self._waiting) + len(texts) > self.max_waiting:
             raise BusyError
-        loop = asyncio.get_running_loop()
-        jobs = [_Job(bulk, next(self._numbers), text, threshold, loop.create_future(), exact) for text in texts]
-        for job in jobs:
-            heapq.heappush(self._waiting, job)
+        new_future = asyncio.get_running_loop().create_future
+        jobs = [_Job(text, bulk, threshold, exact, new_future()) for text in texts]
+        self._waiting = sorted([*self._waiting, *jobs], key=lambda job: job.bulk)
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
         return await asyncio.gather(*(job.answer for job in jobs))
@@ -115,27 +112,10 @@ class BatchingClassifier:
             raise BusyError
         self._explanations += 1
         try:
-            return await self._run(self._explanation_thread, word_contributions, text, self._classify_when_idle)
+            thread, loop = self._explanation_thread, asyncio.get_running_loop()
+            return await loop.run_in_executor(thread, word_contributions, text, self._classify_when_idle)
         finally:
             self._explanations -= 1
-
-    @staticmethod
-    async def _run(thread: ThreadPoolExecutor, function: Callable, *arguments):
-        return await asyncio.get_running_loop().run_in_executor(thread, function, *arguments)
-
-    def _prepare(self, jobs: Sequence[_Job]) -> None:
-        unprepared = [job for job in jobs if job.message is None]
-        messages = self.classifier.prepare([job.text for job in unprepared])
-        for job, message in zip(unprepared, messages, strict=True):
-            job.message = message
-
-    def _answer_early(self, jobs: Sequence[_Job]) -> list[Answer | None]:
-        self._prepare(jobs)
-        return [self.classifier.answer_early(job.message, job.threshold) for job in jobs]
-
-    def _read(self, jobs: Sequence[_Job]) -> list[Answer | None]:
-        self._prepare(jobs)
-        return self.classifier.read([job.message for job in jobs])
 
     def _classify_when_idle(self, texts: Sequence[str]) -> list[Answer]:
         answers = []
@@ -154,52 +134,51 @@ class BatchingClassifier:
             else:
                 self._labels_idle.clear()
             await self._answer_sure_ones()
-            await self._answer(self._next_batch())
+            # Some are answered now, and of some the visitor has left, which cancels the answer.
+            waiting = [job for job in self._waiting if not job.answer.done()]
+            batch, self._waiting = waiting[: self.batch_size], waiting[self.batch_size :]
+            if batch:
+                await self._answer(batch)
         self._labels_idle.set()
 
     async def _answer_sure_ones(self) -> None:
         """Let TF-IDF answer waiting messages that it is sure of, so that the language model reads fewer."""
         long_queue = sum(not job.bulk for job in self._waiting) > self.batch_size
         asked = [job for job in self._waiting if not job.needs_both and (job.bulk or long_queue)]
-        # A single message that comes meanwhile waits for so many.
-        asked = heapq.nsmallest(256, asked)
+        asked = asked[:256]  # A single message that comes meanwhile waits for so many.
         if not asked:
             return
         for job in asked:
             job.needs_both = True
-        try:
-            answers = await self._run(self._label_thread, self._answer_early, asked)
-        except Exception:
-            # Both models try each message later, and the one that cannot be read gets the error.
-            return
-        for job, answer in zip(asked, answers, strict=True):
-            if answer is not None and not job.answer.done():
-                job.answer.set_result(answer)
-        self._waiting = [job for job in self._waiting if not job.answer.done()]
-        heapq.heapify(self._waiting)
+        # After an error both models try each message later, and the one that cannot be read gets it.
+        with contextlib.suppress(Exception):
+            for job, answer in await self._ask(asked, early=True):
+                if answer is not None and not job.answer.done():
+                    job.answer.set_result(answer)
 
-    def _next_batch(self) -> list[_Job]:
-        batch = []
-        while self._waiting and len(batch) < self.batch_size:
-            job = heapq.heappop(self._waiting)
-            # The visitor may have left; the answer is cancelled then.
-            if not job.answer.done():
-                batch.append(job)
-        return batch
-
-    async def _answer(self, batch: list[_Job]) -> None:
-        if not batch:
-            return
+    async def _answer(self, batch: Sequence[_Job]) -> None:
+        """Let both models answer a batch; an error is given to the message that causes it."""
         try:
-            answers = await self._run(self._label_thread, self._read, batch)
+            for job, answer in await self._ask(batch, early=False):
+                if not job.answer.done():
+                    job.answer.set_result(answer)
         except Exception as error:
             if len(batch) > 1:
-                # Try each message alone: one that fails must not fail those of other people.
                 for job in batch:
                     await self._answer([job])
             elif not batch[0].answer.done():
                 batch[0].answer.set_exception(error)
-            return
-        for job, answer in zip(batch, answers, strict=True):
-            if not job.answer.done():
-                job.answer.set_result(answer)
+
+    async def _ask(self, jobs: Sequence[_Job], early: bool) -> list[tuple[_Job, Answer | None]]:
+        """Return n messages with their answers; with `early`, None for those that TF-IDF is not sure of."""
+
+        def ask() -> list[Answer | None]:
+            new = [job for job in jobs if job.message is None]
+            for job, message in zip(new, self.classifier.prepare([job.text for job in new]), strict=True):
+                job.message = message
+            if early:
+                return [self.classifier.answer_early(job.message, job.threshold) for job in jobs]
+            return self.classifier.read([job.message for job in jobs])
+
+        answers = await asyncio.get_running_loop().run_in_executor(self._label_thread, ask)
+        return list(zip(jobs, answers, strict=True))

@@ -1,6 +1,7 @@
 """Classify a file of messages that was dropped into the chat; show the progress, charts and the result."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,16 +13,13 @@ import pandas as pd
 from chainlit.session import WebsocketSession
 
 from chat.batching import BatchingClassifier, BusyError
-from chat.display import quoted, show_probability, visible
-from chat.downloads import to_csv
-from chat.limits import MAX_FILE_COLUMNS, MAX_FILE_ROWS, MAX_MESSAGE_CHARACTERS, MAX_UNPACKED_BYTES
-from chat.texts import label_name, say
-from text_classifier.characters import is_empty
+from chat.settings import FILE_LIMITS, MAX_MESSAGE_CHARACTERS
+from chat.texts import label_name, quoted, say, show_probability, visible
+from text_classifier.characters import replace_half_surrogates
 from text_classifier.classifier import Answer
 from text_classifier.reading.decoding import ENCODINGS, SUFFIXES
 from text_classifier.reading.messages import Messages, ReadOptions, read_messages
 from text_classifier.reading.notes import Note, TableError
-from text_classifier.reading.tables import Limits
 from text_classifier.scoring import add_answers
 
 # Rows given to the model at a time, or a batch where that is more. Between these steps, the app checks whether the
@@ -32,7 +30,9 @@ MOST_CHOICES = 12
 # Rows of the result that the page shows.
 PREVIEW_ROWS = 10
 
-LIMITS = Limits(MAX_FILE_ROWS, MAX_FILE_COLUMNS, MAX_UNPACKED_BYTES)
+# A spreadsheet takes a cell that begins like this for a formula (OWASP, "CSV Injection"), unless it is a number.
+_FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
+_NUMBER = re.compile(r"[+-]?[\d\s.,]*\d%?")
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,15 @@ class ClassifiedFile:
     """A file's messages and their answers."""
 
     name: str
-    """Name of the file on the visitor's machine."""
     table: pd.DataFrame
     column: str
     """Name of the column with the messages."""
-    texts: list[str]
     answers: list[Answer | None]
-    """One answer for each text; None if the text is blank or was not reached."""
-    finished: bool
+    """One for each row; None if its message is blank or was not reached."""
+    unreached: int
+    """Number of rows that were not reached, because the visitor stopped."""
     seconds: float
     notes: list[Note]
-    """How the file was read, where that is not plain."""
 
 
 async def answer_file(
@@ -65,9 +63,7 @@ async def answer_file(
 
     Args:
         name: name of the file on the visitor's machine.
-        language: language to answer in, `zh` or `en`.
         threshold: returns the decision threshold; called at the end, because the visitor may have moved it meanwhile.
-        encoding: of a text file; found if not given.
 
     Raises:
         TableError: the file cannot be used.
@@ -79,11 +75,11 @@ async def answer_file(
         return
     table, (column,) = await cl.make_async(messages.table.frame)(), messages.text_columns
     texts = [text.strip()[:MAX_MESSAGE_CHARACTERS] for text in table[column]]
-    answers, finished = await classify_with_progress(texts, name, classifier, threshold(), language)
+    answers, unreached = await classify_with_progress(texts, name, classifier, threshold(), language)
     if not is_over():
         seconds = time.monotonic() - started
-        classified = ClassifiedFile(name, table, column, texts, answers, finished, seconds, messages.notes)
         cl.user_session.set("last_file", (path, name))
+        classified = ClassifiedFile(name, table, column, answers, unreached, seconds, messages.notes)
         await send_result(classified, classifier.classifier.labels, threshold(), language)
 
 
@@ -96,15 +92,14 @@ async def read_file(path: Path, name: str, language: str, options: ReadOptions) 
     if Path(name).suffix.lower() not in SUFFIXES:
         raise TableError("file_type", formats=" ".join(SUFFIXES))
     try:
-        return await cl.make_async(read_messages)(path, options, name, limits=LIMITS)
+        return await cl.make_async(read_messages)(path, options, name, limits=FILE_LIMITS)
     except TableError as error:
         choices = error.values.get("choices", [])[:MOST_CHOICES]
         if not choices:
             raise
         missing = {"file_several_sheets": "sheet", "file_which_text_column": "text_column"}[error.key]
         shown = ", ".join(map(quoted, choices))
-        question = say(error.key, language, sheets=shown, columns=shown)
-    chosen = await ask(question, choices)
+        chosen = await ask(say(error.key, language, sheets=shown, columns=shown), choices)
     if chosen is None:
         return None
     return await read_file(path, name, language, replace(options, **{missing: choices[chosen]}))
@@ -131,10 +126,8 @@ def is_over() -> bool:
 
 async def ask(question: str, choices: Sequence[str]) -> int | None:
     """Ask the visitor with a button for each choice; return its number, or None without an answer in five minutes."""
-    actions = [
-        cl.Action(name="choice", payload={"number": number}, label=visible(choice)[:60])
-        for number, choice in enumerate(choices)
-    ]
+    labels = [visible(choice)[:60] for choice in choices]
+    actions = [cl.Action(name="choice", payload={"number": number}, label=label) for number, label in enumerate(labels)]
     asked = cl.AskActionMessage(question, actions, timeout=300)
     answer = await asked.send()
     # Remove the question, because Chainlit leaves "Selected: …" there, in English.
@@ -147,11 +140,11 @@ async def ask(question: str, choices: Sequence[str]) -> int | None:
 
 async def classify_with_progress(
     texts: list[str], name: str, classifier: BatchingClassifier, threshold: float, language: str
-) -> tuple[list[Answer | None], bool]:
+) -> tuple[list[Answer | None], int]:
     """Classify n texts while the page shows the progress.
 
     Returns:
-        n answers, None for a text that is blank or was not reached; and whether nobody stopped it.
+        n answers, None for a text that is blank or was not reached; and how many were not reached.
     """
     answers: list[Answer | None] = [None] * len(texts)
 
@@ -159,33 +152,31 @@ async def classify_with_progress(
         count = say("progress_count", language, done=f"{done:,}", total=f"{len(texts):,}")
         return {"done": done, "total": len(texts), "count": count, "stop": say("stop", language)}
 
-    stopped = asyncio.Event()
-    cl.user_session.set("stop_file", stopped)
     element = cl.CustomElement(name="Progress", url="/public/elements/Progress.jsx", props=progress(0))
     message = await cl.Message(say("progress", language, name=quoted(name)), elements=[element]).send()
     # Sort by length, because some models pad a batch to its longest text. Sort within blocks, so that the progress bar
     # moves evenly.
     order = sorted(range(len(texts)), key=lambda row: (row // 1024, len(texts[row])))
     step = max(ROWS_PER_STEP, classifier.batch_size)
-    shown_at = time.monotonic()
+    done, shown_at = 0, time.monotonic()
+    stopped = asyncio.Event()
+    cl.user_session.set("stop_file", stopped)
     try:
-        for start in range(0, len(order), step):
-            rows = order[start : start + step]
+        while done < len(texts) and not (stopped.is_set() or is_over()):
+            rows = order[done : done + step]
             said = await classify_patiently([texts[row] for row in rows], classifier, threshold)
             for row, answer in zip(rows, said, strict=True):
                 answers[row] = answer
-            if stopped.is_set() or is_over():
-                break
+            done += len(rows)
             if time.monotonic() - shown_at > 0.4:
                 shown_at = time.monotonic()
-                element.props = progress(start + step)
+                element.props = progress(done)
                 await element.update()
-    # The page's own stop button cancels this task. The finished part is sent all the same.
     except asyncio.CancelledError:
-        stopped.set()
+        pass  # The page's own stop button cancels this task. What is done is sent all the same.
     finally:
         await message.remove()
-    return answers, not stopped.is_set()
+    return answers, len(texts) - done
 
 
 async def classify_patiently(texts: list[str], classifier: BatchingClassifier, threshold: float) -> list[Answer | None]:
@@ -210,20 +201,18 @@ async def stop_file(action: cl.Action) -> None:
 async def send_result(file: ClassifiedFile, labels: tuple[str, str], threshold: float, language: str) -> None:
     """Send the result of a file: charts, the first rows, and all rows as a CSV."""
     result = add_answers(file.table, file.answers, labels[1], threshold)
-    charts = describe_answers(file, labels, threshold, language)
     overview = cl.CustomElement(
         name="FileResult",
         url="/public/elements/FileResult.jsx",
-        props=charts | preview(file, result, language),
+        props=describe_answers(file, labels, threshold, language) | preview(file, result, language),
     )
-    csv_file = cl.File(
-        name=f"{Path(visible(file.name)).stem}_classified.csv",
-        content=await cl.make_async(to_csv)(result),
-        mime="text/csv",
-    )
-    total, seconds = f"{len(file.texts):,}", f"{file.seconds:.0f}"
+    csv_name, content = f"{Path(visible(file.name)).stem}_classified.csv", await cl.make_async(to_csv)(result)
+    csv_file = cl.File(name=csv_name, content=content, mime="text/csv")
+    total, seconds = f"{len(file.answers):,}", f"{file.seconds:.0f}"
     done = say("file_done", language, name=quoted(file.name), total=total, seconds=seconds)
-    lines = [done if file.finished else f"{say('stopped', language)} {done}", *describe_reading(file.notes, language)]
+    lines = [f"{say('stopped', language)} {done}" if file.unreached else done]
+    # The page shows the messages of the column that was read, so it need not name it.
+    lines += [describe_reading(note, language) for note in file.notes if note.key != "note_text_column"]
     actions = []
     if any(note.key in ("note_guessed", "note_repaired") for note in file.notes):
         actions.append(cl.Action(name="other_encoding", payload={}, label=say("other_encoding", language)))
@@ -231,31 +220,24 @@ async def send_result(file: ClassifiedFile, labels: tuple[str, str], threshold: 
     await cl.Message(say("download", language), elements=[csv_file]).send()
 
 
-def describe_reading(notes: Sequence[Note], language: str) -> list[str]:
-    """Return how a file was read, for the page; names from the file are shown as code, so that they are no markup."""
+def describe_reading(note: Note, language: str) -> str:
+    """Return how a file was read; names from the file are shown as code, so that they are no markup."""
     from_file = ("name", "columns", "column", "delimiter", "sheet", "others")
-    return [
-        say(
-            note.key,
-            language,
-            **{key: quoted(value) if key in from_file else value for key, value in note.values.items()},
-        )
-        for note in notes
-        if note.key != "note_text_column"  # The page shows the messages of that column.
-    ]
+    values = {key: quoted(value) if key in from_file else value for key, value in note.values.items()}
+    return say(note.key, language, **values)
 
 
 def describe_answers(file: ClassifiedFile, labels: tuple[str, str], threshold: float, language: str) -> dict:
     """Return the number of messages of each label and the histogram of their probabilities, for the page."""
-    blank = sum(map(is_empty, file.texts))
-    told = [answer.label_at(threshold) if answer else None for answer in file.answers]
+    answered = [answer for answer in file.answers if answer]
+    told = [answer.label_at(threshold) for answer in answered]
     shares = [{"name": label_name(label, language), "count": told.count(label)} for label in labels]
+    blank = len(file.answers) - len(answered) - file.unreached
     shares.append({"name": say("empty_rows", language), "count": blank})
-    shares.append({"name": say("unclassified_rows", language), "count": told.count(None) - blank})
-    probabilities = [answer.probability for answer in file.answers if answer]
+    shares.append({"name": say("unclassified_rows", language), "count": file.unreached})
     return {
         "shares": shares,
-        "histogram": np.histogram(probabilities, bins=10, range=(0, 1))[0].tolist(),
+        "histogram": np.histogram([answer.probability for answer in answered], bins=10, range=(0, 1))[0].tolist(),
         "histogramTitle": say("histogram", language, label=label_name(labels[1], language)),
         "threshold": threshold,
     }
@@ -275,3 +257,14 @@ def preview(file: ClassifiedFile, result: pd.DataFrame, language: str) -> dict:
         "columns": [visible(column) for column in head.columns],
         "rows": head.to_numpy().tolist(),
     }
+
+
+def neutralise_formula(cell: str) -> str:
+    """Put an apostrophe before a cell that a spreadsheet would run as a formula; numbers stay as they are."""
+    return f"'{cell}" if _FORMULA.match(cell) and not _NUMBER.fullmatch(cell) else cell
+
+
+def to_csv(table: pd.DataFrame) -> bytes:
+    """Return a table of strings as a CSV with neutralised formulas; its first bytes tell spreadsheets the encoding."""
+    safe = table.map(neutralise_formula).rename(columns=neutralise_formula)
+    return replace_half_surrogates(safe.to_csv(index=False, lineterminator="\r\n")).encode("utf-8-sig")

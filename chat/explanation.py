@@ -3,20 +3,20 @@
 import functools
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import opencc
 import rjieba
 from scipy.special import logit
 
-from text_classifier.characters import HAN, has_chinese
+from text_classifier.characters import HAN
 from text_classifier.classifier import Answer
 
-_RUN = re.compile(f"[{HAN}]+|[^{HAN}]+")
-# White space and these marks end a word of a run that is not Chinese; opening marks begin one.
+# Marks where the dictionary cuts. Unicode reserves this character for programs, so no text has it.
+_CUT = "\uffff"
 _OPENING, _CLOSING = "（【《“‘「『", "，。！？；：、…）】》”’」』"
-_PIECE = re.compile(rf"\s+|[{_OPENING}]+|[{_CLOSING}]+|[^\s{_OPENING}{_CLOSING}]+")
+_WORD = re.compile(rf"[{_OPENING}{_CUT}]*[^\s{_OPENING}{_CLOSING}{_CUT}]*[\s{_CLOSING}{_CUT}]*")
 
 
 def split_words(text: str, at_most: int) -> list[str]:
@@ -24,32 +24,20 @@ def split_words(text: str, at_most: int) -> list[str]:
 
     White space and closing marks belong to the word before them, opening marks to the word behind.
     """
-    words, opening = [], ""
-    for piece in _pieces(text.lstrip()):
-        if piece[0] in _OPENING:
-            opening += piece
-        elif words and not opening and (piece.isspace() or piece[0] in _CLOSING):
-            words[-1] += piece
-        else:
-            words.append(opening + piece)
-            opening = ""
-    if opening:
-        words.append(opening)
+    marked = re.sub(f"[{HAN}]+", _cut_chinese, text.lstrip())
+    words = [word.replace(_CUT, "") for word in _WORD.findall(marked) if word.strip(_CUT)]
     size = math.ceil(len(words) / at_most)
     return ["".join(words[start : start + size]) for start in range(0, len(words), size)] if words else []
 
 
-def _pieces(text: str) -> Iterator[str]:
-    """Yield the words, marks and white space of a text; Chinese, which has no spaces, is cut by its dictionary."""
-    for run in _RUN.findall(text):
-        if not has_chinese(run):
-            yield from _PIECE.findall(run)
-            continue
-        # The dictionary has simplified characters. Traditional ones are replaced one by one, so the lengths are equal.
-        simplified, start = "".join(map(_to_simplified().convert, run)), 0
-        for word in rjieba.cut(simplified):
-            yield run[start : start + len(word)]
-            start += len(word)
+def _cut_chinese(run: re.Match[str]) -> str:
+    """Mark the words of Chinese, which has no spaces, by a dictionary of simplified characters."""
+    # Traditional characters are replaced one by one, so the lengths are equal.
+    simplified, marked, start = "".join(map(_to_simplified().convert, run.group())), _CUT, 0
+    for word in rjieba.cut(simplified):
+        marked += run.group()[start : start + len(word)] + _CUT
+        start += len(word)
+    return marked
 
 
 @functools.cache

@@ -1,18 +1,23 @@
-"""Make Chainlit's web server stricter: nothing from other servers, nothing for other sites, no giant requests."""
+"""Make Chainlit's web server stricter: nothing from or for other sites, no giant requests, own uploads."""
 
+import os
 import re
-from collections.abc import Callable
+import shutil
+from pathlib import Path
 from urllib.parse import urlsplit
 
+import chainlit.server
+import psutil
+from chainlit.config import APP_ROOT
 from chainlit.server import app, router, serve, sio
+from chainlit.session import BaseSession
 from fastapi import FastAPI
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
 
-from chat.environment import OWN_HOSTS
-from chat.limits import MAX_REQUEST_BYTES
+from chat.settings import MAX_REQUEST_BYTES, OWN_HOSTS
 
 # Chainlit renders custom elements with `eval` and sets styles inline, so the policy has to allow both.
 CONTENT_SECURITY_POLICY = (
@@ -30,23 +35,6 @@ async def _page(request: Request) -> HTMLResponse:
     return HTMLResponse(html, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
 
 
-def own_origins(hosts: list[str]) -> Callable[[str, dict], bool]:
-    """Return the check of a WebSocket's origin: it tells whether the page that connects is our own.
-
-    A proxy may change scheme and port between the page and this server, so only names are compared: the origin's name
-    must be one of `hosts`, or name and port must be those that the request asks for.
-    """
-
-    def is_own(origin: str, request: dict) -> bool:
-        page = urlsplit(origin)
-        asked_for = {request.get("HTTP_HOST"), request.get("HTTP_X_FORWARDED_HOST")}
-        return page.netloc in asked_for or page.hostname in named
-
-    # Other programs of this machine have pages on other ports, so this machine's own names do not suffice.
-    named = set(hosts) - set(OWN_HOSTS) - {"*"}
-    return is_own
-
-
 def harden(api: FastAPI, root_path: str, hosts: list[str]) -> None:
     """Set up Chainlit's server. Call this once, before the server starts.
 
@@ -56,11 +44,20 @@ def harden(api: FastAPI, root_path: str, hosts: list[str]) -> None:
         hosts: host names that the server answers to. It refuses others: a site could point its own name at
             this machine and read our answers as its own (DNS rebinding).
     """
+    # Other programs of this machine have pages on other ports, so this machine's own names do not suffice.
+    outside_names = set(hosts) - {*OWN_HOSTS, "*"}
+
+    def is_own_page(origin: str, request: dict) -> bool:
+        # A proxy may change scheme and port between the page and this server, so only names are compared.
+        page = urlsplit(origin)
+        asked_for = {request.get("HTTP_HOST"), request.get("HTTP_X_FORWARDED_HOST")}
+        return page.netloc in asked_for or page.hostname in outside_names
+
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     app.max_body_size = MAX_REQUEST_BYTES
     # With less, a pasted megabyte would end the connection instead of getting an answer.
     sio.eio.max_http_buffer_size = MAX_REQUEST_BYTES
-    sio.eio.cors_allowed_origins = own_origins(hosts)
+    sio.eio.cors_allowed_origins = is_own_page
     # Remove the documentation of Chainlit's own endpoints: nobody needs it here, and it loads from other servers.
     documentation = ("/docs", "/redoc", "/openapi.json")
     app.router.routes[:] = [
@@ -69,3 +66,36 @@ def harden(api: FastAPI, root_path: str, hosts: list[str]) -> None:
     app.router.routes.insert(0, Mount(f"{root_path}/api", api))
     # Insert before Chainlit's last route, which answers every address that no other route took.
     router.routes.insert(len(router.routes) - 1, Route(f"{root_path}/{{path:path}}", _page, methods=["GET"]))
+
+
+def keep_own_uploads() -> None:
+    """Let Chainlit keep uploads in a folder of this process, and remove what killed servers left. Call this once.
+
+    Chainlit itself keeps the uploads of all servers that were started in one folder together, and removes them all when
+    one of these servers ends.
+    """
+    uploads = Path(APP_ROOT, ".files")
+    # Process numbers are used again, so the time of the start belongs to the name.
+    names = {
+        process.pid: f"process-{process.pid}-{process.info['create_time'] or 0:.0f}"
+        for process in psutil.process_iter(["create_time"])
+    }
+    for left in uploads.glob("process-*"):
+        if left.name not in names.values():
+            shutil.rmtree(left, ignore_errors=True)
+    folder = uploads / names[os.getpid()]
+    # Chainlit removes this folder when the server ends.
+    chainlit.server.FILES_DIRECTORY = folder
+
+    def files_dir(session: BaseSession) -> Path:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # Somebody may have removed it.
+        return folder / session.id
+
+    BaseSession.files_dir = property(files_dir)
+    keep = BaseSession.persist_file
+
+    async def persist_file(session: BaseSession, name: str, mime: str, path=None, content=None):
+        # Chainlit fails on an empty file. A line end makes the reader say that there are no messages in it.
+        return await keep(session, name, mime, path, content if path or content else b"\n")
+
+    BaseSession.persist_file = persist_file

@@ -1,65 +1,50 @@
 """Everything the chat says, in Chinese and English; the page around it has Chainlit's own translations."""
 
+import re
+import unicodedata
 from collections.abc import Sequence
 
 from text_classifier.reading.notes import ENGLISH
 
-# Names of labels for Chinese readers; a label without a name here is shown as it is.
 CHINESE_LABELS = {"spam": "垃圾信息", "ham": "正常信息", "positive": "正面评论", "negative": "负面评论"}
 
-# Messages to try, by the label that the model detects. Each has a title and a text in the languages that readers use;
-# a text without Chinese is shown in English.
+# Messages to try, by the label that the model detects. Readers whose language has no texts here get the English ones.
 STARTERS = {
-    "spam": [
-        (
-            {"zh": "典型垃圾信息", "en": "A classic spam"},
-            {
-                "zh": "恭喜您被抽中为幸运用户，奖金8万元和笔记本电脑一台，请速加微信 lucky8888 领取，过期作废！",
-                "en": "WINNER!! You have been selected to receive a £1,000 cash prize! To claim call 09061701461 now. "
+    "spam": {
+        "titles": {
+            "zh": ["典型垃圾信息", "新式网络钓鱼", "家人的消息", "容易误判的通知"],
+            "en": ["A classic spam", "Modern phishing", "From a friend", "A tricky notice"],
+        },
+        "texts": {
+            "zh": [
+                "恭喜您被抽中为幸运用户，奖金8万元和笔记本电脑一台，请速加微信 lucky8888 领取，过期作废！",
+                "【快递通知】您的包裹因地址不详无法派送，请点击 kd-bt.example 补填信息并支付1.9元保管费。",
+                "妈，我今晚加班，不回来吃饭了，给我留点汤就行",
+                "【驿站】您的包裹已到东门驿站，取件码 3-2-6016，请于今晚22点前来取。",
+            ],
+            "en": [
+                "WINNER!! You have been selected to receive a £1,000 cash prize! To claim call 09061701461 now. "
                 "Valid 12 hours only.",
-            },
-        ),
-        (
-            {"zh": "新式网络钓鱼", "en": "Modern phishing"},
-            {
-                "zh": "【快递通知】您的包裹因地址不详无法派送，请点击 kd-bt.example 补填信息并支付1.9元保管费。",
-                "en": "USPS: Your package has been held due to an unpaid fee of $1.99. Pay now at "
-                "http://usps-redelivery.info",
-            },
-        ),
-        (
-            {"zh": "家人的消息", "en": "From a friend"},
-            {
-                "zh": "妈，我今晚加班，不回来吃饭了，给我留点汤就行",
-                "en": "Hey, are you coming home for dinner tonight? Mum is making noodles.",
-            },
-        ),
-        (
-            {"zh": "容易误判的通知", "en": "A tricky notice"},
-            {
-                "zh": "【驿站】您的包裹已到东门驿站，取件码 3-2-6016，请于今晚22点前来取。",
-                "en": "Your order has been delivered and left in the porch. Thanks for shopping with us.",
-            },
-        ),
-    ],
-    "positive": [
-        (
-            {"zh": "好评", "en": "Praise"},
-            {"en": "A wonderful film. The acting is superb and I was moved to tears."},
-        ),
-        (
-            {"zh": "差评", "en": "A bad review"},
-            {"en": "Two hours that I will never get back: dull, loud, predictable."},
-        ),
-        (
-            {"zh": "先扬后抑", "en": "Praise that turns"},
-            {"en": "The trailer promised a masterpiece and the cast is famous, but the film is a bore."},
-        ),
-        (
-            {"zh": "先抑后扬", "en": "Doubt that turns"},
-            {"en": "I expected nothing after the poor first scenes, and ended up loving every minute of it."},
-        ),
-    ],
+                "USPS: Your package has been held due to an unpaid fee of $1.99. Pay now at http://usps-redelivery.info",
+                "Hey, are you coming home for dinner tonight? Mum is making noodles.",
+                "Your order has been delivered and left in the porch. Thanks for shopping with us.",
+            ],
+        },
+    },
+    "positive": {
+        "titles": {
+            "zh": ["好评", "差评", "先扬后抑", "先抑后扬"],
+            "en": ["Praise", "A bad review", "Praise that turns", "Doubt that turns"],
+        },
+        "texts": {
+            "en": [
+                "A wonderful film. The acting is superb and I was moved to tears.",
+                "Two hours that I will never get back: dull, loud, predictable.",
+                "The trailer promised a masterpiece and the cast is famous, but the film is a bore.",
+                "I expected nothing after the poor first scenes, and ended up loving every minute of it.",
+            ]
+        },
+    },
 }
 
 TEXTS = {
@@ -237,8 +222,11 @@ def starters(label: str, language: str, learned: Sequence[str]) -> list[tuple[st
         label: the one that the model detects.
         learned: languages that the model learned (codes such as `en`).
     """
-    written_in = language if language in learned else "en"
-    return [(title[language], text.get(written_in, text["en"])) for title, text in STARTERS.get(label, [])]
+    if label not in STARTERS:
+        return []
+    titles, texts = STARTERS[label]["titles"], STARTERS[label]["texts"]
+    written_in = language if language in learned and language in texts else "en"
+    return list(zip(titles[language], texts[written_in], strict=True))
 
 
 def closest_language(code: str | None) -> str:
@@ -246,14 +234,9 @@ def closest_language(code: str | None) -> str:
     return "zh" if (code or "").lower().startswith("zh") else "en"
 
 
-def chinese_label(label: str) -> str:
-    """Return a label's Chinese name, or the label itself if none is known."""
-    return CHINESE_LABELS.get(label, label)
-
-
 def label_name(label: str, language: str) -> str:
-    """Return a label's name for readers of `language`."""
-    return chinese_label(label) if language == "zh" else label
+    """Return a label's name for readers of `language`; a label without a Chinese name stays as it is."""
+    return CHINESE_LABELS.get(label, label) if language == "zh" else label
 
 
 def say(key: str, language: str, /, **values) -> str:
@@ -263,3 +246,28 @@ def say(key: str, language: str, /, **values) -> str:
         KeyError: there is no such text, or a value is missing.
     """
     return TEXTS[language][key].format(**values)
+
+
+# ---------------------------------------------------------------------------- numbers, texts and names of visitors
+
+
+def show_probability(probability: float) -> str:
+    """Write a probability in per cent, but never as 0 % or 100 %, because no answer is certain."""
+    if probability >= 0.9995:
+        return "> 99.9 %"
+    return f"{100 * probability:.1f} %" if probability >= 0.0005 else "< 0.1 %"
+
+
+def visible(text: str) -> str:
+    """Replace characters that hide text or change its direction: control characters and directional marks.
+
+    Line breaks and tabs stay, and so do the two zero-width characters that letters and emoji need to join.
+    """
+    kept = "\n\r\t\u200c\u200d"
+    hidden = ("Cc", "Cf", "Cs")
+    return "".join("\ufffd" if unicodedata.category(one) in hidden and one not in kept else one for one in text)
+
+
+def quoted(name: str) -> str:
+    """Return a file's name as inline code, so that nothing in it acts as markup."""
+    return "`" + re.sub(r"[`\s]+", " ", visible(name)) + "`"

@@ -3,7 +3,7 @@
 import csv
 import io
 
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 # Tests wait for what they wait for, not for a time: a busy machine may take minutes for what takes seconds elsewhere.
 PATIENCE_MS = 240_000
@@ -23,9 +23,9 @@ VISITORS = {
 }
 
 
-def visit(browser: Browser, address: str, locale: str = "zh-CN", viewport: dict = DESKTOP) -> Page:
+def open_page(profile: BrowserContext, address: str) -> Page:
     """Open the chat. Requests of the page to other servers are blocked and listed in `page.outside`."""
-    page = browser.new_context(locale=locale, viewport=viewport).new_page()
+    page = profile.new_page()
     page.set_default_timeout(PATIENCE_MS)
     page.outside = []
 

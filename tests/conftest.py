@@ -14,9 +14,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from chat_page import VISITORS, visit
+from chat_page import VISITORS, open_page
 from peft import LoraConfig, TaskType, get_peft_model
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import BrowserContext, Page, sync_playwright
 from tokenizers import ByteLevelBPETokenizer
 from training_runs import arguments, run_here
 from transformers import (
@@ -195,15 +195,6 @@ def served(tmp_path_factory, shipped_adapter):
         yield address, folder
 
 
-@pytest.fixture(scope="session")
-def review_address(tmp_path_factory, tiny_review_adapter):
-    """A running chat with another adapter, without feedback, behind a password; yields its address."""
-    folder = copy_of_app(tmp_path_factory.mktemp("review_app"))
-    variables = {"ADAPTER_DIR": str(tiny_review_adapter), "CHAT_USERNAME": "anna", "CHAT_PASSWORD": "geheim"}
-    with running_app(folder, **variables) as address:
-        yield address
-
-
 @pytest.fixture(scope="module")
 def browser():
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -218,20 +209,32 @@ def browser():
         browser.close()
 
 
-@pytest.fixture(params=VISITORS)
-def page(request, browser, served) -> Page:
-    locale, viewport = VISITORS[request.param]
-    page = visit(browser, served[0], locale, viewport)
-    page.language = locale[:2]
-    yield page
-    page.context.close()
+@pytest.fixture(scope="module")
+def profiles(browser) -> dict[str, BrowserContext]:
+    """A browser profile for each kind of visitor: the visits of a module share them, so the page loads faster."""
+    return {
+        name: browser.new_context(locale=locale, viewport=viewport) for name, (locale, viewport) in VISITORS.items()
+    }
 
 
 @pytest.fixture
-def chinese_page(browser, served) -> Page:
-    page = visit(browser, served[0])
-    yield page
-    page.context.close()
+def visit(profiles):
+    """Open the chat as a visitor: `visit(address, "English phone")` returns the page, which is closed at the end."""
+    pages = []
+
+    def open_chat(address: str, visitor: str = "Chinese desktop") -> Page:
+        pages.append(open_page(profiles[visitor], address))
+        pages[-1].language = VISITORS[visitor][0][:2]
+        return pages[-1]
+
+    yield open_chat
+    for page in pages:
+        page.close()
+
+
+@pytest.fixture
+def page(request, visit, served) -> Page:
+    return visit(served[0], getattr(request, "param", "Chinese desktop"))
 
 
 @pytest.fixture(scope="session")

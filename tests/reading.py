@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from chat.dropped_files import LIMITS
+from chat.settings import FILE_LIMITS
 from text_classifier.reading.tables import Table, open_table
 
 
@@ -13,7 +13,7 @@ def read(tmp_path, name, content, **options) -> pd.DataFrame:
 def opened(tmp_path, name, content, **options) -> Table:
     path = tmp_path / "upload"
     path.write_bytes(content)
-    return open_table(path, name, **{"limits": LIMITS} | options)
+    return open_table(path, name, **{"limits": FILE_LIMITS} | options)
 
 
 def said(table: Table) -> list[str]:

@@ -1,23 +1,35 @@
-"""The chat in a real browser: what a person sees, in both languages, on a desktop and on a phone."""
+"""The chat with the shipped adapter in a real browser: what a person sees, in both languages, on desktop and phone."""
 
 import asyncio
+import csv
+import io
 import re
 import sqlite3
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
+import openpyxl
 import pytest
-from chat_page import HAM, PATIENCE_MS, SPAM, ask, either, messages_csv, upload, visit
+from chat_page import DOUBTFUL, HAM, PATIENCE_MS, SPAM, VISITORS, ask, either, messages_csv, upload
 from huggingface_hub import ModelCard
 from playwright.sync_api import Locator, expect
 
 from benchmarks.app_server import ChatClient
 from chat.texts import STARTERS
 
+pytestmark = pytest.mark.registry
+
+# Where the layout is looked at, all visitors are played; where only the language counts, each language and each window
+# once; elsewhere a Chinese desktop.
+every_visitor = pytest.mark.parametrize("page", VISITORS, indirect=True)
+both_languages = pytest.mark.parametrize("page", ["Chinese phone", "English desktop"], indirect=True)
+
 # ---------------------------------------------------------------------------- opening
 
 
-@pytest.mark.registry
+@every_visitor
 def test_opening_says_what_this_is_in_the_browsers_language(page, shipped_adapter):
     opening = page.locator("#welcome-screen")
     card = ModelCard.load(shipped_adapter / "README.md").data
@@ -26,8 +38,8 @@ def test_opening_says_what_this_is_in_the_browsers_language(page, shipped_adapte
     expect(opening).to_contain_text("SmolLM2-135M-Instruct + LoRA")
     expect(opening).to_contain_text(f"{100 * figures['accuracy']:.1f} %")
     expect(opening).to_contain_text(either(page, "存入服务器上的反馈文件", "are stored in a feedback file"))
-    for title, _ in STARTERS["spam"]:
-        expect(page.get_by_role("button", name=title[page.language])).to_be_visible()
+    for title in STARTERS["spam"]["titles"][page.language]:
+        expect(page.get_by_role("button", name=title)).to_be_visible()
     placeholder = either(page, "在此输入您的消息...", "Type your message here...")
     expect(page.locator("#chat-input")).to_have_attribute("placeholder", placeholder)
     page.locator("#readme-button").click()
@@ -36,25 +48,24 @@ def test_opening_says_what_this_is_in_the_browsers_language(page, shipped_adapte
     assert page.outside == []
 
 
-@pytest.mark.registry
-def test_starters_are_answered_rightly(browser, served):
-    said = {"en-GB": "Classified as {}", "zh-CN": "· {} ·"}
-    for locale, answer in said.items():
-        for number, label in enumerate(("spam", "spam", "ham", "ham")):
-            page = visit(browser, served[0], locale)
-            page.locator("#starters button").nth(number).click()
-            expect(page.get_by_text(answer.format(label))).to_be_visible()
-            # Explanations that nobody waits for would pile up, and the next visitor would get none.
-            expect(page.locator(".explained-words").first).to_be_visible()
-            sent = page.locator('[data-step-type="user_message"]').inner_text()
-            assert bool(re.search("[\u4e00-\u9fff]", sent)) == (locale == "zh-CN"), "in the visitor's language"
-            page.context.close()
+@pytest.mark.parametrize(
+    ("visitor", "said"), [("English desktop", "Classified as {}"), ("Chinese desktop", "· {} ·")], ids=["en", "zh"]
+)
+def test_starters_are_answered_rightly(visit, served, visitor, said):
+    for number, label in enumerate(("spam", "spam", "ham", "ham")):
+        page = visit(served[0], visitor)
+        page.locator("#starters button").nth(number).click()
+        expect(page.get_by_text(said.format(label))).to_be_visible()
+        # Explanations that nobody waits for would pile up, and the next visitor would get none.
+        expect(page.locator(".explained-words").first).to_be_visible()
+        sent = page.locator('[data-step-type="user_message"]').inner_text()
+        assert bool(re.search("[\u4e00-\u9fff]", sent)) == (page.language == "zh"), "in the visitor's language"
 
 
 # ---------------------------------------------------------------------------- answers
 
 
-@pytest.mark.registry
+@every_visitor
 def test_answer_has_label_number_bar_and_words(page):
     answer = ask(page, SPAM)
     expect(answer).to_contain_text("该文本被分类为: 垃圾信息")
@@ -75,9 +86,7 @@ def test_answer_has_label_number_bar_and_words(page):
     assert page.outside == []
 
 
-@pytest.mark.registry
-def test_label_comes_before_the_words(chinese_page):
-    page = chinese_page
+def test_label_comes_before_the_words(page):
     page.evaluate(
         """() => {
             window.seen = [];
@@ -91,7 +100,7 @@ def test_label_comes_before_the_words(chinese_page):
     assert page.evaluate("window.seen") == ["[role=meter]", ".explained-words"]
 
 
-@pytest.mark.registry
+@both_languages
 def test_a_message_in_another_language_is_answered_with_a_doubt(page):
     answer = ask(page, "Mamá, se me rompió el móvil, este es mi número nuevo")
     expect(answer).to_contain_text(either(page, "似乎是另一种语言", "seems to be in another language"))
@@ -99,7 +108,7 @@ def test_a_message_in_another_language_is_answered_with_a_doubt(page):
     expect(ask(page, "晚上七点老地方见")).not_to_contain_text(either(page, "另一种语言", "another language"))
 
 
-@pytest.mark.registry
+@both_languages
 def test_long_message_says_what_was_read(page):
     answer = ask(page, "free prize " * 2000)
     expect(answer).to_contain_text(
@@ -110,7 +119,7 @@ def test_long_message_says_what_was_read(page):
     assert 200 < len(words.inner_text()) < 3000, "only what was read is explained, of 22,000 characters"
 
 
-@pytest.mark.registry
+@both_languages
 def test_the_page_scrolls_to_the_end_of_the_words_that_come_later(page):
     expect(ask(page, f"{HAM} " * 10).locator(".explained-words")).to_be_visible()
     page.wait_for_function(
@@ -131,10 +140,8 @@ def contrast(one: list[float], other: list[float]) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.registry
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_page_follows_the_readers_system_and_words_are_legible(browser, served, theme):
-    page = visit(browser, served[0])
+def test_the_page_follows_the_readers_system_and_words_are_legible(page, theme):
     page.emulate_media(color_scheme=theme)
     page.reload()
     words = ask(page, SPAM).locator(".explained-words span")
@@ -151,12 +158,9 @@ def test_the_page_follows_the_readers_system_and_words_are_legible(browser, serv
         opacity = shade[3] if len(shade) == 4 else 1
         mixed = [opacity * top + (1 - opacity) * below for top, below in zip(shade[:3], paper[:3], strict=True)]
         assert contrast(ink[:3], mixed) >= 4.5, "WCAG AA"
-    page.context.close()
 
 
-@pytest.mark.registry
-def test_keyboard_is_enough(chinese_page):
-    page = chinese_page
+def test_keyboard_is_enough(page):
 
     def tab_to(target: Locator) -> None:
         expect(target).to_be_visible()
@@ -187,28 +191,22 @@ def test_keyboard_is_enough(chinese_page):
 # ---------------------------------------------------------------------------- bad input
 
 
-@pytest.mark.registry
-@pytest.mark.parametrize(
-    ("text", "reply"),
-    [
-        ("\u200b\u200d\u2060", "请输入一段文本以进行分类"),
-        ("🎁👨\u200d👩\u200d👧🎊", "该文本被分类为"),
-        ("nul \x00 bell \x07 escape \x1b[31m", "该文本被分类为"),
-        ("\u202eterces\u202c \u2066hidden\u2069", "该文本被分类为"),
-        ("half a pair \ud83d", "该文本被分类为"),
-        ("x" * 100_001, "最多 100,000 个字符"),
-        ("spam and eggs " * 80_000, "最多 100,000 个字符"),
-    ],
-    ids=["invisible", "emoji", "control", "right-to-left", "surrogate", "100 kB", "1 MB"],
-)
-def test_awkward_messages_get_a_polite_answer(chinese_page, text, reply):
-    expect(ask(chinese_page, text)).to_contain_text(reply)
-    expect(ask(chinese_page, HAM)).to_contain_text("该文本被分类为: 正常信息")
+def test_awkward_messages_get_a_polite_answer(page):
+    awkward = {
+        "\u200b\u200d\u2060": "请输入一段文本以进行分类",
+        "🎁👨\u200d👩\u200d👧🎊": "该文本被分类为",
+        "nul \x00 bell \x07 escape \x1b[31m": "该文本被分类为",
+        "\u202eterces\u202c \u2066hidden\u2069": "该文本被分类为",
+        "half a pair \ud83d": "该文本被分类为",
+        "x" * 100_001: "最多 100,000 个字符",
+        "spam and eggs " * 80_000: "最多 100,000 个字符",
+    }
+    for text, reply in awkward.items():
+        expect(ask(page, text)).to_contain_text(reply)
+        expect(ask(page, HAM)).to_contain_text("该文本被分类为: 正常信息")
 
 
-@pytest.mark.registry
-def test_markup_is_shown_as_text(chinese_page):
-    page = chinese_page
+def test_markup_is_shown_as_text(page):
     attack = "<img src=x onerror=\"document.title='hacked'\"> **win** [now](javascript:alert(1)) <|endoftext|>"
     answer = ask(page, attack)
     expect(answer.locator(".explained-words")).to_have_text(attack)
@@ -219,8 +217,7 @@ def test_markup_is_shown_as_text(chinese_page):
     assert "hacked" not in page.title() and page.locator('img[src="x"]').count() == 0
 
 
-@pytest.mark.registry
-def test_a_burst_of_ten_thousand_messages_leaves_the_chat_alive(served, chinese_page):
+def test_a_burst_of_ten_thousand_messages_leaves_the_chat_alive(served, page):
     async def burst() -> None:
         async with ChatClient(served[0]) as client:
             for number in range(10_000):
@@ -238,13 +235,13 @@ def test_a_burst_of_ten_thousand_messages_leaves_the_chat_alive(served, chinese_
     # The burst needs another thread, because Playwright's event loop runs in this one.
     with ThreadPoolExecutor() as thread:
         thread.submit(lambda: asyncio.run(burst())).result()
-    expect(ask(chinese_page, HAM)).to_contain_text("该文本被分类为: 正常信息")
+    expect(ask(page, HAM)).to_contain_text("该文本被分类为: 正常信息")
 
 
 # ---------------------------------------------------------------------------- feedback and settings
 
 
-@pytest.mark.registry
+@both_languages
 def test_wrong_answers_are_stored_and_can_be_taken_back(page, served):
     def stored() -> list[tuple]:
         connection = sqlite3.connect(served[1] / "feedback.sqlite")
@@ -266,9 +263,7 @@ def test_wrong_answers_are_stored_and_can_be_taken_back(page, served):
     assert stored() == []
 
 
-@pytest.mark.registry
-def test_an_error_shows_a_number_and_the_log_the_reason(browser, served):
-    page = visit(browser, served[0])
+def test_an_error_shows_a_number_and_the_log_the_reason(page, served):
     ask(page, HAM)
     feedback = served[1] / "feedback.sqlite"
     kept = feedback.read_bytes()
@@ -286,12 +281,10 @@ def test_an_error_shows_a_number_and_the_log_the_reason(browser, served):
     assert error_id in log and "not a database" in log
     # Empty the log, because other tests fail on a traceback in it.
     (served[1] / "log.txt").write_text("")
-    page.context.close()
 
 
-@pytest.mark.registry
-def test_settings_change_threshold_language_and_explanations(browser, served):
-    page = visit(browser, served[0], "en-GB")
+def test_settings_change_threshold_language_and_explanations(visit, served):
+    page = visit(served[0], "English desktop")
     page.locator("#chat-settings-open-modal").click()
     slider = page.get_by_role("slider")
     expect(slider).to_have_attribute("aria-valuenow", "50")
@@ -312,4 +305,166 @@ def test_settings_change_threshold_language_and_explanations(browser, served):
     # Words are explained in order, so those of the first answer would be there by now.
     expect(ask(page, HAM).locator(".explained-words")).to_be_visible()
     expect(answer.locator(".explained-words")).to_have_count(0)
-    page.context.close()
+
+
+# ---------------------------------------------------------------------------- files
+
+
+@every_visitor
+def test_file_gives_charts_rows_and_the_whole_result_and_a_text_beside_it_is_answered(page):
+    page.locator("#chat-input").fill(HAM)
+    upload(page, "messages.csv", messages_csv(60))
+    expect(page.get_by_text("该文本被分类为: 正常信息")).to_be_visible()
+    expect(page.get_by_text(either(page, "完整结果", "Complete result"))).to_be_visible()
+    labels = {"zh": ["垃圾信息: 20 (33.3 %)", "前 10 行"], "en": ["spam: 20 (33.3 %)", "First 10 rows"]}
+    for text in labels[page.language]:
+        expect(page.get_by_text(text)).to_be_visible()
+    expect(page.get_by_role("row")).to_have_count(11)
+    with page.expect_download() as download:
+        page.get_by_text("messages_classified.csv").click()
+    rows = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_bytes().decode("utf-8-sig"), newline="")))
+    assert [row["id"] for row in rows] == [str(number) for number in range(60)]
+    assert [row["predicted_label"] for row in rows[:2]] == ["spam", "ham"]
+    assert rows[2]["message"] == "'=1+1", "a formula that the spreadsheet will not run"
+    assert float(rows[0]["spam_probability"]) > 0.99
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+@both_languages
+def test_five_thousand_messages_can_be_stopped_and_what_is_done_is_kept(page):
+    upload(page, "many.csv", messages_csv(5000, DOUBTFUL))
+    progress = page.get_by_role("progressbar")
+    expect(progress).to_be_visible()
+    expect(progress).not_to_have_attribute("aria-valuenow", "0")
+    page.get_by_role("button", name=either(page, "停止", "Stop"), exact=True).click()
+    said = either(page, "已停止。以下是停止前已完成的部分", "This is what was done until then")
+    expect(page.get_by_text(said)).to_be_visible()
+    expect(page.get_by_text(re.compile(either(page, "未分类: [1-9]", "not classified: [1-9]")))).to_be_visible()
+    expect(page.get_by_text("many_classified.csv")).to_be_visible()
+    expect(ask(page, HAM)).to_contain_text("正常信息")
+
+
+def test_the_stop_button_of_the_page_works_too_and_speaks_the_language(page):
+    ask(page, HAM)
+    upload(page, "many.csv", messages_csv(5000, DOUBTFUL))
+    expect(page.get_by_role("progressbar")).to_be_visible()
+    page.locator("#stop-button").click()
+    expect(page.get_by_text("已停止。以下是停止前已完成的部分")).to_be_visible()
+    expect(page.get_by_text("已停止。", exact=True)).to_be_visible()
+    assert page.get_by_text("Task manually stopped.").count() == 0
+
+
+def workbook(**sheets: list[list]) -> bytes:
+    """Return a workbook with the given sheets."""
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for title, rows in sheets.items():
+        sheet = book.create_sheet(title)
+        for row in rows:
+            sheet.append(row)
+    content = io.BytesIO()
+    book.save(content)
+    return content.getvalue()
+
+
+@both_languages
+def test_text_column_is_asked_for_where_it_is_not_clear(page):
+    question = "What do you think about this one?"
+    upload(page, "book.xlsx", workbook(Sheet=[["left", "right"], [SPAM, question], [HAM, question]]))
+    page.get_by_role("button", name="left").click()
+    expect(page.get_by_text(either(page, "垃圾信息: 1 (50.0 %)", "spam: 1 (50.0 %)"))).to_be_visible()
+    assert page.get_by_text("Selected:").count() == 0
+
+
+def test_sheet_is_asked_for_where_it_is_not_clear(page):
+    rows = [["id", "message"], [1, SPAM], [2, HAM]]
+    upload(page, "book.xlsx", workbook(May=rows, June=rows))
+    page.get_by_role("button", name="June").click()
+    expect(page.get_by_text("读取了工作表 June；没有读取：May。")).to_be_visible()
+
+
+@both_languages
+def test_a_guessed_encoding_is_named_and_another_can_be_chosen(page):
+    text = "Příští týden přijedu"
+    upload(page, "cesky.csv", f"text\n{text}\nPřijdeš večer?\n".encode("cp1250"))
+    expect(page.get_by_text(either(page, "文件没有注明编码，推测为", "Its encoding is not stated;"))).to_be_visible()
+    # Wait for the end of the answer: until then the page still moves, and `ask` would take the end for its own answer.
+    expect(page.get_by_text("cesky_classified.csv")).to_be_visible()
+    expect(page.locator("#stop-button")).to_be_hidden()
+    page.get_by_role("button", name=either(page, "文字乱码", "Wrong characters")).click()
+    page.get_by_role("button", name="cp1250").click()
+    expect(page.get_by_text(text).last).to_be_visible()
+    expect(page.get_by_text("cesky_classified.csv")).to_have_count(2)
+    expect(ask(page, HAM)).to_contain_text("正常信息")
+
+
+def test_files_that_cannot_be_used_are_refused_politely(page):
+    refused = [
+        ("fake.xlsx", b"not a workbook", "不是 Excel 工作簿"),
+        ("picture.csv", b"\x89PNG\r\n\x1a\n\x00\x00", "这个文件不是文本"),
+        ("empty.csv", b"", "文件里没有消息。"),
+        ("long.txt", b"hello\n" * 10_001, "行数太多：最多 10,000 行"),
+        ("program.exe", b"MZ", "不支持这种文件。可以使用：.csv .tsv .txt .jsonl .json .xlsx"),
+    ]
+    for name, content, reason in refused:
+        upload(page, name, content)
+        expect(page.get_by_text(reason)).to_be_visible()
+    huge = {"name": "huge.csv", "mimeType": "", "buffer": b"x" * (10 * 2**20 + 1)}
+    page.locator("#upload-button-input").set_input_files(huge)
+    expect(page.locator("[data-sonner-toast]").first).to_be_visible()
+    assert page.locator("#attachments").get_by_text("huge.csv").count() == 0
+    expect(ask(page, HAM)).to_contain_text("该文本被分类为: 正常信息")
+
+
+def test_nothing_is_kept_of_who_starts_a_new_chat(page, served):
+    def left_behind() -> list[Path]:
+        files = (file for file in (served[1] / ".files").rglob("*") if file.is_file())
+        return [file for file in files if b"dinner" in file.read_bytes()]
+
+    # Files of other tests may be there: a visit that only lost its connection is kept for five minutes.
+    others = left_behind()
+    upload(page, "private.csv", messages_csv(2000, DOUBTFUL))
+    expect(page.get_by_role("progressbar")).to_be_visible()
+    page.locator("#new-chat-button").click()
+    page.locator("#confirm").click()
+    expect(page.get_by_role("button", name="典型垃圾信息")).to_be_visible()
+    # What is asked in bulk waits behind the rest of the file, if its classification goes on.
+    bulk = httpx.post(f"{served[0]}/api/classify", json={"texts": [HAM, SPAM]}, timeout=PATIENCE_MS / 1000)
+    assert bulk.status_code == 200
+    expect(ask(page, HAM)).to_contain_text("该文本被分类为: 正常信息")
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while not set(left_behind()) <= set(others) and time.monotonic() < deadline:
+        page.wait_for_timeout(100)
+    assert set(left_behind()) <= set(others)
+    assert "Traceback" not in (served[1] / "log.txt").read_text()
+
+
+def test_who_leaves_in_the_middle_disturbs_nobody(visit, served):
+    leaving, page = visit(served[0]), visit(served[0])
+    upload(leaving, "large.csv", messages_csv(2000, DOUBTFUL))
+    expect(leaving.get_by_role("progressbar")).to_be_visible()
+    leaving.close()
+    expect(ask(page, HAM)).to_contain_text("该文本被分类为: 正常信息")
+    assert "Traceback" not in (served[1] / "log.txt").read_text()
+
+
+# ---------------------------------------------------------------------------- the server
+
+
+def test_server_refuses_other_sites_and_giant_requests(served):
+    address, _ = served
+    handshake = f"{address}/ws/socket.io/?EIO=4&transport=polling"
+    assert httpx.get(handshake, headers={"Origin": address}).status_code == 200
+    assert httpx.get(handshake, headers={"Origin": "http://evil.example"}).status_code == 400
+    answer = httpx.get(f"{address}/api/health", headers={"Origin": "http://evil.example"})
+    assert "access-control-allow-origin" not in answer.headers
+    assert httpx.post(f"{address}/api/classify", content=b" " * (12 * 2**20), timeout=120).status_code == 413
+    assert httpx.get(f"{address}/api/health", headers={"Host": "rebound.example"}).status_code == 400
+    for path in ("/", "/docs", "/redoc"):
+        assert "default-src 'self'" in httpx.get(address + path).headers["content-security-policy"]
+
+
+def test_documentation_of_the_api_works_offline(page, served):
+    page.goto(f"{served[0]}/api/docs")
+    expect(page.get_by_text("/classify", exact=True)).to_be_visible()
+    assert page.outside == []

@@ -1,22 +1,35 @@
-"""The chat's server answers its own page, refuses other sites, and says in one line why it cannot start."""
+"""Other chats: behind a password and a proxy, several at once, and what cannot be served, which is said in one line."""
 
 import asyncio
 import re
+import runpy
 import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
-from chat_page import ask, visit
+from chat_page import ask
 from playwright.sync_api import expect
 
-from benchmarks.app_server import ChatClient, app_command, copy_of_app, environment, free_port, running_app
+from benchmarks.app_server import APP, ChatClient, app_command, copy_of_app, environment, free_port, running_app
+from chat import settings
 
 
-def test_another_adapter_answers_with_its_own_labels_behind_a_password(browser, review_address):
-    page = visit(browser, review_address)
+@pytest.fixture(scope="module")
+def review_address(tmp_path_factory, tiny_review_adapter):
+    """A running chat with another adapter, without feedback, behind a password and a proxy that serves it at /chat."""
+    folder = copy_of_app(tmp_path_factory.mktemp("review_app"))
+    variables = {"ADAPTER_DIR": str(tiny_review_adapter), "CHAT_USERNAME": "anna", "CHAT_PASSWORD": "geheim"}
+    names = {"CHAT_HOSTS": "chat.example.org, 127.0.0.1"}
+    with running_app(folder, "--root-path", "/chat", **variables, **names) as address:
+        yield f"{address}/chat"
+
+
+def test_another_adapter_answers_with_its_own_labels_behind_a_password(visit, review_address):
+    page = visit(review_address)
     page.locator("#email").fill("anna")
     page.locator("#password").fill("wrong")
     page.keyboard.press("Enter")
@@ -29,69 +42,25 @@ def test_another_adapter_answers_with_its_own_labels_behind_a_password(browser, 
     answer = ask(page, "a wonderful film")
     expect(answer).to_contain_text(re.compile("该文本被分类为: (正面评论 · positive|负面评论 · negative)"))
     expect(page.get_by_role("button", name="标错了")).to_have_count(0)
-    page.context.close()
     request = {"json": {"texts": "a wonderful film"}, "timeout": 120}
     assert httpx.post(f"{review_address}/api/classify", **request).status_code == 401
     answer = httpx.post(f"{review_address}/api/classify", auth=("anna", "geheim"), **request)
     assert answer.json()["results"][0]["label_zh"] in ("正面评论", "负面评论")
 
 
-@pytest.mark.registry
-def test_server_refuses_other_sites_and_giant_requests(served):
-    address, _ = served
-    handshake = f"{address}/ws/socket.io/?EIO=4&transport=polling"
-    assert httpx.get(handshake, headers={"Origin": address}).status_code == 200
-    assert httpx.get(handshake, headers={"Origin": "http://evil.example"}).status_code == 400
-    answer = httpx.get(f"{address}/api/health", headers={"Origin": "http://evil.example"})
-    assert "access-control-allow-origin" not in answer.headers
-    assert httpx.post(f"{address}/api/classify", content=b" " * (12 * 2**20), timeout=120).status_code == 413
-    assert httpx.get(f"{address}/api/health", headers={"Host": "rebound.example"}).status_code == 400
-    for path in ("/", "/docs", "/redoc"):
-        assert "default-src 'self'" in httpx.get(address + path).headers["content-security-policy"]
-
-
-def test_behind_a_proxy_the_page_of_the_outside_name_connects(tmp_path, tiny_review_adapter):
+def test_behind_a_proxy_the_page_of_the_outside_name_connects(review_address):
     """Also where the proxy tells neither that it speaks HTTPS nor on which port, and below a path."""
-    folder = copy_of_app(tmp_path)
-    variables = {"ADAPTER_DIR": str(tiny_review_adapter), "CHAT_HOSTS": "chat.example.org"}
-    with running_app(folder, "--root-path", "/chat", **variables) as address:
 
-        def status(path: str, **headers: str) -> int:
-            return httpx.get(address + path, headers={"Host": "chat.example.org"} | headers).status_code
+    def status(path: str, **headers: str) -> int:
+        return httpx.get(review_address + path, headers={"Host": "chat.example.org"} | headers).status_code
 
-        assert status("/chat/") == status("/chat/public/favicon.svg") == status("/chat/api/health") == 200
-        assert status("/chat/", Host="localhost") == 400, "only the names that are set"
-        handshake = "/chat/ws/socket.io/?EIO=4&transport=polling"
-        for origin in ("https://chat.example.org", "https://chat.example.org:8443", "http://chat.example.org"):
-            assert status(handshake, Origin=origin) == 200
-        for origin in (
-            "https://evil.example",
-            "https://chat.example.org.evil.example",
-            "http://localhost:3000",
-            "null",
-        ):
-            assert status(handshake, Origin=origin) == 400
-
-
-@pytest.mark.registry
-def test_documentation_of_the_api_works_offline(browser, served):
-    page = visit(browser, served[0])
-    page.goto(f"{served[0]}/api/docs")
-    expect(page.get_by_text("/classify", exact=True)).to_be_visible()
-    assert page.outside == []
-    page.context.close()
-
-
-def run_app_without_success(folder: Path, **variables: str) -> str:
-    """Start an app that cannot serve, check that its exit code is 1, and return the one line that it prints."""
-    result = subprocess.run(
-        app_command(free_port()), cwd=folder, capture_output=True, text=True, env=environment(**variables)
-    )
-    assert result.returncode == 1
-    assert "Traceback" not in result.stdout + result.stderr
-    said = [line for line in result.stderr.strip().splitlines() if "Loading weights" not in line]
-    assert len(said) == 1, said
-    return said[0]
+    assert status("/") == status("/public/favicon.svg") == status("/api/health") == 200
+    assert status("/", Host="localhost") == 400, "only the names that are set"
+    own = ("https://chat.example.org", "https://chat.example.org:8443", "http://chat.example.org")
+    other = ("https://evil.example", "https://chat.example.org.evil.example", "http://localhost:3000", "null")
+    for origin in own + other:
+        expected = 200 if origin in own else 400
+        assert status("/ws/socket.io/?EIO=4&transport=polling", Origin=origin) == expected, origin
 
 
 def test_uploads_survive_another_server_and_a_taken_address_is_said(tmp_path, tiny_review_adapter):
@@ -125,34 +94,58 @@ def test_uploads_survive_another_server_and_a_taken_address_is_said(tmp_path, ti
     assert not list((folder / ".files").glob("process-*")), "nothing is left when the server has ended"
 
 
-def test_missing_adapter_is_said_in_one_line(tmp_path):
-    folder = copy_of_app(tmp_path)
-    assert "找不到 ./lora_model 目录, 请确认模型已正确保存" in run_app_without_success(folder)
-    assert "找不到 elsewhere 目录" in run_app_without_success(folder, ADAPTER_DIR="elsewhere")
+# ---------------------------------------------------------------------------- what cannot be served
 
 
-@pytest.mark.parametrize("damaged", ["adapter_config.json", "adapter_model.safetensors", "config.json"])
-def test_damaged_adapter_is_said_in_one_line(tmp_path, tiny_review_adapter, damaged):
-    folder = copy_of_app(tmp_path)
-    shutil.copytree(tiny_review_adapter, folder / "lora_model")
-    file = folder / "lora_model" / damaged
-    file.write_bytes(file.read_bytes()[:40])
-    assert "错误信息: 无法加载模型" in run_app_without_success(folder)
+def the_line(printed: str) -> str:
+    """Return the one line that a chat has printed which could not start."""
+    assert "Traceback" not in printed
+    (line,) = (line for line in printed.strip().splitlines() if "Loading weights" not in line)
+    return line
 
 
-def test_adapter_without_its_base_is_said_in_one_line(tmp_path, tiny_review_adapter):
-    folder = copy_of_app(tmp_path)
-    shutil.copytree(tiny_review_adapter, folder / "lora_model")
-    config = folder / "lora_model" / "adapter_config.json"
-    base = re.search(r'"base_model_name_or_path": "(.*?)"', config.read_text()).group(1)
-    config.write_text(config.read_text().replace(base, "/nowhere/gpt2"))
-    assert "错误信息: 无法加载模型" in run_app_without_success(folder)
+@pytest.fixture
+def refusal(monkeypatch, capsys):
+    """Load the app in this process, as far as it comes: `refusal(adapter, feedback_file)` returns what it prints."""
+
+    def load(adapter: Path, feedback_file: Path | None = None) -> str:
+        monkeypatch.setattr(settings, "ADAPTER_DIR", str(adapter))
+        monkeypatch.setattr(settings, "FEEDBACK_FILE", feedback_file)
+        monkeypatch.setattr("chat.server.keep_own_uploads", lambda: None)
+        monkeypatch.setattr(sys, "setswitchinterval", lambda seconds: None)
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(APP))
+        assert ended.value.code == 1
+        return the_line("".join(capsys.readouterr()))
+
+    return load
 
 
-def test_settings_that_cannot_work_are_said_in_one_line(tmp_path, tiny_review_adapter):
-    folder = copy_of_app(tmp_path)
-    adapter = {"ADAPTER_DIR": str(tiny_review_adapter)}
-    assert "CHAT_PASSWORD" in run_app_without_success(folder, CHAT_USERNAME="anna", **adapter)
-    named = {"CHAT_USERNAME": "anna", "CHAT_PASSWORD": "密码"}
-    assert "ASCII" in run_app_without_success(folder, **named, **adapter)
-    assert "FEEDBACK_FILE" in run_app_without_success(folder, FEEDBACK_FILE=str(tmp_path), **adapter)
+def test_missing_adapter_is_said_in_one_line(tmp_path, refusal):
+    command = app_command(free_port())
+    result = subprocess.run(command, cwd=copy_of_app(tmp_path), capture_output=True, text=True, env=environment())
+    assert result.returncode == 1 and "Traceback" not in result.stdout
+    assert "找不到 ./lora_model 目录, 请确认模型已正确保存" in the_line(result.stderr)
+    assert "找不到 elsewhere 目录" in refusal(Path("elsewhere"))
+
+
+@pytest.mark.parametrize("damaged", ["adapter_config.json", "adapter_model.safetensors", "config.json", "its base"])
+def test_an_adapter_that_cannot_be_loaded_is_said_in_one_line(tmp_path, tiny_review_adapter, refusal, damaged):
+    folder = tmp_path / "lora_model"
+    shutil.copytree(tiny_review_adapter, folder)
+    if damaged == "its base":
+        config = folder / "adapter_config.json"
+        base = re.search(r'"base_model_name_or_path": "(.*?)"', config.read_text()).group(1)
+        config.write_text(config.read_text().replace(base, "/nowhere/gpt2"))
+    else:
+        (folder / damaged).write_bytes((folder / damaged).read_bytes()[:40])
+    assert "错误信息: 无法加载模型" in refusal(folder)
+
+
+def test_settings_that_cannot_work_are_said_in_one_line(tmp_path, tiny_review_adapter, refusal, monkeypatch):
+    monkeypatch.delenv("CHAT_PASSWORD", raising=False)
+    assert "FEEDBACK_FILE" in refusal(tiny_review_adapter, tmp_path)
+    monkeypatch.setenv("CHAT_USERNAME", "anna")
+    assert "CHAT_PASSWORD" in refusal(tiny_review_adapter)
+    monkeypatch.setenv("CHAT_PASSWORD", "密码")
+    assert "ASCII" in refusal(tiny_review_adapter)

@@ -6,7 +6,7 @@ import io
 import pandas as pd
 import pytest
 
-from chat.downloads import neutralise_formula, to_csv
+from chat.dropped_files import neutralise_formula, to_csv
 from text_classifier.classifier import Answer
 from text_classifier.scoring import add_answers
 

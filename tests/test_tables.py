@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from reading import opened, read, said
 
-from chat.limits import MAX_FILE_ROWS
+from chat.settings import FILE_LIMITS
 from chat.texts import TEXTS
 from text_classifier.reading.columns import find_text_column
 from text_classifier.reading.notes import ENGLISH, OPTIONS, TableError
@@ -105,8 +105,8 @@ def zipped(size: int) -> bytes:
         ("m.xlsx", b"text\nhello\n", "file_not_workbook"),
         ("m.xlsx", zipped(1000), "file_not_workbook"),
         ("m.xlsx", zipped(60 * 2**20), "file_unpacks_too_large"),
-        ("m.txt", b"hello\n" * (MAX_FILE_ROWS + 1), "file_too_many_rows"),
-        ("m.csv", b"text\n" + b"hello\n" * (MAX_FILE_ROWS + 1), "file_too_many_rows"),
+        ("m.txt", b"hello\n" * (FILE_LIMITS.rows + 1), "file_too_many_rows"),
+        ("m.csv", b"text\n" + b"hello\n" * (FILE_LIMITS.rows + 1), "file_too_many_rows"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_the_reason(tmp_path, name, content, reason):

@@ -17,7 +17,8 @@ def test_both_languages_have_every_text_with_the_same_blanks():
     for key, chinese in TEXTS["zh"].items():
         assert blanks(chinese) == blanks(TEXTS["en"][key]), key
     for starters in STARTERS.values():
-        assert len(starters) == 4 and all(title.keys() == LANGUAGES.keys() for title, _ in starters)
+        assert starters["titles"].keys() == LANGUAGES.keys() and "en" in starters["texts"]
+        assert all(len(four) == 4 for part in starters.values() for four in part.values())
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The environment variables of the chat; the docstring of `chainlit_gpt_classification.py` lists them."""
+"""Environment variables of the chat, which `chainlit_gpt_classification.py` lists, and limits of what people send."""
 
 import os
 import socket
@@ -8,11 +8,28 @@ from typing import NoReturn
 
 from chainlit.config import config as chainlit_config
 
+from text_classifier.reading.tables import Limits
+
 ADAPTER_DIR = os.environ.get("ADAPTER_DIR", "./lora_model")
+FEEDBACK_FILE = Path(os.environ["FEEDBACK_FILE"]) if os.environ.get("FEEDBACK_FILE") else None
 # Names of this machine.
 OWN_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
-FEEDBACK_FILE = Path(os.environ["FEEDBACK_FILE"]) if os.environ.get("FEEDBACK_FILE") else None
+# The chat and the API refuse a longer message. A longer cell of a file is cut.
+MAX_MESSAGE_CHARACTERS = 100_000
+
+# Texts in one request to the API.
+MAX_REQUEST_TEXTS = 256
+# A file of 10 MB may be uploaded (.chainlit/config.toml); the rest is room for the form around it.
+MAX_REQUEST_BYTES = 11 * 2**20
+
+# A file that is dropped into the chat. A small workbook, which is a zip archive, can unpack to gigabytes.
+FILE_LIMITS = Limits(rows=10_000, columns=100, unpacked_bytes=50 * 2**20)
+
+# Unanswered messages of one visit. A person types no faster; a script that does must not crowd out other visitors.
+MAX_PENDING_MESSAGES = 8
+# Answers of a visit that can still be marked as wrong.
+MAX_REMEMBERED_ANSWERS = 200
 
 
 def give_up(reason: str) -> NoReturn:
@@ -27,18 +44,16 @@ def check_address() -> None:
     Chainlit would end with exit code 0, after it had removed the uploads.
     """
     run = chainlit_config.run
-    # Somebody imports the app, or a server that watches its files loads it again.
     if run.module_name is None or run.watch:
-        return
+        return  # Somebody imports the app, or a server that watches its files loads it again.
     with socket.socket(socket.AF_INET6 if ":" in run.host else socket.AF_INET) as probe:
         # As the server itself asks for it.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((run.host, run.port))
         except OSError as error:
-            give_up(
-                f"错误信息: 无法使用 {run.host}:{run.port} · cannot serve at {run.host}:{run.port}: {error.strerror}"
-            )
+            address = f"{run.host}:{run.port}"
+            give_up(f"错误信息: 无法使用 {address} · cannot serve at {address}: {error.strerror}")
 
 
 def get_credentials() -> tuple[str, str] | None:
