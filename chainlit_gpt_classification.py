@@ -35,7 +35,7 @@ from chat.api import create_api, log_failure, same_credentials
 from chat.batching import BatchingClassifier, BusyError, usual_batch_size
 from chat.dropped_files import answer_file, answer_file_again
 from chat.server import harden, keep_own_uploads
-from chat.texts import LANGUAGES, closest_language, label_name, say, show_probability, starters, visible
+from chat.texts import LANGUAGES, TEXTS, closest_language, label_name, say, show_probability, starters, visible
 from text_classifier.classifier import Answer, Classifier
 from text_classifier.feedback import delete_feedback, open_feedback, save_feedback
 from text_classifier.reading.notes import TableError
@@ -319,7 +319,8 @@ def reading_note(answer: Answer, threshold: float, language: str) -> str | None:
     """Return what a visitor should know about how a message was read, or None if it was read as usual."""
     notes = []
     if answer.other_language:
-        learned = [say(f"language_{code}", language) for code in classifier.settings.languages]
+        # A language that somebody added to the settings may have no name here.
+        learned = [TEXTS[language].get(f"language_{code}", code) for code in classifier.settings.languages]
         notes.append(say("other_language", language, languages=say("and", language).join(learned)))
     elif answer.less_sure_at(threshold):
         notes.append(say("less_sure", language))
