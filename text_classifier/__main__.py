@@ -21,7 +21,7 @@ from transformers import HfArgumentParser
 from text_classifier.classifier import SETTINGS_FILE, Classifier
 from text_classifier.errors import run_command
 from text_classifier.files import file_sha256
-from text_classifier.outputs import STANDARD, check_output, check_rows, is_stream, unfinished, write_result
+from text_classifier.outputs import STANDARD, check_output, check_rows, is_stream, locked_part, write_result
 from text_classifier.reading.messages import Messages, ReadOptions
 from text_classifier.reading.notes import TableError
 from text_classifier.runtime import fast_dtype
@@ -126,7 +126,7 @@ def score(source: Path, options: argparse.Namespace) -> None:
     if classes and (described := classes.describe()):
         print(f"{options.file}: {described}", file=sys.stderr)
     done = f"{messages.rows:,} rows" + (f" in {options.output}" if options.output else "")
-    with unfinished(options.output) as part:
+    with locked_part(options.output) as part:
         classify_rows(messages, task, part, classifier, options)
         if classes:
             done = f"{measure(part, task, classes.ids, str(options.adapter_dir))}\n{done}"

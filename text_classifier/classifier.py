@@ -32,7 +32,7 @@ LESS_SURE = 9
 
 @dataclass(frozen=True)
 class Joint:
-    """How the log odds of both models are joined: each times its weight, and the intercept."""
+    """How the log odds of both models are joined; training takes one of the two in training/evaluation.py."""
 
     language_model: float
     tfidf: float = 1.0

@@ -1,4 +1,4 @@
-"""Write files so that they are never half-written, and compute checksums."""
+"""Write files in one piece, lock what is being written, and compute checksums."""
 
 import contextlib
 import ctypes

@@ -78,7 +78,7 @@ def check_rows(target: Path, rows: int) -> None:
 
 
 @contextlib.contextmanager
-def unfinished(target: Path | None) -> Iterator[Path]:
+def locked_part(target: Path | None) -> Iterator[Path]:
     """Yield the path of the CSV that gets the finished rows, and let no other process write it meanwhile.
 
     For a file it stands beside it, so that the next run can go on from there. For a device, a pipe, standard output and

@@ -23,7 +23,7 @@ from text_classifier.training.report import Report
 SIZE = (11, 4.8)
 """Width and height of a page in inches."""
 
-# Name of each chart -> keys of its train and validation curves in the log.
+# Name of each chart -> keys of its train and validation curves in the log; `AccuracyCallback` logs `train_accuracy`.
 CHARTS = {"Accuracy": ("train_accuracy", "eval_accuracy"), "Loss": ("train_loss", "eval_loss")}
 STYLES = {
     "Train": {"color": "tab:blue", "linestyle": "-", "marker": "o"},

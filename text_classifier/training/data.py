@@ -1,4 +1,7 @@
-"""Read and label the messages for training and testing, and drop duplicates."""
+"""Read and label the messages for training and testing, and drop duplicates.
+
+`make_splits` in gpt_classification_model.py balances and splits them.
+"""
 
 import csv
 import itertools

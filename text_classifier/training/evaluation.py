@@ -1,4 +1,4 @@
-"""Score predictions: the TF-IDF baseline, decision thresholds, and how the language model compares with it."""
+"""Score predictions: the TF-IDF baseline, how both models are joined and compared, and decision thresholds."""
 
 from dataclasses import dataclass
 

@@ -81,7 +81,7 @@ class ClassificationTrainer(Trainer):
 
 
 def training_set(datasets: dict[str, Dataset], data_args: DataArguments) -> Dataset:
-    """Return what an epoch takes: every message once, and those of the smaller class again if the recipe says so.
+    """Return what an epoch takes: every message once, those of the smaller class `minority_repeats` times.
 
     The smaller class is repeated only until both classes have the same number. Extra messages are not repeated.
 
