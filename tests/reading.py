@@ -3,6 +3,7 @@
 import pandas as pd
 
 from chat.dropped_files import LIMITS
+from text_classifier.reading.options import ReadOptions
 from text_classifier.reading.tables import Table, open_table
 
 
@@ -10,10 +11,10 @@ def read(tmp_path, name, content, **options) -> pd.DataFrame:
     return opened(tmp_path, name, content, **options).frame()
 
 
-def opened(tmp_path, name, content, **options) -> Table:
+def opened(tmp_path, name, content, limits=LIMITS, **options) -> Table:
     path = tmp_path / "upload"
     path.write_bytes(content)
-    return open_table(path, name, **{"limits": LIMITS} | options)
+    return open_table(path, ReadOptions(**options), name, limits)
 
 
 def said(table: Table) -> list[str]:

@@ -15,7 +15,9 @@ from reading import opened, read, said
 from chat.limits import MAX_FILE_ROWS
 from chat.texts import TEXTS
 from text_classifier.reading.columns import find_text_column
+from text_classifier.reading.messages import read_messages
 from text_classifier.reading.notes import ENGLISH, OPTIONS, TableError
+from text_classifier.reading.options import ReadOptions
 
 ROWS = [["1", "Free entry, call £100 now"], ["2", 'He said "hi"\nand left'], ["3", ""], ["4", "晚饭吃了吗？"]]
 
@@ -189,14 +191,14 @@ def test_the_collections_own_form_is_read_whatever_its_ending(tmp_path):
 
 
 def test_header_is_what_the_user_says(tmp_path):
-    assert read(tmp_path, "m.csv", b"text,kind\nhello,ham\n", header=False).to_numpy().tolist() == [
+    assert read(tmp_path, "m.csv", b"text,kind\nhello,ham\n", no_header=True).to_numpy().tolist() == [
         ["text", "kind"],
         ["hello", "ham"],
     ]
     # A label comes back below, but the user asks for a column of this name.
     content = b"ham,words\nham,hello\nspam,WIN\n"
     assert opened(tmp_path, "m.csv", content).rows == 3
-    assert opened(tmp_path, "m.csv", content, wanted=["words"]).rows == 2
+    assert opened(tmp_path, "m.csv", content, text_column=["words"]).rows == 2
 
 
 # ---------------------------------------------------------------------------- surplus cells
@@ -206,9 +208,9 @@ def test_unquoted_commas_are_put_together_where_the_message_comes_last(tmp_path)
     table = opened(tmp_path, "m.csv", b"label,message\nspam,Hello, your prize, claim\nham,Sorry, late\nham,fine\n")
     assert table.frame()["message"].tolist() == ["Hello, your prize, claim", "Sorry, late", "fine"]
     assert said(table) == ["note_joined"] and table.notes[0].values["count"] == "2"
-    table.check_surplus(["message"])
+    assert read_messages(tmp_path / "upload", ReadOptions(text_column=["message"]), "m.csv").table.rows == 3
     with pytest.raises(TableError, match="Line 2 has 4 cells, but the table has 2 columns"):
-        table.check_surplus(["label"])
+        read_messages(tmp_path / "upload", ReadOptions(text_column=["label"]), "m.csv")
     assert read(tmp_path, "m.csv", b"text\nHello, you, there\nHi, Tom\nfine\n")["text"].tolist() == [
         "Hello, you, there",
         "Hi, Tom",

@@ -59,7 +59,7 @@ def test_workbook_is_read_with_values_not_formulas(tmp_path):
         workbook.active.append(row)
     workbook.active["B4"].data_type = "s"
     workbook.save(tmp_path / "upload")
-    table = open_table(tmp_path / "upload", "book.xlsx").frame()
+    table = open_table(tmp_path / "upload", name="book.xlsx").frame()
     assert table.to_numpy().tolist() == [["1", "hello"], ["2.5", "=1+1 is text"], ["3", ""]]
 
 

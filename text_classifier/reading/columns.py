@@ -54,6 +54,14 @@ def name_columns(header: Sequence[str]) -> list[str]:
     return columns
 
 
+def without_blank_end(cells: Sequence[str]) -> list[str]:
+    """Return the cells of a row without blank ones at its end."""
+    end = len(cells)
+    while end and not cells[end - 1]:
+        end -= 1
+    return list(cells[:end])
+
+
 def mean_lengths(table: pd.DataFrame) -> pd.Series:
     """Return the mean number of characters in each column, the longest first."""
     return table.map(len).mean().sort_values(ascending=False)
@@ -91,12 +99,13 @@ def find_label_column(table: pd.DataFrame, text_columns: Sequence[str]) -> str |
     return likely[0] if len(likely) == 1 else None
 
 
-def choose_text_columns(sample: pd.DataFrame, named: Sequence[str] | None) -> tuple[list[str], list[Note]]:
-    """Return the columns with the messages, and what is to be said of them.
+def choose_text_columns(sample: pd.DataFrame, named: Sequence[str] | None, notes: list[Note]) -> list[str]:
+    """Return the columns with the messages.
 
     Args:
         sample: the first rows of a table.
         named: the columns, if the user has named them. By default it is `Text`, or else the only one it can be.
+        notes: gets a note if the column was found.
 
     Raises:
         TableError: there is no such column, or it is not clear which one it is.
@@ -105,27 +114,28 @@ def choose_text_columns(sample: pd.DataFrame, named: Sequence[str] | None) -> tu
     if named is not None:
         if missing := [column for column in named if column not in sample.columns]:
             raise TableError("file_no_text_column", column=missing[0], columns=shown)
-        return list(named), []
+        return list(named)
     if "Text" in sample.columns:
-        return ["Text"], []
+        return ["Text"]
     if (found := find_text_column(sample)) is None:
-        choices = list(mean_lengths(sample).index)
-        raise TableError("file_which_text_column", columns=shown, choices=choices)
-    return [found], [Note("note_text_column", {"column": repr(found)})]
+        raise TableError("file_which_text_column", columns=shown, choices=list(mean_lengths(sample).index))
+    notes.append(Note("note_text_column", column=repr(found)))
+    return [found]
 
 
-def choose_label_column(sample: pd.DataFrame, named: str | None, text_columns: Sequence[str]) -> tuple[str, list[Note]]:
-    """Return the column with the labels, and what is to be said of it; see `choose_text_columns`."""
-    shown = ", ".join(repr(column) for column in sample.columns if column not in text_columns)
+def choose_label_column(sample: pd.DataFrame, named: str | None, text_columns: Sequence[str], notes: list[Note]) -> str:
+    """Return the column with the labels; see `choose_text_columns`."""
     if named is not None:
         if named not in sample.columns:
             raise TableError("file_no_label_column", column=named, columns=", ".join(map(repr, sample.columns)))
-        return named, []
+        return named
     if "Label" in sample.columns:
-        return "Label", []
+        return "Label"
     if (found := find_label_column(sample, text_columns)) is None:
+        shown = ", ".join(repr(column) for column in sample.columns if column not in text_columns)
         raise TableError("file_which_label_column", columns=shown) if shown else TableError("file_no_labels")
-    return found, [Note("note_label_column", {"column": repr(found)})]
+    notes.append(Note("note_label_column", column=repr(found)))
+    return found
 
 
 def texts_of(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
