@@ -226,5 +226,5 @@ def _guess(sample: bytes) -> str | None:
     likely = [match for match in matches if match.chaos <= matches[0].chaos + 0.03]
     coherence = {name: match.coherence for match in reversed(likely) for name in match.could_be_from_charset}
     most = max(coherence.values())
-    best = next(name for name in ENCODINGS if coherence.get(name, -1) >= most - 0.03)
+    best = next(name for name in ENCODINGS if coherence.get(name, -1) >= most - 0.1)
     return next((other for other, letters in _UNLIKE_CP1252.items() if best == "cp1252" and letters(sample)), best)
