@@ -57,11 +57,15 @@ def _open_zip(file: BinaryIO) -> BinaryIO:
     names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
     if len(names) != 1:
         raise TableError("file_many_inside", count=len(names))
-    return archive.open(names[0])
+    try:
+        return archive.open(names[0])
+    # It has a password, or was packed by an unknown method.
+    except RuntimeError as error:
+        raise zipfile.BadZipFile from error
 
 
 _UNPACK: dict[str, Callable] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zip": _open_zip}
-_DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
+_DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
 
 @dataclass
@@ -97,17 +101,13 @@ class Source:
             TableError: the file is missing, or it cannot be unpacked.
         """
         try:
-            with self.path.open("rb") as file:
-                if not self.packed:
-                    yield file
-                    return
-                try:
-                    with _UNPACK[self.packed](file) as unpacked:
-                        yield unpacked
-                except _DAMAGED as error:
-                    raise TableError("file_damaged", ending=self.packed) from error
-        except OSError as error:
-            raise TableError("file_missing", reason=error.strerror or "it is damaged") from error
+            with self.path.open("rb") as file, _UNPACK.get(self.packed, contextlib.nullcontext)(file) as content:
+                yield content
+        except _DAMAGED as error:
+            # Errors of the system have a name, those of archives have none.
+            if reason := getattr(error, "strerror", None):
+                raise TableError("file_missing", reason=reason) from error
+            raise TableError("file_damaged", ending=self.packed) from error
 
     @contextlib.contextmanager
     def open_text(self) -> Iterator[TextIO]:

@@ -118,48 +118,43 @@ def find_layout(source: Source) -> Layout:
 
 def _choose_layout(lines: Sequence[str], whole: bool, expected: str, suffix: str) -> Layout:
     """Choose the delimiter by the first lines of a file, of which they may be the `whole`."""
-    trials = [_Trial(lines, whole, delimiter, expected) for delimiter in _USUAL + _RARE]
+    trials = [_Trial(lines, whole, delimiter) for delimiter in _USUAL + _RARE]
     tables = [trial for trial in trials if trial.is_table]
-    one_cell = Layout(columns=("text",))
     if suffix == ".txt":
         # A message a line, unless every line has a tab, as in the SMS Spam Collection.
         tables = [trial for trial in tables if trial.even and trial.delimiter == "\t"]
     if tables:
-        return max(tables, key=lambda trial: trial.rank).layout()
-    if suffix == ".txt":
-        return one_cell
-    for trial in trials:
-        # Every row has one cell more than the only name above: nobody knows what the name means.
-        if trial.misses_names:
-            raise TableError("file_above", cells=trial.widths[1])
+        # What tells the best separation, most important first. Separators have no space behind them.
+        best = max(tables, key=lambda one: (one.even, -one.spaced, one.delimiter == expected, one.widths[0]))
+        return Layout(best.delimiter, line_end=best.line_end)
+    if suffix != ".txt" and (above := [trial for trial in trials if trial.misses_names]):
+        raise TableError("file_above", cells=above[0].widths[1])
     # Without a name above them, messages with commas are lines.
-    return one_cell if any(trial.punctuation and trial.widths[0] > 1 for trial in trials) else Layout(expected)
+    prose = any(trial.punctuation and trial.widths[0] > 1 for trial in trials)
+    return Layout(columns=("text",)) if suffix == ".txt" or prose else Layout(expected)
 
 
 class _Trial:
     """The first rows of a file, separated in one way."""
 
-    def __init__(self, lines: Sequence[str], whole: bool, delimiter: str, expected: str):
+    def __init__(self, lines: Sequence[str], whole: bool, delimiter: str):
         self.delimiter = delimiter
         self.rows = self._separate(lines, whole)
         self.widths = [len(row) for row in self.rows] or [0]
         first, *body = self.widths
         cells = [cell for row in self.rows for cell in row[1:] if cell]
-        spaced = sum(cell.startswith(" ") for cell in cells)
-        uneven = len(self.rows) == 1 or len(set(self.widths)) > 1
+        self.spaced = sum(cell.startswith(" ") for cell in cells)
         joins = delimiter in _PUNCTUATION
         # No row has more cells than the first, and most have as many.
         self.even = first > 1 and max(self.widths) == first and 2 * body.count(first) >= len(body)
         # The commas of messages: a space behind each, and more in some rows than in others.
-        self.punctuation = joins and uneven and 0 < spaced == len(cells)
+        uneven = not body or len(set(self.widths)) > 1
+        self.punctuation = joins and uneven and 0 < self.spaced == len(cells)
         # Perhaps there are messages that are not in quotation marks.
         reached = first > 1 and 2 * sum(width >= first for width in body) >= len(body)
         self.is_table = not self.punctuation and (self.even or (joins and (min(self.widths) > 1 or reached)))
-        # All rows have the same number of cells below a single name.
-        self.misses_names = first == 1 < min(body, default=0) == max(body, default=0) and spaced < len(cells)
-        self.misses_names = self.misses_names and len(body) > 1
-        # What tells the better of two separations, most important first. Separators have no space behind them.
-        self.rank = self.even, -spaced, delimiter == expected, first
+        # All rows have the same number of cells below a single name: nobody knows what the name means.
+        self.misses_names = first == 1 and len(body) > 1 and {*body} == {max(body)} != {1} and self.spaced < len(cells)
 
     def _separate(self, lines: Sequence[str], whole: bool) -> list[list[str]]:
         """Return the rows; quotation marks that do not come in pairs are taken for text."""
@@ -175,15 +170,12 @@ class _Trial:
             return [cells for _, cells in rows]
         return []
 
-    def layout(self) -> Layout:
-        """Return the layout; delimiters of another kind that end the header and all rows are not part of a cell."""
+    @property
+    def line_end(self) -> str:
+        """Delimiters of another kind that end the header and all rows."""
         first = self.rows[0][-1]
-        line_end = first[len(first.rstrip(_USUAL)) :]
-        same = line_end and all(row[-1].endswith(line_end) for row in self.rows)
-        return Layout(self.delimiter, line_end=line_end if same else "")
-
-
-# ---------------------------------------------------------------------------- quotation marks
+        end = first[len(first.rstrip(_USUAL)) :]
+        return end if all(row[-1].endswith(end) for row in self.rows) else ""
 
 
 def _is_quoted(source: Source, layout: Layout) -> bool:
@@ -192,48 +184,36 @@ def _is_quoted(source: Source, layout: Layout) -> bool:
     Raises:
         TableError: neither way gives rows of a table.
     """
-    problem, tabs = None, layout.delimiter == "\t"
+    tabs, problem = layout.delimiter == "\t", None
+    # Number of rows of each width; the width of the first row stands first.
+    quoted, plain = Counter(), Counter()
     try:
-        quoted = _survey(read_rows(source, layout))
+        quoted.update(len(cells) for _, cells in read_rows(source, layout))
         if not tabs:
             return True
     except TableError as error:
         problem = error
-    plain = _survey(read_rows(source, replace(layout, quoted=False)))
+    filled, wrapped, doubled = Counter(), Counter(), False
+    for _, cells in read_rows(source, replace(layout, quoted=False)):
+        for column, cell in enumerate(cells):
+            # The header may stand in quotation marks alone.
+            if cell and plain:
+                filled[column] += 1
+                if len(cell) > 1 and cell[0] == cell[-1] == '"':
+                    wrapped[column] += 1
+                    doubled = doubled or '""' in cell[1:-1]
+        plain[len(cells)] += 1
     if problem:
-        if not tabs and (plain.wrapped or plain.narrow or plain.widest > plain.first):
+        if not tabs and (wrapped or len(plain) > 1):
             raise problem
         return False
+    # Marks are no text if some are doubled inside a cell, or a whole column stands in them.
+    if doubled or any(count == filled[column] for column, count in wrapped.items()):
+        return True
     # Without regard to the marks, a tab inside them makes a row wider, and a line end makes narrow ones.
-    return plain.quoting or plain.widest > max(plain.first, quoted.widest) or plain.narrow > quoted.narrow
+    return max(plain, default=0) > max([*plain][:1] + [*quoted], default=0) or _narrow(plain) > _narrow(quoted)
 
 
-@dataclass(frozen=True)
-class _Survey:
-    """What all rows of a file show."""
-
-    first: int
-    """Cells of the first row."""
-    widest: int
-    narrow: int
-    """Rows with fewer cells than the first."""
-    wrapped: bool
-    """Whether a cell below the first row stands in quotation marks."""
-    quoting: bool
-    """Whether such a cell has doubled ones inside, or a whole column stands in them."""
-
-
-def _survey(rows: Rows) -> _Survey:
-    first = widest = len(next(rows, (0, []))[1])
-    narrow, doubled = 0, False
-    filled, wrapped = Counter(), Counter()
-    for _, cells in rows:
-        widest = max(widest, len(cells))
-        narrow += len(cells) < first
-        filled.update(column for column, cell in enumerate(cells) if cell)
-        for column, cell in enumerate(cells):
-            if len(cell) > 1 and cell[0] == cell[-1] == '"':
-                wrapped[column] += 1
-                doubled = doubled or '""' in cell[1:-1]
-    whole_column = any(count == filled[column] for column, count in wrapped.items())
-    return _Survey(first, widest, narrow, bool(wrapped), doubled or whole_column)
+def _narrow(widths: Counter) -> int:
+    """Return how many rows have fewer cells than the first."""
+    return sum(count for width, count in widths.items() if width < next(iter(widths)))
