@@ -43,8 +43,8 @@ from text_classifier.classifier import Classifier
 from text_classifier.extras.corpus import train_tokenizer
 from text_classifier.files import file_sha256
 from text_classifier.metrics import markdown_table
+from text_classifier.reading.messages import open_table
 from text_classifier.reading.notes import TableError
-from text_classifier.reading.tables import open_table
 from text_classifier.runtime import fast_dtype
 from text_classifier.training.data import MADE_UP_MESSAGES
 from text_classifier.training.runs import complete_checkpoints

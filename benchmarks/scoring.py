@@ -29,7 +29,7 @@ import torch
 from benchmarks.common import ADAPTER, CHINESE_MESSAGES, MODERN_MESSAGES, REPOSITORY, publish, run_measured
 from text_classifier.classifier import Classifier
 from text_classifier.metrics import markdown_table
-from text_classifier.reading.tables import open_table
+from text_classifier.reading.messages import open_table
 from text_classifier.runtime import fast_dtype
 from text_classifier.sources.background import read_background
 from text_classifier.sources.datasets import read_sms_spam, resolve_sms_spam

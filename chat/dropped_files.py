@@ -19,9 +19,8 @@ from chat.texts import label_name, say
 from text_classifier.characters import is_empty
 from text_classifier.classifier import Answer
 from text_classifier.reading.decoding import ENCODINGS, SUFFIXES
-from text_classifier.reading.messages import Messages, ReadOptions, read_messages
+from text_classifier.reading.messages import Limits, Messages, ReadOptions, read_messages
 from text_classifier.reading.notes import Note, TableError
-from text_classifier.reading.tables import Limits
 from text_classifier.scoring import add_answers
 
 # Rows given to the model at a time, or a batch where that is more. Between these steps, the app checks whether the

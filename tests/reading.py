@@ -3,8 +3,8 @@
 import pandas as pd
 
 from chat.dropped_files import LIMITS
+from text_classifier.reading.messages import Table, open_table
 from text_classifier.reading.options import ReadOptions
-from text_classifier.reading.tables import Table, open_table
 
 
 def read(tmp_path, name, content, **options) -> pd.DataFrame:

@@ -3,12 +3,7 @@
 import pandas as pd
 import pytest
 
-from text_classifier.reading.columns import (
-    choose_label_column,
-    choose_text_columns,
-    find_label_column,
-    find_text_column,
-)
+from text_classifier.reading.columns import choose_label_column, choose_text_columns
 from text_classifier.reading.notes import TableError
 
 
@@ -26,16 +21,30 @@ def test_columns_are_named_found_or_asked_for():
             choose_text_columns(table, named, notes)
     with pytest.raises(TableError, match="Which column has the labels"):
         choose_label_column(table.assign(other=["a", "b"] * 6), None, ["v2"], notes)
-    assert find_label_column(table.assign(number=list(map(str, range(12)))), ["v2"]) == "v1"
+    assert choose_label_column(table.assign(number=list(map(str, range(12)))), None, ["v2"], []) == "v1"
 
 
-def test_text_column_is_found_or_asked_for():
-    long = ["a message of some length, as people write them"] * 3
-    assert find_text_column(pd.DataFrame({"id": ["1"] * 3, "Message": ["hi"] * 3, "note": long})) == "Message"
-    assert find_text_column(pd.DataFrame({"label": ["ham"] * 3, "v2": long})) == "v2"
-    assert find_text_column(pd.DataFrame({"anything": ["x"]})) == "anything"
-    assert find_text_column(pd.DataFrame({"a": long, "b": long})) is None
-    assert find_text_column(pd.DataFrame({"text": long, "message": long})) is None
+LONG = ["a message of some length, as people write them"] * 3
+
+
+@pytest.mark.parametrize(
+    ("columns", "found"),
+    [
+        ({"id": ["1"] * 3, "Message": ["hi"] * 3, "note": LONG}, "Message"),
+        ({"label": ["ham"] * 3, "v2": LONG}, "v2"),
+        ({"anything": ["x"]}, "anything"),
+        ({"a": LONG, "b": LONG}, None),
+        ({"text": LONG, "message": LONG}, None),
+        # Of two columns with the same name, neither is taken without a reason.
+        ({"text": ["ham", "spam"] * 6, "text (2)": [f"see you at {number}" for number in range(12)]}, "text (2)"),
+    ],
+)
+def test_text_column_is_found_or_asked_for(columns, found):
+    if found:
+        assert choose_text_columns(pd.DataFrame(columns), None, []) == [found]
+    else:
+        with pytest.raises(TableError, match="Which column has the messages"):
+            choose_text_columns(pd.DataFrame(columns), None, [])
 
 
 def test_the_only_other_column_has_the_labels_unless_all_its_cells_differ():
@@ -45,8 +54,3 @@ def test_the_only_other_column_has_the_labels_unless_all_its_cells_differ():
         choose_label_column(table.assign(v1=["1", "2", "3"]), None, ["message"], [])
     with pytest.raises(TableError, match="no column of labels"):
         choose_label_column(table[["message"]], None, ["message"], [])
-
-
-def test_of_two_columns_with_the_same_name_neither_is_taken_without_a_reason():
-    table = pd.DataFrame({"text": ["ham", "spam"] * 6, "text (2)": [f"see you at {number}" for number in range(12)]})
-    assert find_text_column(table) == "text (2)"

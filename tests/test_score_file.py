@@ -18,7 +18,7 @@ from conftest import REPOSITORY
 from text_classifier import runtime, scoring
 from text_classifier.__main__ import main
 from text_classifier.classifier import Classifier, classify, load_tokenizer_and_model
-from text_classifier.reading.tables import open_table
+from text_classifier.reading.messages import open_table
 
 SCORE = [sys.executable, "-m", "text_classifier"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}

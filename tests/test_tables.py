@@ -14,7 +14,7 @@ from reading import opened, read, said
 
 from chat.limits import MAX_FILE_ROWS
 from chat.texts import TEXTS
-from text_classifier.reading.columns import find_text_column
+from text_classifier.reading.columns import choose_text_columns
 from text_classifier.reading.messages import read_messages
 from text_classifier.reading.notes import ENGLISH, OPTIONS, TableError
 from text_classifier.reading.options import ReadOptions
@@ -46,7 +46,7 @@ def test_a_file_without_header_loses_no_message(tmp_path):
     first = "Go until jurong point, crazy.. Available only in bugis n great world la e buffet"
     table = read(tmp_path, "sms.tsv", f"ham\t{first}\nspam\tFree entry in 2 a wkly comp\n".encode())
     assert table.iloc[:, 1].tolist() == [first, "Free entry in 2 a wkly comp"]
-    assert find_text_column(table) == "column 2"
+    assert choose_text_columns(table, None, []) == ["column 2"]
     assert len(read(tmp_path, "short.csv", b"ham,Ok lar\nspam,win a prize\nham,see you\n")) == 3
     assert len(read(tmp_path, "zh.csv", "恭喜您获得本公司周年庆典一等奖，请速点击链接领取\n晚上吃饭吗\n".encode())) == 2
 

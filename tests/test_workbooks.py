@@ -7,8 +7,8 @@ import openpyxl
 import pytest
 from reading import opened, read
 
+from text_classifier.reading.messages import open_table
 from text_classifier.reading.notes import TableError
-from text_classifier.reading.tables import open_table
 
 
 def workbook(**sheets: list[list]) -> bytes:

@@ -1,17 +1,62 @@
-"""The one door for people's files of messages: training, file scoring and the chat read through it."""
+"""The one door for people's files of messages: training, file scoring and the chat read through it.
 
-from dataclasses import dataclass
+It reads .csv and .tsv with any usual separator, .jsonl, .json, .xlsx, and .txt with one message a line; all but .xlsx
+also compressed. Reading is by rows, so a file may be longer than memory; only a workbook is held whole.
+"""
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
-from text_classifier.reading.columns import choose_label_column, choose_text_columns, texts_of
+from text_classifier.characters import replace_half_surrogates
+from text_classifier.reading.columns import (
+    TEXT_COLUMN_NAMES,
+    choose_label_column,
+    choose_text_columns,
+    has_known_name,
+    may_be_header,
+    name_columns,
+    texts_of,
+)
+from text_classifier.reading.decoding import Source, find_encoding, open_source
 from text_classifier.reading.notes import Note, TableError
 from text_classifier.reading.options import Limits, ReadOptions
-from text_classifier.reading.tables import Table, open_table
+from text_classifier.reading.separators import Rows, find_layout, read_rows
+from text_classifier.reading.workbooks import read_workbook
 
-# Rows that the columns are found in.
-_SAMPLE_ROWS = 1024
+# Rows that decide which columns there are, and what they hold.
+_SAMPLE_ROWS = 1000
+
+# A message that was not put in quotation marks has this many cells at most, times the limit of columns.
+_CELLS_PER_COLUMN = 100
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file of messages whose rows can be read again and again."""
+
+    columns: list[str]
+    rows: int
+    notes: list[Note]
+    """How it was read, where that is not plain."""
+    _body: Callable[[], Iterator[list[str]]] = field(repr=False)
+    """Returns the rows below the header, each with as many cells as there are columns."""
+    joined: dict | None
+    """The first row whose surplus cells were joined: its line, its cells and the columns of the table."""
+
+    def chunks(self, rows: int) -> Iterator[pd.DataFrame]:
+        """Yield the rows in tables of strings with `rows` rows each; an empty cell is ""."""
+        body = self._body()
+        while chunk := list(itertools.islice(body, rows)):
+            yield pd.DataFrame(chunk, columns=self.columns, dtype=str)
+
+    def frame(self) -> pd.DataFrame:
+        """Return all rows as one table of strings; an empty cell is ""."""
+        return next(self.chunks(self.rows))
 
 
 @dataclass(frozen=True)
@@ -57,3 +102,173 @@ def read_messages(
     if table.joined and table.columns[-1] not in text_columns:
         raise TableError("file_uneven", **table.joined)
     return Messages(table, text_columns, label_column, table.notes)
+
+
+# ---------------------------------------------------------------------------- tables
+
+
+def open_table(
+    path: Path, options: ReadOptions | None = None, name: str | None = None, limits: Limits | None = None
+) -> Table:
+    """Find out how a file is to be read, and read it once, so that an error in its last row shows at once.
+
+    Args:
+        name: its name, where `path` has another; its ending tells the format.
+
+    Raises:
+        TableError: the file cannot be used; the message says why, and what to do.
+    """
+    source = open_source(path, name or path.name, options or ReadOptions(), limits or Limits())
+    if source.suffix == ".xlsx":
+        sheet = read_workbook(source)
+        return _make_table(source, lambda: iter(sheet))
+    source.encoding = find_encoding(source)
+    if source.suffix in (".jsonl", ".ndjson", ".json"):
+        keys = list(dict.fromkeys(key for _, item in _objects(source) for key in item))
+        return _make_table(source, lambda: _json_rows(source, keys), keys)
+    layout = find_layout(source)
+    return _make_table(source, lambda: read_rows(source, layout), layout.columns, layout.joins)
+
+
+def _make_table(
+    source: Source, rows: Callable[[], Rows], columns: Sequence[str] | None = None, delimiter: str | None = None
+) -> Table:
+    """Read all rows once to check and count them.
+
+    Args:
+        rows: begins to read the file again each time it is called.
+        columns: names of the columns, if the format tells them.
+        delimiter: joins surplus cells of a row; None if they cannot be a message's own punctuation.
+    """
+    has_header = False
+    if columns is None:
+        columns, has_header = _find_columns(source, rows, delimiter)
+    columns, limits = name_columns(columns), source.limits
+    width = len(columns)
+
+    def body() -> Rows:
+        return itertools.islice(rows(), int(has_header), None)
+
+    count = joined = 0
+    first_joined = None
+    for count, (line, cells) in enumerate(body(), 1):
+        if max(width, len(cells) / _CELLS_PER_COLUMN) > limits.columns:
+            raise TableError("file_too_many_columns", limit=f"{limits.columns:,}")
+        if limits.rows is not None and count > limits.rows:
+            raise TableError("file_too_many_rows", limit=f"{limits.rows:,}")
+        if len(cells) > width:
+            joined += 1
+            first_joined = first_joined or {"line": f"{line:,}", "cells": len(cells), "columns": width}
+            if not delimiter:
+                raise TableError("file_uneven", **first_joined)
+    if not count or not width:
+        raise TableError("file_empty")
+    if joined:
+        source.note("note_joined", delimiter=delimiter, count=f"{joined:,}")
+
+    def even() -> Iterator[list[str]]:
+        for _, cells in body():
+            if len(cells) > width:
+                cells = [*cells[: width - 1], delimiter.join(cells[width - 1 :])]
+            yield cells + [""] * (width - len(cells))
+
+    return Table(columns, count, source.notes, even, first_joined)
+
+
+def _find_columns(source: Source, rows: Callable[[], Rows], delimiter: str | None) -> tuple[list[str], bool]:
+    """Return the names of the columns, and whether the first row has them.
+
+    Without a header, a first column of labels shows that the rest of a row is the message, with all its commas.
+
+    Raises:
+        TableError: the file has no rows, or commas of messages cannot be told from those between columns.
+    """
+    sample = [cells for _, cells in itertools.islice(rows(), _SAMPLE_ROWS)]
+    if not sample:
+        raise TableError("file_empty")
+    first, options = sample[0], source.options
+    if not options.no_header:
+        wanted = {*(options.text_column or ["Text"]), options.label_column or "Label", *TEXT_COLUMN_NAMES}
+        known = has_known_name(first, wanted)
+        if known or (len(sample) > 1 and may_be_header(first, sample[1:])):
+            if not known and not any(first[1:]):
+                # Nothing but its looks tells that it is no message.
+                source.note("note_header", name=repr(first[0]))
+            return first, True
+    widths = [len(cells) for cells in sample]
+    width = max(widths)
+    if delimiter and min(widths) < width:
+        # Punctuation has a space behind it.
+        spaced = any(cell.startswith(" ") and cell.strip() for cells in sample for cell in cells[1:])
+        if min(widths) >= 2 and len({cells[0] for cells in sample}) <= max(2, len(sample) // 5):
+            width = min(widths)
+        elif spaced:
+            line, cells = next((n, w) for n, w in enumerate(widths, 1) if w > min(widths))
+            raise TableError("file_uneven", line=f"{line:,}", cells=cells, columns=min(widths))
+    columns = name_columns([""] * width)
+    source.note("note_no_header", columns=", ".join(columns))
+    return columns, False
+
+
+# ---------------------------------------------------------------------------- JSON
+
+
+def _objects(source: Source) -> Iterator[tuple[int, dict]]:
+    """Yield the objects of a .jsonl, or of a .json that has one list of them, each with the line that it stands in.
+
+    Raises:
+        TableError: something else stands there.
+    """
+    number = 1
+    try:
+        with source.open_text() as text:
+            beginning = text.readline()
+            lines = itertools.chain([beginning], text)
+            if source.suffix == ".json" or beginning.lstrip().startswith("["):
+                content = "".join(lines)
+                try:
+                    yield from ((1, _flat(item)) for item in _items(json.loads(content)))
+                    return
+                except json.JSONDecodeError:
+                    # It may have an object in each line all the same.
+                    lines = content.split("\n")
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield number, _flat(json.loads(line))
+    except TableError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise TableError("file_not_json", line=f"{number:,}") from error
+
+
+def _json_rows(source: Source, keys: Sequence[str]) -> Rows:
+    for number, item in _objects(source):
+        yield number, [_json_cell(item.get(key)) for key in keys]
+
+
+def _json_cell(value: object) -> str:
+    if value is None:
+        return ""
+    return replace_half_surrogates(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _items(value: object) -> list:
+    """Return the items of a list, which may be the only one in an object."""
+    if isinstance(value, dict):
+        lists = [items for items in value.values() if isinstance(items, list)]
+        return lists[0] if len(lists) == 1 else [value]
+    return value if isinstance(value, list) else [value]
+
+
+def _flat(item: object, prefix: str = "") -> dict:
+    """Return an object without objects inside: `{"sms": {"body": …}}` becomes `{"sms.body": …}`.
+
+    Raises:
+        ValueError: it is no object.
+    """
+    if not isinstance(item, dict):
+        raise ValueError("no object")
+    flat = {}
+    for key, value in item.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -211,7 +211,7 @@ def _is_quoted(source: Source, layout: Layout) -> bool:
     if doubled or any(count == filled[column] for column, count in wrapped.items()):
         return True
     # Without regard to the marks, a tab inside them makes a row wider, and a line end makes narrow ones.
-    return max(plain, default=0) > max([*plain][:1] + [*quoted], default=0) or _narrow(plain) > _narrow(quoted)
+    return max(plain, default=0) > max([*[*plain][:1], *quoted], default=0) or _narrow(plain) > _narrow(quoted)
 
 
 def _narrow(widths: Counter) -> int:
