@@ -70,19 +70,33 @@ _DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
 @dataclass
 class Source:
-    """A file that is being read: its bytes, unpacked if it is compressed, and what is known of it."""
+    """A file that is being read: its bytes, unpacked if its name says that it is compressed, and what is known of it.
+
+    Raises:
+        TableError: it is an archive of several files, or none; or it is damaged; or its format is none of ours.
+    """
 
     path: Path
     name: str
     """The name without the ending of the compression, such as messages.csv."""
-    packed: str
-    """The ending of the compression, such as .gz; empty if there is none."""
     options: ReadOptions
     limits: Limits
+    packed: str = ""
+    """The ending of the compression, such as .gz; empty if there is none."""
     encoding: str = ""
     """Of its text, when it is found; what is not in the encoding is read as U+FFFD."""
     notes: list[Note] = field(default_factory=list)
     """How it is read, where that is not plain."""
+
+    def __post_init__(self):
+        packed = Path(self.name).suffix.lower()
+        if packed in _OTHER_FORMATS:
+            raise TableError("file_type", formats=f"{' '.join(SUFFIXES)}, also as {' '.join(_UNPACK)}")
+        if packed in _UNPACK:
+            self.name, self.packed = Path(self.name).stem, packed
+        if packed == ".zip":
+            with self.open() as member:
+                self.name = member.name
 
     @property
     def suffix(self) -> str:
@@ -114,24 +128,6 @@ class Source:
         """Open the file as text with the line ends that it has."""
         with self.open() as file, io.TextIOWrapper(file, self.encoding, errors="replace", newline="") as text:
             yield text
-
-
-def open_source(path: Path, name: str, options: ReadOptions, limits: Limits) -> Source:
-    """Find out whether a file is compressed, by its name.
-
-    Raises:
-        TableError: it is an archive of several files, or none; or it is damaged; or its format is none of ours.
-    """
-    packed = Path(name).suffix.lower()
-    if packed in _OTHER_FORMATS:
-        raise TableError("file_type", formats=f"{' '.join(SUFFIXES)}, also as {' '.join(_UNPACK)}")
-    if packed not in _UNPACK:
-        return Source(path, name, "", options, limits)
-    source = Source(path, Path(name).stem, packed, options, limits)
-    if packed == ".zip":
-        with source.open() as member:
-            source.name = member.name
-    return source
 
 
 def find_encoding(source: Source) -> str:

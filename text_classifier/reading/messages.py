@@ -22,7 +22,7 @@ from text_classifier.reading.columns import (
     name_columns,
     texts_of,
 )
-from text_classifier.reading.decoding import Source, find_encoding, open_source
+from text_classifier.reading.decoding import Source, find_encoding
 from text_classifier.reading.notes import Note, TableError
 from text_classifier.reading.options import Limits, ReadOptions
 from text_classifier.reading.separators import Rows, find_layout, read_rows
@@ -110,22 +110,17 @@ def read_messages(
 def open_table(
     path: Path, options: ReadOptions | None = None, name: str | None = None, limits: Limits | None = None
 ) -> Table:
-    """Find out how a file is to be read, and read it once, so that an error in its last row shows at once.
-
-    Args:
-        name: its name, where `path` has another; its ending tells the format.
-
-    Raises:
-        TableError: the file cannot be used; the message says why, and what to do.
-    """
-    source = open_source(path, name or path.name, options or ReadOptions(), limits or Limits())
+    """Return the rows and columns of a file, whatever they hold; see `read_messages`."""
+    source = Source(path, name or path.name, options or ReadOptions(), limits or Limits())
     if source.suffix == ".xlsx":
         sheet = read_workbook(source)
         return _make_table(source, lambda: iter(sheet))
     source.encoding = find_encoding(source)
     if source.suffix in (".jsonl", ".ndjson", ".json"):
         keys = list(dict.fromkeys(key for _, item in _objects(source) for key in item))
-        return _make_table(source, lambda: _json_rows(source, keys), keys)
+        return _make_table(
+            source, lambda: ((line, [item.get(key, "") for key in keys]) for line, item in _objects(source)), keys
+        )
     layout = find_layout(source)
     return _make_table(source, lambda: read_rows(source, layout), layout.columns, layout.joins)
 
@@ -213,7 +208,7 @@ def _find_columns(source: Source, rows: Callable[[], Rows], delimiter: str | Non
 # ---------------------------------------------------------------------------- JSON
 
 
-def _objects(source: Source) -> Iterator[tuple[int, dict]]:
+def _objects(source: Source) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the objects of a .jsonl, or of a .json that has one list of them, each with the line that it stands in.
 
     Raises:
@@ -241,17 +236,6 @@ def _objects(source: Source) -> Iterator[tuple[int, dict]]:
         raise TableError("file_not_json", line=f"{number:,}") from error
 
 
-def _json_rows(source: Source, keys: Sequence[str]) -> Rows:
-    for number, item in _objects(source):
-        yield number, [_json_cell(item.get(key)) for key in keys]
-
-
-def _json_cell(value: object) -> str:
-    if value is None:
-        return ""
-    return replace_half_surrogates(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-
-
 def _items(value: object) -> list:
     """Return the items of a list, which may be the only one in an object."""
     if isinstance(value, dict):
@@ -260,15 +244,19 @@ def _items(value: object) -> list:
     return value if isinstance(value, list) else [value]
 
 
-def _flat(item: object, prefix: str = "") -> dict:
-    """Return an object without objects inside: `{"sms": {"body": …}}` becomes `{"sms.body": …}`.
+def _flat(item: object, prefix: str = "") -> dict[str, str]:
+    """Return the cells of an object without objects inside: `{"sms": {"body": …}}` becomes `{"sms.body": …}`.
 
     Raises:
         ValueError: it is no object.
     """
     if not isinstance(item, dict):
         raise ValueError("no object")
-    flat = {}
+    cells = {}
     for key, value in item.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+        if isinstance(value, dict):
+            cells |= _flat(value, f"{prefix}{key}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            cells[f"{prefix}{key}"] = "" if value is None else replace_half_surrogates(text)
+    return cells
