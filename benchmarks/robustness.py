@@ -43,7 +43,7 @@ from text_classifier.classifier import Classifier
 from text_classifier.extras.corpus import train_tokenizer
 from text_classifier.files import file_sha256
 from text_classifier.metrics import markdown_table
-from text_classifier.reading.messages import open_table
+from text_classifier.reading.messages import read_messages
 from text_classifier.reading.notes import TableError
 from text_classifier.runtime import fast_dtype
 from text_classifier.training.data import MADE_UP_MESSAGES
@@ -58,7 +58,7 @@ Part = Callable[[Path, random.Random, argparse.Namespace], tuple[int, list[str],
 
 def modern_texts() -> pd.Series:
     """Return the modern messages to train on."""
-    return open_table(MADE_UP_MESSAGES["modern"]).frame()["Text"]
+    return read_messages(MADE_UP_MESSAGES["modern"]).table()["Text"]
 
 
 def make_base(folder: Path) -> Path:
@@ -231,7 +231,7 @@ def together(folder: Path, draw: random.Random, options: argparse.Namespace) -> 
         # The second may have begun after the end of the first.
         if len(refused) > 1 or any("is being written by process" not in text for text in refused):
             failed.append(f"{number}: {refused}")
-        if not number % 2 and len(open_table(target).frame()) != len(modern_texts()):
+        if not number % 2 and len(read_messages(target).table()) != len(modern_texts()):
             failed.append(f"{number}: rows of two runs are mixed")
     return options.kills // 2, failed, "one result, whole; the other run names the process"
 
@@ -355,7 +355,7 @@ def reader(folder: Path, draw: random.Random, options: argparse.Namespace) -> tu
         path = folder / f"file{suffix}"
         path.write_bytes(content)
         try:
-            open_table(path, limits=LIMITS).frame()
+            read_messages(path, limits=LIMITS).table()
             outcomes["read"] += 1
         except TableError:
             outcomes["refused"] += 1
@@ -369,7 +369,7 @@ def outputs(folder: Path, draw: random.Random, options: argparse.Namespace) -> t
     adapter, source, failed = make_adapter(folder), folder / "messages.jsonl", []
     texts = [random_text(draw, 200) for _ in range(options.files)]
     source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    expected = open_table(source).frame()["text"].tolist()
+    expected = read_messages(source).table()["text"].tolist()
     endings = (".csv", ".csv.gz", ".tsv", ".tsv.bz2", ".jsonl", ".jsonl.xz", ".xlsx")
     for ending in endings:
         target = folder / f"scored{ending}"
@@ -377,7 +377,7 @@ def outputs(folder: Path, draw: random.Random, options: argparse.Namespace) -> t
         if complaint := finish([sys.executable, *map(str, words)]):
             failed.append(f"{ending}: {complaint}")
             continue
-        read = {"this project": open_table(target).frame()["text"].tolist()}
+        read = {"this project": read_messages(target).table()["text"].tolist()}
         if ending == ".csv":
             with target.open(encoding="utf-8-sig", newline="") as file:
                 read["csv"] = [row["text"] for row in csv.DictReader(file)]

@@ -29,7 +29,7 @@ import torch
 from benchmarks.common import ADAPTER, CHINESE_MESSAGES, MODERN_MESSAGES, REPOSITORY, publish, run_measured
 from text_classifier.classifier import Classifier
 from text_classifier.metrics import markdown_table
-from text_classifier.reading.messages import open_table
+from text_classifier.reading.messages import read_messages
 from text_classifier.runtime import fast_dtype
 from text_classifier.sources.background import read_background
 from text_classifier.sources.datasets import read_sms_spam, resolve_sms_spam
@@ -139,13 +139,13 @@ def main() -> None:
         files = score_files(Path(name), collection, options.messages, options.ray)
     classifier = Classifier.load(ADAPTER, fast_dtype())
     p50, p95 = time_single_messages(collection.sample(220, random_state=0).tolist(), classifier)
-    unlike = open_table(MODERN_MESSAGES).frame()["Text"].tolist()
+    unlike = read_messages(MODERN_MESSAGES).table()["Text"].tolist()
     texts = {"the collection": collection.tolist(), "messages unlike it": unlike}
     for trick, change in ADVERSARIAL.items():
         draw = random.Random(0)
         texts[f"messages unlike it {trick}"] = [change(text, draw) for text in unlike]
     texts["sentences that are no messages"] = read_background("test")["Text"].tolist()
-    texts["Chinese messages"] = open_table(CHINESE_MESSAGES).frame()["Text"].tolist()
+    texts["Chinese messages"] = read_messages(CHINESE_MESSAGES).table()["Text"].tolist()
     early_exit = compare_early_exit(texts, classifier)
     exact = Classifier.load(ADAPTER, torch.float32).answer(texts["the collection"])
     fast = classifier.answer(texts["the collection"])

@@ -18,7 +18,7 @@ from conftest import REPOSITORY
 from text_classifier import runtime, scoring
 from text_classifier.__main__ import main
 from text_classifier.classifier import Classifier, classify, load_tokenizer_and_model
-from text_classifier.reading.messages import open_table
+from text_classifier.reading.messages import read_messages
 
 SCORE = [sys.executable, "-m", "text_classifier"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -229,7 +229,7 @@ def test_a_result_is_what_its_name_says_and_every_cell_is_read_back(tmp_path, ti
     )
     adapter = ["--text_column", "text", "--adapter_dir", str(tiny_review_adapter)]
     assert main([str(source), "--output", str(target), *adapter]) == 0
-    assert open_table(target).frame()["text"].tolist() == STRANGE
+    assert read_messages(target).table()["text"].tolist() == STRANGE
     as_texts = {"dtype": str, "keep_default_na": False}
     if ending in (".csv", ".csv.gz"):
         assert pd.read_csv(target, **as_texts)["text"].tolist() == STRANGE

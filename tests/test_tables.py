@@ -175,18 +175,18 @@ LINES = "\n".join(json.dumps(dict(zip(("kind", "message"), row, strict=True))) f
 )
 def test_messages_are_the_same_in_every_form(tmp_path, name, content, notes):
     table = opened(tmp_path, name, content)
-    assert table.frame().to_numpy().tolist() == MESSAGES and said(table) == notes
+    assert table.table().to_numpy().tolist() == MESSAGES and said(table) == notes
     assert table.columns == (["column 1", "column 2"] if "note_no_header" in notes else ["kind", "message"])
     chunks = list(table.chunks(2))
     assert [len(chunk) for chunk in chunks] == [2, 2, 1] and table.rows == 5
-    assert pd.concat(chunks, ignore_index=True).equals(table.frame())
+    assert pd.concat(chunks, ignore_index=True).equals(table.table())
 
 
 def test_the_collections_own_form_is_read_whatever_its_ending(tmp_path):
     lines = 'ham\tGo until "jurong\nspam\tFree entry, call 0800\nham\t"Yes"\n'
     for name in ("SMSSpamCollection", "m.txt", "m.tsv", "m.csv"):
         table = opened(tmp_path, name, lines.encode())
-        assert table.frame()["column 2"].tolist() == ['Go until "jurong', "Free entry, call 0800", '"Yes"']
+        assert table.table()["column 2"].tolist() == ['Go until "jurong', "Free entry, call 0800", '"Yes"']
         assert "note_no_header" in said(table)
 
 
@@ -206,9 +206,9 @@ def test_header_is_what_the_user_says(tmp_path):
 
 def test_unquoted_commas_are_put_together_where_the_message_comes_last(tmp_path):
     table = opened(tmp_path, "m.csv", b"label,message\nspam,Hello, your prize, claim\nham,Sorry, late\nham,fine\n")
-    assert table.frame()["message"].tolist() == ["Hello, your prize, claim", "Sorry, late", "fine"]
+    assert table.table()["message"].tolist() == ["Hello, your prize, claim", "Sorry, late", "fine"]
     assert said(table) == ["note_joined"] and table.notes[0].values["count"] == "2"
-    assert read_messages(tmp_path / "upload", ReadOptions(text_column=["message"]), "m.csv").table.rows == 3
+    assert read_messages(tmp_path / "upload", ReadOptions(text_column=["message"]), "m.csv").rows == 3
     with pytest.raises(TableError, match="Line 2 has 4 cells, but the table has 2 columns"):
         read_messages(tmp_path / "upload", ReadOptions(text_column=["label"]), "m.csv")
     assert read(tmp_path, "m.csv", b"text\nHello, you, there\nHi, Tom\nfine\n")["text"].tolist() == [
@@ -220,7 +220,7 @@ def test_unquoted_commas_are_put_together_where_the_message_comes_last(tmp_path)
 
 def test_lines_with_commas_and_no_name_above_are_messages(tmp_path):
     table = opened(tmp_path, "m.csv", b"see you at seven, ok?\ndid you eat yet\nwell, yes, if you like\n")
-    assert table.frame()["text"].tolist() == ["see you at seven, ok?", "did you eat yet", "well, yes, if you like"]
+    assert table.table()["text"].tolist() == ["see you at seven, ok?", "did you eat yet", "well, yes, if you like"]
     assert said(table) == ["note_lines"]
     assert opened(tmp_path, "m.csv", b"just one, without a name\n").rows == 1
     with pytest.raises(TableError, match="Line 1 has 3 cells"):
@@ -249,7 +249,7 @@ def test_stray_zero_bytes_do_not_make_a_file_no_text(tmp_path):
 
 def test_unquoted_commas_without_header_are_put_together_behind_labels(tmp_path):
     table = opened(tmp_path, "m.csv", b"ham,well, yes, if\nspam,WIN, now\nham,ok\nham,a, b, c, d\n")
-    assert table.frame()["column 2"].tolist() == ["well, yes, if", "WIN, now", "ok", "a, b, c, d"]
+    assert table.table()["column 2"].tolist() == ["well, yes, if", "WIN, now", "ok", "a, b, c, d"]
 
 
 # ---------------------------------------------------------------------------- separators
@@ -285,7 +285,7 @@ def test_quotation_marks_of_a_tsv_are_decided_by_the_whole_file(tmp_path):
 
 def test_stray_quotes_of_a_csv_are_text_where_the_rows_stay_even(tmp_path):
     table = opened(tmp_path, "m.csv", b'id,text\n1,"hello\n2,"bye\n3,5" nails\n')
-    assert table.frame()["text"].tolist() == ['"hello', '"bye', '5" nails'] and said(table) == ["note_unquoted"]
+    assert table.table()["text"].tolist() == ['"hello', '"bye', '5" nails'] and said(table) == ["note_unquoted"]
 
 
 def test_every_note_has_its_words_in_both_languages():
@@ -296,7 +296,7 @@ def test_every_note_has_its_words_in_both_languages():
 def test_a_label_at_the_beginning_of_each_line_is_no_part_of_the_message(tmp_path, form):
     rows = [("ham", "see you at 7, mum"), ("spam", "WIN a prize; call"), ("ham", "ok")] * 3
     table = opened(tmp_path, "m.txt", "".join(f"{form.format(*row)}\n" for row in rows).encode())
-    assert table.frame().values.tolist() == [list(row) for row in rows] and table.columns == ["label", "text"]
+    assert table.table().values.tolist() == [list(row) for row in rows] and table.columns == ["label", "text"]
     assert said(table) == ["note_leading_labels"]
 
 

@@ -117,7 +117,7 @@ def score(source: Path, options: argparse.Namespace) -> str:
     for note in messages.notes:
         print(f"{options.file}: {note}", file=sys.stderr)
     if options.output:
-        check_rows(options.output, messages.table.rows)
+        check_rows(options.output, messages.rows)
     # Every worker loads the adapter itself; an error in it is told here, before one starts.
     device = None if options.workers is None else torch.device("cpu")
     classifier = Classifier.load(options.adapter_dir, fast_dtype(device), device)
@@ -126,7 +126,7 @@ def score(source: Path, options: argparse.Namespace) -> str:
     classes = classes_of(messages, task, classifier.labels) if messages.label_column else None
     if classes and (described := classes.describe()):
         print(f"{options.file}: {described}", file=sys.stderr)
-    done = [f"{messages.table.rows:,} rows" + (f" in {options.output}" if options.output else "")]
+    done = [f"{messages.rows:,} rows" + (f" in {options.output}" if options.output else "")]
     with unfinished(options.output) as part:
         classify_rows(messages, task, part, classifier, options)
         if classes:

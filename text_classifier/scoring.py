@@ -117,12 +117,12 @@ def score_file(messages: Messages, task: Task, part: Path, classifier: Classifie
     state = _unfinished(part, state_file, same)
     with (
         part.open("ab") as output,
-        tqdm(total=messages.table.rows, initial=state["rows"], unit=" messages", disable=None) as progress,
+        tqdm(total=messages.rows, initial=state["rows"], unit=" messages", disable=None) as progress,
     ):
         # Cut off rows that a stopped run wrote after it last saved its state.
         output.truncate(state["bytes"])
         rows = 0
-        for chunk in messages.table.chunks(ROWS_PER_CHUNK):
+        for chunk in messages.chunks(ROWS_PER_CHUNK):
             rows += len(chunk)
             if rows <= state["rows"]:
                 continue
@@ -180,9 +180,7 @@ def classes_of(messages: Messages, task: Task, names: Sequence[str]) -> Classes:
     Raises:
         ValueError: the labels are neither the adapter's nor two of their own.
     """
-    labels = pd.concat(
-        [chunk[messages.label_column] for chunk in messages.table.chunks(ROWS_PER_CHUNK)], ignore_index=True
-    )
+    labels = pd.concat([chunk[messages.label_column] for chunk in messages.chunks(ROWS_PER_CHUNK)], ignore_index=True)
     labels = labels[~is_missing(labels)]
     own = {name.casefold(): number for number, name in enumerate(names)}
     if task.options.positive_label is None and set(without_case(labels)) <= set(own):

@@ -86,7 +86,7 @@ def score_file_with_ray(messages: Messages, task: Task, part: Path, adapter_dir:
     try:
         folder.mkdir()
         # The one reader reads the file, whatever its format; workers get its rows in pieces.
-        for number, chunk in enumerate(messages.table.chunks(ROWS_PER_CHUNK)):
+        for number, chunk in enumerate(messages.chunks(ROWS_PER_CHUNK)):
             chunk.to_parquet(folder / f"{number:0{len(_FIRST)}}.parquet", index=False)
         pieces = [str(piece) for piece in sorted(folder.glob("*.parquet"))]
         ray.data.from_items(pieces, override_num_blocks=len(pieces)).map(

@@ -36,38 +36,27 @@ _CELLS_PER_COLUMN = 100
 
 
 @dataclass(frozen=True)
-class Table:
-    """A file of messages whose rows can be read again and again."""
+class Messages:
+    """The messages of a file, which can be read again and again."""
 
     columns: list[str]
+    text_columns: list[str]
+    label_column: str | None
     rows: int
     notes: list[Note]
-    """How it was read, where that is not plain."""
+    """How the file was read, where that is not plain."""
     _body: Callable[[], Iterator[list[str]]] = field(repr=False)
     """Returns the rows below the header, each with as many cells as there are columns."""
-    joined: dict | None
-    """The first row whose surplus cells were joined: its line, its cells and the columns of the table."""
 
     def chunks(self, rows: int) -> Iterator[pd.DataFrame]:
-        """Yield the rows in tables of strings with `rows` rows each; an empty cell is ""."""
+        """Yield the file's rows in tables of strings with `rows` rows each; an empty cell is ""."""
         body = self._body()
         while chunk := list(itertools.islice(body, rows)):
             yield pd.DataFrame(chunk, columns=self.columns, dtype=str)
 
-    def frame(self) -> pd.DataFrame:
+    def table(self) -> pd.DataFrame:
         """Return all rows as one table of strings; an empty cell is ""."""
         return next(self.chunks(self.rows))
-
-
-@dataclass(frozen=True)
-class Messages:
-    """The messages of a file, which can be read again and again."""
-
-    table: Table
-    text_columns: list[str]
-    label_column: str | None
-    notes: list[Note]
-    """How the file was read, where that is not plain."""
 
     def texts(self, table: pd.DataFrame) -> pd.Series:
         """Return the messages of some of the file's rows."""
@@ -92,86 +81,77 @@ def read_messages(
         TableError: the file cannot be used; the message says why, and what to do.
     """
     options = options or ReadOptions()
-    table = open_table(path, options, name, limits)
-    sample = next(table.chunks(_SAMPLE_ROWS))
-    text_columns = choose_text_columns(sample, options.text_column, table.notes)
-    label_column = None
+    source = Source(path, name or path.name, options, limits or Limits())
+    rows, columns, delimiter = _open_rows(source)
+    header_rows = 0
+    if columns is None:
+        columns, header_rows = _find_columns(source, rows, delimiter)
+    columns = name_columns(columns)
+    width = len(columns)
+    count, joined = _check_rows(source, itertools.islice(rows(), header_rows, None), width, delimiter)
+
+    def body() -> Iterator[list[str]]:
+        for _, cells in itertools.islice(rows(), header_rows, None):
+            if len(cells) > width:
+                cells = [*cells[: width - 1], delimiter.join(cells[width - 1 :])]
+            yield cells + [""] * (width - len(cells))
+
+    sample = pd.DataFrame(list(itertools.islice(body(), _SAMPLE_ROWS)), columns=columns, dtype=str)
+    text_columns, label_column = choose_text_columns(sample, options.text_column, source.notes), None
     if labelled or options.label_column:
-        label_column = choose_label_column(sample, options.label_column, text_columns, table.notes)
+        label_column = choose_label_column(sample, options.label_column, text_columns, source.notes)
     # Joined cells are whole messages only in the last column. In another one, nobody knows which belong together.
-    if table.joined and table.columns[-1] not in text_columns:
-        raise TableError("file_uneven", **table.joined)
-    return Messages(table, text_columns, label_column, table.notes)
+    if joined and columns[-1] not in text_columns:
+        raise TableError("file_uneven", **joined)
+    return Messages(columns, text_columns, label_column, count, source.notes, body)
 
 
-# ---------------------------------------------------------------------------- tables
+def _open_rows(source: Source) -> tuple[Callable[[], Rows], Sequence[str] | None, str | None]:
+    """Find out how the rows of a file are read.
 
-
-def open_table(
-    path: Path, options: ReadOptions | None = None, name: str | None = None, limits: Limits | None = None
-) -> Table:
-    """Return the rows and columns of a file, whatever they hold; see `read_messages`."""
-    source = Source(path, name or path.name, options or ReadOptions(), limits or Limits())
+    Returns:
+        What begins to read the rows each time it is called; the names of their columns, if the format tells them; and
+        what joins surplus cells of a row, if they can be a message's own punctuation.
+    """
     if source.suffix == ".xlsx":
         sheet = read_workbook(source)
-        return _make_table(source, lambda: iter(sheet))
+        return lambda: iter(sheet), None, None
     source.encoding = find_encoding(source)
     if source.suffix in (".jsonl", ".ndjson", ".json"):
         keys = list(dict.fromkeys(key for _, item in _objects(source) for key in item))
-        return _make_table(
-            source, lambda: ((line, [item.get(key, "") for key in keys]) for line, item in _objects(source)), keys
-        )
+        return lambda: ((line, [item.get(key, "") for key in keys]) for line, item in _objects(source)), keys, None
     layout = find_layout(source)
-    return _make_table(source, lambda: read_rows(source, layout), layout.columns, layout.joins)
+    return lambda: read_rows(source, layout), layout.columns, layout.joins
 
 
-def _make_table(
-    source: Source, rows: Callable[[], Rows], columns: Sequence[str] | None = None, delimiter: str | None = None
-) -> Table:
-    """Read all rows once to check and count them.
+def _check_rows(source: Source, rows: Rows, width: int, delimiter: str | None) -> tuple[int, dict | None]:
+    """Return how many rows there are, and the line, cells and columns of the first one with surplus cells.
 
-    Args:
-        rows: begins to read the file again each time it is called.
-        columns: names of the columns, if the format tells them.
-        delimiter: joins surplus cells of a row; None if they cannot be a message's own punctuation.
+    Raises:
+        TableError: there are none, or more than the limits, or surplus cells that nothing joins.
     """
-    has_header = False
-    if columns is None:
-        columns, has_header = _find_columns(source, rows, delimiter)
-    columns, limits = name_columns(columns), source.limits
-    width = len(columns)
-
-    def body() -> Rows:
-        return itertools.islice(rows(), int(has_header), None)
-
+    limits = source.limits
     count = joined = 0
-    first_joined = None
-    for count, (line, cells) in enumerate(body(), 1):
+    first = None
+    for count, (line, cells) in enumerate(rows, 1):
         if max(width, len(cells) / _CELLS_PER_COLUMN) > limits.columns:
             raise TableError("file_too_many_columns", limit=f"{limits.columns:,}")
         if limits.rows is not None and count > limits.rows:
             raise TableError("file_too_many_rows", limit=f"{limits.rows:,}")
         if len(cells) > width:
             joined += 1
-            first_joined = first_joined or {"line": f"{line:,}", "cells": len(cells), "columns": width}
+            first = first or {"line": f"{line:,}", "cells": len(cells), "columns": width}
             if not delimiter:
-                raise TableError("file_uneven", **first_joined)
+                raise TableError("file_uneven", **first)
     if not count or not width:
         raise TableError("file_empty")
     if joined:
         source.note("note_joined", delimiter=delimiter, count=f"{joined:,}")
-
-    def even() -> Iterator[list[str]]:
-        for _, cells in body():
-            if len(cells) > width:
-                cells = [*cells[: width - 1], delimiter.join(cells[width - 1 :])]
-            yield cells + [""] * (width - len(cells))
-
-    return Table(columns, count, source.notes, even, first_joined)
+    return count, first
 
 
-def _find_columns(source: Source, rows: Callable[[], Rows], delimiter: str | None) -> tuple[list[str], bool]:
-    """Return the names of the columns, and whether the first row has them.
+def _find_columns(source: Source, rows: Callable[[], Rows], delimiter: str | None) -> tuple[list[str], int]:
+    """Return the names of the columns, and how many rows have them: the first one, or none.
 
     Without a header, a first column of labels shows that the rest of a row is the message, with all its commas.
 
@@ -189,7 +169,7 @@ def _find_columns(source: Source, rows: Callable[[], Rows], delimiter: str | Non
             if not known and not any(first[1:]):
                 # Nothing but its looks tells that it is no message.
                 source.note("note_header", name=repr(first[0]))
-            return first, True
+            return first, 1
     widths = [len(cells) for cells in sample]
     width = max(widths)
     if delimiter and min(widths) < width:
@@ -202,7 +182,7 @@ def _find_columns(source: Source, rows: Callable[[], Rows], delimiter: str | Non
             raise TableError("file_uneven", line=f"{line:,}", cells=cells, columns=min(widths))
     columns = name_columns([""] * width)
     source.note("note_no_header", columns=", ".join(columns))
-    return columns, False
+    return columns, 0
 
 
 # ---------------------------------------------------------------------------- JSON

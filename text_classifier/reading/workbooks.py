@@ -80,17 +80,14 @@ def _choose_sheet(sheets: Sequence[ReadOnlyWorksheet], named: str | None, max_co
     samples = {sheet: rows for sheet, rows in samples.items() if rows}
     if not samples:
         raise TableError("file_empty")
-    tests = (
-        lambda rows: True,
+    for test in (
         lambda rows: len(rows) > 1,
         # A cover has its title and notes in one column.
         lambda rows: max(sum(map(bool, row)) for row in rows) > 1,
         lambda rows: has_known_name(rows[0], TEXT_COLUMN_NAMES),
-    )
-    for test in tests:
-        kept = {sheet: rows for sheet, rows in samples.items() if test(rows)}
-        if len(kept) == 1:
-            return next(iter(kept))
-        samples = kept or samples
-    titles = [sheet.title for sheet in samples]
-    raise TableError("file_several_sheets", sheets=", ".join(titles), choices=titles)
+    ):
+        samples = {sheet: rows for sheet, rows in samples.items() if test(rows)} or samples
+    if len(samples) > 1:
+        titles = [sheet.title for sheet in samples]
+        raise TableError("file_several_sheets", sheets=", ".join(titles), choices=titles)
+    return next(iter(samples))
