@@ -43,8 +43,8 @@ from text_classifier.classifier import Classifier
 from text_classifier.extras.corpus import train_tokenizer
 from text_classifier.files import file_sha256
 from text_classifier.metrics import markdown_table
+from text_classifier.reading.messages import read_messages
 from text_classifier.reading.notes import TableError
-from text_classifier.reading.tables import open_table
 from text_classifier.runtime import fast_dtype
 from text_classifier.training.data import MADE_UP_MESSAGES, read_tsv
 from text_classifier.training.runs import complete_checkpoints
@@ -238,7 +238,7 @@ def together(trial: Trial) -> tuple[int, str]:
         told = len(refused) < 2 and all("is being written by process" in text for text in refused)
         trial.check(told, f"{number}: {refused}")
         if not number % 2:
-            trial.check(len(open_table(target).frame()) == len(texts), f"{number}: rows of two runs are mixed")
+            trial.check(len(read_messages(target).table()) == len(texts), f"{number}: rows of two runs are mixed")
     return trial.options.kills // 2, "one result, whole; the other run names the process"
 
 
@@ -338,7 +338,7 @@ def reader(trial: Trial) -> tuple[int, str]:
         path = trial.folder / f"file{suffix}"
         path.write_bytes(content)
         try:
-            open_table(path, limits=FILE_LIMITS).frame()
+            read_messages(path, limits=FILE_LIMITS).table()
             outcomes["read"] += 1
         except TableError:
             outcomes["refused"] += 1
@@ -352,12 +352,12 @@ def outputs(trial: Trial) -> tuple[int, str]:
     source = trial.folder / "messages.jsonl"
     texts = [random_text(trial.draw, 200) for _ in range(trial.options.files)]
     source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    expected = open_table(source).frame()["text"].tolist()
+    expected = read_messages(source).table()["text"].tolist()
     endings = (".csv", ".csv.gz", ".tsv", ".tsv.bz2", ".jsonl", ".jsonl.xz", ".xlsx")
     for ending in endings:
         target = trial.folder / f"scored{ending}"
         trial.finish(trial.score(source, target), ending)
-        read = {"this project": open_table(target).frame()["text"].tolist()}
+        read = {"this project": read_messages(target).table()["text"].tolist()}
         if ending == ".csv":
             with target.open(encoding="utf-8-sig", newline="") as file:
                 read["csv"] = [row["text"] for row in csv.DictReader(file)]

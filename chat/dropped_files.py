@@ -73,7 +73,7 @@ async def answer_file(
     if messages is None:
         await cl.Message(say("no_column", language)).send()
         return
-    table, (column,) = await cl.make_async(messages.table.frame)(), messages.text_columns
+    table, (column,) = await cl.make_async(messages.table)(), messages.text_columns
     texts = [text.strip()[:MAX_MESSAGE_CHARACTERS] for text in table[column]]
     answers, unreached = await classify_with_progress(texts, name, classifier, threshold(), language)
     if not is_over():

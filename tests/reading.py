@@ -3,18 +3,28 @@
 import pandas as pd
 
 from chat.settings import FILE_LIMITS
-from text_classifier.reading.tables import Table, open_table
+from text_classifier.reading.messages import Messages, read_messages
+from text_classifier.reading.notes import TableError
+from text_classifier.reading.options import ReadOptions
 
 
 def read(tmp_path, name, content, **options) -> pd.DataFrame:
-    return opened(tmp_path, name, content, **options).frame()
+    return opened(tmp_path, name, content, **options).table()
 
 
-def opened(tmp_path, name, content, **options) -> Table:
+def opened(tmp_path, name, content, limits=FILE_LIMITS, **options) -> Messages:
+    """Read a file; where it is not clear which column has the messages, take the one that is likeliest."""
     path = tmp_path / "upload"
     path.write_bytes(content)
-    return open_table(path, name, **{"limits": FILE_LIMITS} | options)
+    try:
+        return read_messages(path, ReadOptions(**options), name, limits=limits)
+    except TableError as error:
+        if error.key != "file_which_text_column":
+            raise
+        options["text_column"] = error.values["choices"][:1]
+        return read_messages(path, ReadOptions(**options), name, limits=limits)
 
 
-def said(table: Table) -> list[str]:
-    return [note.key for note in table.notes]
+def said(messages: Messages) -> list[str]:
+    """Return the keys of the notes on how the file was read, without the column that was found."""
+    return [note.key for note in messages.notes if note.key != "note_text_column"]

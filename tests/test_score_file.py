@@ -18,7 +18,7 @@ from conftest import REPOSITORY
 from text_classifier import runtime, scoring
 from text_classifier.__main__ import main
 from text_classifier.classifier import Classifier
-from text_classifier.reading.tables import open_table
+from text_classifier.reading.messages import read_messages
 
 SCORE = [sys.executable, "-m", "text_classifier"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -229,7 +229,7 @@ def test_a_result_is_what_its_name_says_and_every_cell_is_read_back(tmp_path, ti
         "".join(json.dumps({"id": f"{number}", "text": text}) + "\n" for number, text in enumerate(STRANGE))
     )
     assert main(command(source, tiny_review_adapter, output=target)) == 0
-    assert open_table(target).frame()["text"].tolist() == STRANGE
+    assert read_messages(target).table()["text"].tolist() == STRANGE
     if ending in (".csv", ".csv.gz"):
         assert as_texts(target)["text"].tolist() == STRANGE
     elif ending == ".tsv":

@@ -14,8 +14,10 @@ from reading import opened, read, said
 
 from chat.settings import FILE_LIMITS
 from chat.texts import TEXTS
-from text_classifier.reading.columns import find_text_column
+from text_classifier.reading.columns import choose_text_columns
+from text_classifier.reading.messages import read_messages
 from text_classifier.reading.notes import ENGLISH, OPTIONS, TableError
+from text_classifier.reading.options import ReadOptions
 
 ROWS = [["1", "Free entry, call £100 now"], ["2", 'He said "hi"\nand left'], ["3", ""], ["4", "晚饭吃了吗？"]]
 
@@ -44,7 +46,7 @@ def test_a_file_without_header_loses_no_message(tmp_path):
     first = "Go until jurong point, crazy.. Available only in bugis n great world la e buffet"
     table = read(tmp_path, "sms.tsv", f"ham\t{first}\nspam\tFree entry in 2 a wkly comp\n".encode())
     assert table.iloc[:, 1].tolist() == [first, "Free entry in 2 a wkly comp"]
-    assert find_text_column(table) == "column 2"
+    assert choose_text_columns(table, None, []) == ["column 2"]
     assert len(read(tmp_path, "short.csv", b"ham,Ok lar\nspam,win a prize\nham,see you\n")) == 3
     assert len(read(tmp_path, "zh.csv", "恭喜您获得本公司周年庆典一等奖，请速点击链接领取\n晚上吃饭吗\n".encode())) == 2
 
@@ -173,30 +175,30 @@ LINES = "\n".join(json.dumps(dict(zip(("kind", "message"), row, strict=True))) f
 )
 def test_messages_are_the_same_in_every_form(tmp_path, name, content, notes):
     table = opened(tmp_path, name, content)
-    assert table.frame().to_numpy().tolist() == MESSAGES and said(table) == notes
+    assert table.table().to_numpy().tolist() == MESSAGES and said(table) == notes
     assert table.columns == (["column 1", "column 2"] if "note_no_header" in notes else ["kind", "message"])
     chunks = list(table.chunks(2))
     assert [len(chunk) for chunk in chunks] == [2, 2, 1] and table.rows == 5
-    assert pd.concat(chunks, ignore_index=True).equals(table.frame())
+    assert pd.concat(chunks, ignore_index=True).equals(table.table())
 
 
 def test_the_collections_own_form_is_read_whatever_its_ending(tmp_path):
     lines = 'ham\tGo until "jurong\nspam\tFree entry, call 0800\nham\t"Yes"\n'
     for name in ("SMSSpamCollection", "m.txt", "m.tsv", "m.csv"):
         table = opened(tmp_path, name, lines.encode())
-        assert table.frame()["column 2"].tolist() == ['Go until "jurong', "Free entry, call 0800", '"Yes"']
+        assert table.table()["column 2"].tolist() == ['Go until "jurong', "Free entry, call 0800", '"Yes"']
         assert "note_no_header" in said(table)
 
 
 def test_header_is_what_the_user_says(tmp_path):
-    assert read(tmp_path, "m.csv", b"text,kind\nhello,ham\n", header=False).to_numpy().tolist() == [
+    assert read(tmp_path, "m.csv", b"text,kind\nhello,ham\n", no_header=True).to_numpy().tolist() == [
         ["text", "kind"],
         ["hello", "ham"],
     ]
     # A label comes back below, but the user asks for a column of this name.
     content = b"ham,words\nham,hello\nspam,WIN\n"
     assert opened(tmp_path, "m.csv", content).rows == 3
-    assert opened(tmp_path, "m.csv", content, wanted=["words"]).rows == 2
+    assert opened(tmp_path, "m.csv", content, text_column=["words"]).rows == 2
 
 
 # ---------------------------------------------------------------------------- surplus cells
@@ -204,11 +206,11 @@ def test_header_is_what_the_user_says(tmp_path):
 
 def test_unquoted_commas_are_put_together_where_the_message_comes_last(tmp_path):
     table = opened(tmp_path, "m.csv", b"label,message\nspam,Hello, your prize, claim\nham,Sorry, late\nham,fine\n")
-    assert table.frame()["message"].tolist() == ["Hello, your prize, claim", "Sorry, late", "fine"]
+    assert table.table()["message"].tolist() == ["Hello, your prize, claim", "Sorry, late", "fine"]
     assert said(table) == ["note_joined"] and table.notes[0].values["count"] == "2"
-    table.check_surplus(["message"])
+    assert read_messages(tmp_path / "upload", ReadOptions(text_column=["message"]), "m.csv").rows == 3
     with pytest.raises(TableError, match="Line 2 has 4 cells, but the table has 2 columns"):
-        table.check_surplus(["label"])
+        read_messages(tmp_path / "upload", ReadOptions(text_column=["label"]), "m.csv")
     assert read(tmp_path, "m.csv", b"text\nHello, you, there\nHi, Tom\nfine\n")["text"].tolist() == [
         "Hello, you, there",
         "Hi, Tom",
@@ -218,7 +220,7 @@ def test_unquoted_commas_are_put_together_where_the_message_comes_last(tmp_path)
 
 def test_lines_with_commas_and_no_name_above_are_messages(tmp_path):
     table = opened(tmp_path, "m.csv", b"see you at seven, ok?\ndid you eat yet\nwell, yes, if you like\n")
-    assert table.frame()["text"].tolist() == ["see you at seven, ok?", "did you eat yet", "well, yes, if you like"]
+    assert table.table()["text"].tolist() == ["see you at seven, ok?", "did you eat yet", "well, yes, if you like"]
     assert said(table) == ["note_lines"]
     assert opened(tmp_path, "m.csv", b"just one, without a name\n").rows == 1
     with pytest.raises(TableError, match="Line 1 has 3 cells"):
@@ -247,7 +249,7 @@ def test_stray_zero_bytes_do_not_make_a_file_no_text(tmp_path):
 
 def test_unquoted_commas_without_header_are_put_together_behind_labels(tmp_path):
     table = opened(tmp_path, "m.csv", b"ham,well, yes, if\nspam,WIN, now\nham,ok\nham,a, b, c, d\n")
-    assert table.frame()["column 2"].tolist() == ["well, yes, if", "WIN, now", "ok", "a, b, c, d"]
+    assert table.table()["column 2"].tolist() == ["well, yes, if", "WIN, now", "ok", "a, b, c, d"]
 
 
 # ---------------------------------------------------------------------------- separators
@@ -283,7 +285,7 @@ def test_quotation_marks_of_a_tsv_are_decided_by_the_whole_file(tmp_path):
 
 def test_stray_quotes_of_a_csv_are_text_where_the_rows_stay_even(tmp_path):
     table = opened(tmp_path, "m.csv", b'id,text\n1,"hello\n2,"bye\n3,5" nails\n')
-    assert table.frame()["text"].tolist() == ['"hello', '"bye', '5" nails'] and said(table) == ["note_unquoted"]
+    assert table.table()["text"].tolist() == ['"hello', '"bye', '5" nails'] and said(table) == ["note_unquoted"]
 
 
 def test_every_note_has_its_words_in_both_languages():
@@ -294,7 +296,7 @@ def test_every_note_has_its_words_in_both_languages():
 def test_a_label_at_the_beginning_of_each_line_is_no_part_of_the_message(tmp_path, form):
     rows = [("ham", "see you at 7, mum"), ("spam", "WIN a prize; call"), ("ham", "ok")] * 3
     table = opened(tmp_path, "m.txt", "".join(f"{form.format(*row)}\n" for row in rows).encode())
-    assert table.frame().values.tolist() == [list(row) for row in rows] and table.columns == ["label", "text"]
+    assert table.table().values.tolist() == [list(row) for row in rows] and table.columns == ["label", "text"]
     assert said(table) == ["note_leading_labels"]
 
 

@@ -7,8 +7,8 @@ import openpyxl
 import pytest
 from reading import opened, read
 
+from text_classifier.reading.messages import read_messages
 from text_classifier.reading.notes import TableError
-from text_classifier.reading.tables import open_table
 
 
 def workbook(**sheets: list[list]) -> bytes:
@@ -33,7 +33,7 @@ TALKS = [["id", "message"], [1, "a prize, text CLAIM"], [2, "see you"]]
 )
 def test_the_sheet_with_messages_is_read_and_said(tmp_path, others):
     table = opened(tmp_path, "m.xlsx", workbook(**others, Messages=TALKS))
-    assert table.frame()["message"].tolist() == ["a prize, text CLAIM", "see you"]
+    assert table.table()["message"].tolist() == ["a prize, text CLAIM", "see you"]
     assert table.notes[0].values == {"sheet": "Messages", "others": next(iter(others))}
 
 
@@ -59,7 +59,7 @@ def test_workbook_is_read_with_values_not_formulas(tmp_path):
         workbook.active.append(row)
     workbook.active["B4"].data_type = "s"
     workbook.save(tmp_path / "upload")
-    table = open_table(tmp_path / "upload", "book.xlsx").frame()
+    table = read_messages(tmp_path / "upload", name="book.xlsx").table()
     assert table.to_numpy().tolist() == [["1", "hello"], ["2.5", "=1+1 is text"], ["3", ""]]
 
 

@@ -54,25 +54,12 @@ def name_columns(header: Sequence[str]) -> list[str]:
     return columns
 
 
-def mean_lengths(table: pd.DataFrame) -> pd.Series:
-    """Return the mean number of characters in each column, the longest first."""
-    return table.map(len).mean().sort_values(ascending=False)
-
-
-def find_text_column(table: pd.DataFrame) -> str | None:
-    """Return the name of the column with the messages, or None if it is not clear."""
-    # Of two columns with the same name, the second has a number; see `name_columns`.
-    names = {column: re.sub(r" \(\d+\)$", "", column.strip().casefold()) for column in table.columns}
-    named = [column for column, name in names.items() if name in TEXT_COLUMN_NAMES]
-    if len(named) == 1:
-        return named[0]
-    lengths = mean_lengths(table)
-    # Messages are several times longer than labels, dates and names.
-    if len(lengths) == 1 or lengths.iloc[0] >= max(20, 3 * lengths.iloc[1]):
-        return lengths.index[0]
-    # Short messages are what is left beside labels.
-    others = [column for column in table.columns if not _may_be_labels(table[column])]
-    return others[0] if len(others) == 1 else None
+def without_blank_end(cells: Sequence[str]) -> list[str]:
+    """Return the cells of a row without blank ones at its end."""
+    end = len(cells)
+    while end and not cells[end - 1]:
+        end -= 1
+    return list(cells[:end])
 
 
 def _may_be_labels(column: pd.Series) -> bool:
@@ -81,51 +68,53 @@ def _may_be_labels(column: pd.Series) -> bool:
     return 2 <= kinds <= min(_MOST_LABELS, len(column) // 2)
 
 
-def find_label_column(table: pd.DataFrame, text_columns: Sequence[str]) -> str | None:
-    """Return the name of the column with the labels, or None if it is not clear."""
-    others = [column for column in table.columns if column not in text_columns]
-    named = [column for column in others if column.strip().casefold() in LABEL_COLUMN_NAMES]
-    likely = named if len(named) == 1 else [column for column in others if _may_be_labels(table[column])]
-    if not likely and len(others) == 1 and table[others[0]].duplicated().any():
-        return others[0]
-    return likely[0] if len(likely) == 1 else None
-
-
-def choose_text_columns(sample: pd.DataFrame, named: Sequence[str] | None) -> tuple[list[str], list[Note]]:
-    """Return the columns with the messages, and what is to be said of them.
+def choose_text_columns(sample: pd.DataFrame, named: Sequence[str] | None, notes: list[Note]) -> list[str]:
+    """Return the columns with the messages.
 
     Args:
         sample: the first rows of a table.
         named: the columns, if the user has named them. By default it is `Text`, or else the only one it can be.
+        notes: gets a note if the column was found.
 
     Raises:
         TableError: there is no such column, or it is not clear which one it is.
     """
     shown = ", ".join(map(repr, sample.columns))
-    if named is not None:
-        if missing := [column for column in named if column not in sample.columns]:
-            raise TableError("file_no_text_column", column=missing[0], columns=shown)
-        return list(named), []
-    if "Text" in sample.columns:
-        return ["Text"], []
-    if (found := find_text_column(sample)) is None:
-        choices = list(mean_lengths(sample).index)
-        raise TableError("file_which_text_column", columns=shown, choices=choices)
-    return [found], [Note("note_text_column", {"column": repr(found)})]
+    if missing := [column for column in named or () if column not in sample.columns]:
+        raise TableError("file_no_text_column", column=missing[0], columns=shown)
+    if named or "Text" in sample.columns:
+        return list(named or ["Text"])
+    # Of two columns with the same name, the second has a number; see `name_columns`.
+    plain = {column: re.sub(r" \(\d+\)$", "", column.strip().casefold()) for column in sample.columns}
+    likely = [column for column, name in plain.items() if name in TEXT_COLUMN_NAMES]
+    lengths = sample.map(len).mean().sort_values(ascending=False)
+    if len(likely) != 1:
+        # Messages are several times longer than labels, dates and names. Short ones are what is left beside labels.
+        longest = len(lengths) == 1 or lengths.iloc[0] >= max(20, 3 * lengths.iloc[1])
+        likely = [*lengths.index[:1]] if longest else [name for name in plain if not _may_be_labels(sample[name])]
+    if len(likely) != 1:
+        raise TableError("file_which_text_column", columns=shown, choices=list(lengths.index))
+    notes.append(Note("note_text_column", column=repr(likely[0])))
+    return likely
 
 
-def choose_label_column(sample: pd.DataFrame, named: str | None, text_columns: Sequence[str]) -> tuple[str, list[Note]]:
-    """Return the column with the labels, and what is to be said of it; see `choose_text_columns`."""
-    shown = ", ".join(repr(column) for column in sample.columns if column not in text_columns)
-    if named is not None:
-        if named not in sample.columns:
-            raise TableError("file_no_label_column", column=named, columns=", ".join(map(repr, sample.columns)))
-        return named, []
-    if "Label" in sample.columns:
-        return "Label", []
-    if (found := find_label_column(sample, text_columns)) is None:
+def choose_label_column(sample: pd.DataFrame, named: str | None, text_columns: Sequence[str], notes: list[Note]) -> str:
+    """Return the column with the labels; see `choose_text_columns`."""
+    if named is not None and named not in sample.columns:
+        raise TableError("file_no_label_column", column=named, columns=", ".join(map(repr, sample.columns)))
+    if named is not None or "Label" in sample.columns:
+        return named or "Label"
+    others = [column for column in sample.columns if column not in text_columns]
+    likely = [column for column in others if column.strip().casefold() in LABEL_COLUMN_NAMES]
+    if len(likely) != 1:
+        likely = [column for column in others if _may_be_labels(sample[column])]
+    if not likely and len(others) == 1 and sample[others[0]].duplicated().any():
+        likely = others
+    if len(likely) != 1:
+        shown = ", ".join(map(repr, others))
         raise TableError("file_which_label_column", columns=shown) if shown else TableError("file_no_labels")
-    return found, [Note("note_label_column", {"column": repr(found)})]
+    notes.append(Note("note_label_column", column=repr(likely[0])))
+    return likely[0]
 
 
 def texts_of(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series:

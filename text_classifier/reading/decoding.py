@@ -5,19 +5,19 @@ import codecs
 import contextlib
 import gzip
 import io
-import itertools
 import lzma
 import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from charset_normalizer import from_bytes
 
 from text_classifier.reading.notes import Note, TableError
+from text_classifier.reading.options import Limits, ReadOptions
 
 # Encodings of files without a mark, from Windows in many countries, by how often this project's users meet them. A
 # short text fits several of them.
@@ -36,45 +36,76 @@ ENCODINGS = {
     "cp874": "ไทย",
 }
 
-# What a name may end in. A compressed file has the ending of its format before that of the compression.
-SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".json", ".xlsx")
-_OTHER_FORMATS = {".xls", ".ods", ".doc", ".docx", ".pdf", ".parquet", ".zst", ".7z", ".rar", ".tar", ".tgz"}
-
-# Letters of two languages that are rare in Western Europe, or no letters at all, if they are read as cp1252.
+# What charset-normalizer cannot tell from cp1252 in short texts: letters that are rare in Western Europe, or no letters
+# at all, if they are read as cp1252.
 _UNLIKE_CP1252 = {
     "cp1254": re.compile(rb"[\xd0\xde\xf0\xfe]").search,  # Turkish, or else Icelandic
     "cp1250": re.compile(rb"[a-z\xc0-\xff][\xb3\xb9\xbf][a-z\xc0-\xff]").search,  # Polish, or else ³¹¿ within words
 }
+# Bytes of lines that an encoding is guessed from.
+_GUESSED_FROM = 1 << 16
 
-_HIGH_BYTES = bytes(range(0x80, 0x100))
-_STRAYS = re.compile("[\udc80-\udcff]+")
-_BLOCK = 1 << 20
-_UNPACK: dict[str, Callable] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-_DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
-_MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    # The mark of UTF-32 begins with that of UTF-16.
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
+# What a name may end in. A compressed file has the ending of its format before that of the compression.
+SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".json", ".xlsx")
+_OTHER_FORMATS = {".xls", ".ods", ".doc", ".docx", ".pdf", ".parquet", ".zst", ".7z", ".rar", ".tar", ".tgz"}
 
 
-@dataclass(frozen=True)
+def _open_zip(file: BinaryIO) -> BinaryIO:
+    """Open the only file in a zip archive."""
+    archive = zipfile.ZipFile(file)
+    # macOS adds files of its own to archives.
+    names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
+    if len(names) != 1:
+        raise TableError("file_many_inside", count=len(names))
+    try:
+        return archive.open(names[0])
+    # It has a password, or was packed by an unknown method.
+    except RuntimeError as error:
+        raise zipfile.BadZipFile from error
+
+
+_UNPACK: dict[str, Callable] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zip": _open_zip}
+_DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+
+
+@dataclass
 class Source:
-    """The bytes of a file, unpacked if it is compressed."""
+    """A file that is being read: its bytes, unpacked if its name says that it is compressed, and what is known of it.
+
+    Raises:
+        TableError: it is an archive of several files, or none; or it is damaged; or its format is none of ours.
+    """
 
     path: Path
     name: str
     """The name without the ending of the compression, such as messages.csv."""
+    options: ReadOptions
+    limits: Limits
     packed: str = ""
     """The ending of the compression, such as .gz; empty if there is none."""
+    encoding: str = ""
+    """Of its text, when it is found; what is not in the encoding is read as U+FFFD."""
+    notes: list[Note] = field(default_factory=list)
+    """How it is read, where that is not plain."""
+
+    def __post_init__(self):
+        packed = Path(self.name).suffix.lower()
+        if packed in _OTHER_FORMATS:
+            raise TableError("file_type", formats=f"{' '.join(SUFFIXES)}, also as {' '.join(_UNPACK)}")
+        if packed in _UNPACK:
+            self.name, self.packed = Path(self.name).stem, packed
+        if packed == ".zip":
+            with self.open() as member:
+                self.name = member.name
 
     @property
     def suffix(self) -> str:
         """The ending that tells the format, in lower case."""
         return Path(self.name).suffix.lower()
+
+    def note(self, key: str, **values) -> None:
+        """Add a note on how the file is read."""
+        self.notes.append(Note(key, **values))
 
     @contextlib.contextmanager
     def open(self) -> Iterator[BinaryIO]:
@@ -84,145 +115,98 @@ class Source:
             TableError: the file is missing, or it cannot be unpacked.
         """
         try:
-            with self.path.open("rb") as file:
-                if not self.packed:
-                    yield file
-                    return
-                try:
-                    if self.packed == ".zip":
-                        with zipfile.ZipFile(file) as archive, archive.open(_only_member(archive)) as member:
-                            yield member
-                    else:
-                        with _UNPACK[self.packed](file) as unpacked:
-                            yield unpacked
-                except _DAMAGED as error:
-                    raise TableError("file_damaged", ending=self.packed) from error
-        except OSError as error:
-            raise TableError("file_missing", reason=error.strerror or "it is damaged") from error
+            with self.path.open("rb") as file, _UNPACK.get(self.packed, contextlib.nullcontext)(file) as content:
+                yield content
+        except _DAMAGED as error:
+            # Errors of the system have a name, those of archives have none.
+            if reason := getattr(error, "strerror", None):
+                raise TableError("file_missing", reason=reason) from error
+            raise TableError("file_damaged", ending=self.packed) from error
 
     @contextlib.contextmanager
-    def open_text(self, encoding: str) -> Iterator[TextIO]:
-        """Open the file as text with the line ends that it has; what is not in the encoding becomes U+FFFD."""
-        with self.open() as file, io.TextIOWrapper(file, encoding=encoding, errors="replace", newline="") as text:
+    def open_text(self) -> Iterator[TextIO]:
+        """Open the file as text with the line ends that it has."""
+        with self.open() as file, io.TextIOWrapper(file, self.encoding, errors="replace", newline="") as text:
             yield text
 
-    def blocks(self) -> Iterator[bytes]:
-        """Yield the unpacked bytes, piece by piece."""
-        with self.open() as file:
-            while block := file.read(_BLOCK):
-                yield block
 
-
-def open_source(path: Path, name: str) -> Source:
-    """Find out whether a file is compressed, by its name.
-
-    Raises:
-        TableError: it is an archive of several files, or none; or it is damaged; or its format is none of ours.
-    """
-    packed = Path(name).suffix.lower()
-    if packed in _OTHER_FORMATS:
-        raise TableError("file_type", formats=f"{' '.join(SUFFIXES)}, also as {' '.join((*_UNPACK, '.zip'))}")
-    if packed == ".zip":
-        try:
-            with zipfile.ZipFile(path) as archive:
-                return Source(path, _only_member(archive), packed)
-        except FileNotFoundError as error:
-            raise TableError("file_missing", reason=error.strerror) from error
-        except _DAMAGED as error:
-            raise TableError("file_damaged", ending=packed) from error
-    return Source(path, Path(name).stem, packed) if packed in _UNPACK else Source(path, name)
-
-
-def _only_member(archive: zipfile.ZipFile) -> str:
-    # macOS adds files of its own to archives.
-    names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
-    if len(names) != 1:
-        raise TableError("file_many_inside", count=len(names))
-    return names[0]
-
-
-def find_encoding(source: Source, named: str | None = None) -> tuple[str, list[Note]]:
-    """Return the encoding of a text file, and what is to be said of it.
+def find_encoding(source: Source) -> str:
+    """Return the encoding of a text file, and note it if it is not plain.
 
     A mark at the file's beginning tells it. Text that is nearly all valid UTF-8 is UTF-8 with damaged characters: a
     file that was cut, or put together from several. Otherwise charset-normalizer guesses.
 
-    Args:
-        named: the encoding, if it is known.
-
     Raises:
-        TableError: the file is no text, or there is no encoding of that name.
+        TableError: the file is no text, or there is no encoding of the name in the options.
     """
-    if named:
-        return _check_encoding(named), []
-    beginning = next(source.blocks(), b"")[: 1 << 16]
-    for mark, encoding in _MARKS.items():
-        if beginning.startswith(mark):
-            return encoding, [] if encoding == "utf-8-sig" else [Note("note_encoding", {"encoding": encoding})]
-    if b"\x00" in beginning and (found := _utf_16_without_mark(beginning)):
-        return found
+    if named := source.options.encoding:
+        try:
+            b"a".decode(named, "replace")
+            encoding = codecs.lookup(named).name
+        # Python also has codecs that are no encodings of text.
+        except (LookupError, UnicodeError, ValueError) as error:
+            raise TableError("file_encoding_unknown", encoding=named) from error
+        return "utf-8-sig" if encoding == "utf-8" else encoding
+    with source.open() as file:
+        beginning = file.read(1 << 16)
+    if beginning.startswith(codecs.BOM_UTF8):
+        return "utf-8-sig"
+    # The mark of UTF-32 begins with that of UTF-16.
+    for encoding in ("utf-32", "utf-16"):
+        if beginning.startswith(("\ufeff".encode(f"{encoding}-le"), "\ufeff".encode(f"{encoding}-be"))):
+            source.note("note_encoding", encoding=encoding)
+            return encoding
+    # In UTF-16, each comma, line end and Latin letter has a zero byte; other files have a few stray ones.
+    if b"\x00" in beginning:
+        if encoding := _utf_16_without_mark(beginning):
+            source.note("note_guessed", encoding=encoding)
+            return encoding
+        if len(re.findall(rb"[\x00-\x08\x0e-\x1f\x7f]", beginning)) > 0.05 * len(beginning):
+            raise TableError("file_not_text")
     return _utf_8_or_guess(source)
 
 
-def _check_encoding(name: str) -> str:
-    try:
-        b"a".decode(name, "replace")
-        encoding = codecs.lookup(name).name
-    # Python also has codecs that are no encodings of text.
-    except (LookupError, UnicodeError, ValueError) as error:
-        raise TableError("file_encoding_unknown", encoding=name) from error
-    return "utf-8-sig" if encoding == "utf-8" else encoding
+def _utf_16_without_mark(beginning: bytes) -> str | None:
+    chaos = {}
+    for encoding in ("utf-16-le", "utf-16-be"):
+        # The end of the bytes may cut a character.
+        whole = beginning.decode(encoding, "ignore").encode(encoding)
+        if match := from_bytes(whole, cp_isolation=[encoding]).best():
+            chaos[encoding] = match.chaos
+    return min(chaos, key=chaos.get, default=None)
 
 
-def _utf_16_without_mark(beginning: bytes) -> tuple[str, list[Note]] | None:
-    """Return which UTF-16 it is; commas, line ends and Latin letters have a zero byte, always on the same side.
-
-    None means that it is another encoding, with a few stray zero bytes.
-
-    Raises:
-        TableError: it is no text.
-    """
-    even, odd = beginning[::2].count(0), beginning[1::2].count(0)
-    encoding = "utf-16-le" if odd > even else "utf-16-be"
-    controls = re.findall(r"[\x00-\x08\x0e-\x1f\ufffd]", beginning.decode(encoding, "replace"))
-    if (
-        min(even, odd) <= 0.05 * max(even, odd)
-        and max(even, odd) > 0.02 * len(beginning)
-        and len(controls) < 0.01 * len(beginning)
-    ):
-        return encoding, [Note("note_guessed", {"encoding": encoding})]
-    if len(re.findall(rb"[\x00-\x08\x0e-\x1f\x7f]", beginning)) > 0.05 * len(beginning):
-        raise TableError("file_not_text")
-    return None
-
-
-def _utf_8_or_guess(source: Source) -> tuple[str, list[Note]]:
-    # Each byte that is not part of valid UTF-8 becomes a half surrogate, which no valid text holds.
-    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-    high = strays = damaged = characters = line = first_line = 0
-    unusual = []
-    for block in itertools.chain(source.blocks(), [b""]):
-        text = decoder.decode(block, final=not block)
-        characters += len(text)
-        if not text.isascii():
-            high += len(block) - len(block.translate(None, _HIGH_BYTES))
-            for run in _STRAYS.finditer(text):
-                first_line = first_line or line + text[: run.start()].count("\n") + 1
-                # The last block is empty: a character that the file's end cut is left for it, and tells nothing.
-                strays += len(run[0]) if block else 0
-                damaged += len(run[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
-            if sum(map(len, unusual)) < _BLOCK // 16:
-                unusual += [row for row in block.split(b"\n") if not row.isascii()][:500]
-        line += text.count("\n")
+def _utf_8_or_guess(source: Source) -> str:
+    size = valid = strays = damaged = first_line = 0
+    unusual = bytearray()
+    decoder = codecs.getincrementaldecoder("utf-8")("ignore")
+    with source.open() as file:
+        for number, line in enumerate(file, 1):
+            size += len(line)
+            if line.isascii():
+                continue
+            if len(unusual) < _GUESSED_FROM:
+                unusual += line
+            text = decoder.decode(line)
+            kept = len(text.encode())
+            valid += kept - len(text.encode("ascii", "ignore"))
+            if kept < len(line):
+                first_line = first_line or number
+                strays += len(line) - kept
+                damaged += line.decode("utf-8", "replace").count("\ufffd") - text.count("\ufffd")
     if not damaged:
-        return "utf-8", []
+        return "utf-8"
+    # A character that the file's end cut waits in the decoder, and tells nothing.
+    strays -= len(decoder.getstate()[0])
     # Text in another encoding has some bytes that happen to be valid UTF-8, but never five in six, unless it is tiny.
-    nearly_valid = strays <= 0.2 * (high - strays)
-    if not nearly_valid and (encoding := _guess(b"\n".join(unusual))):
-        return encoding, [Note("note_guessed", {"encoding": f"{encoding} ({ENCODINGS[encoding]})"})]
-    if not nearly_valid and damaged > 0.05 * characters:
-        raise TableError("file_not_text")
-    return "utf-8", [Note("note_repaired", {"count": f"{damaged:,}", "line": f"{first_line:,}"})]
+    if strays > 0.2 * valid:
+        if encoding := _guess(bytes(unusual)):
+            source.note("note_guessed", encoding=f"{encoding} ({ENCODINGS[encoding]})")
+            return encoding
+        if damaged > 0.05 * size:
+            raise TableError("file_not_text")
+    source.note("note_repaired", count=f"{damaged:,}", line=f"{first_line:,}")
+    return "utf-8"
 
 
 def _guess(sample: bytes) -> str | None:
@@ -233,15 +217,10 @@ def _guess(sample: bytes) -> str | None:
     matches = list(from_bytes(sample, cp_isolation=["cp1252", *_UNLIKE_CP1252] if latin else list(ENCODINGS)))
     if not matches:
         return None
-    order = list(ENCODINGS)
     # What reads about as smoothly as the best is as likely. Then letters that are frequent in a language decide, and
     # at last how often people meet the encoding.
     likely = [match for match in matches if match.chaos <= matches[0].chaos + 0.03]
-    coherence = {
-        encoding: match.coherence
-        for match in reversed(likely)
-        for encoding in {match.encoding, *match.could_be_from_charset} & set(order)
-    }
+    coherence = {name: match.coherence for match in reversed(likely) for name in match.could_be_from_charset}
     most = max(coherence.values())
-    best = min((encoding for encoding in coherence if coherence[encoding] > most - 0.1), key=order.index)
+    best = next(name for name in ENCODINGS if coherence.get(name, -1) >= most - 0.1)
     return next((other for other, letters in _UNLIKE_CP1252.items() if best == "cp1252" and letters(sample)), best)

@@ -1,59 +1,62 @@
-"""The one door for people's files of messages: training, file scoring and the chat read through it."""
+"""The one door for people's files of messages: training, file scoring and the chat read through it.
 
-from collections.abc import Iterator
+It reads .csv and .tsv with any usual separator, .jsonl, .json, .xlsx, and .txt with one message a line; all but .xlsx
+also compressed. Reading is by rows, so a file may be longer than memory; only a workbook is held whole.
+"""
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
-from text_classifier.reading.columns import choose_label_column, choose_text_columns, texts_of
-from text_classifier.reading.notes import Note
-from text_classifier.reading.tables import Limits, Table, open_table
+from text_classifier.characters import replace_half_surrogates
+from text_classifier.reading.columns import (
+    TEXT_COLUMN_NAMES,
+    choose_label_column,
+    choose_text_columns,
+    has_known_name,
+    may_be_header,
+    name_columns,
+    texts_of,
+)
+from text_classifier.reading.decoding import Source, find_encoding
+from text_classifier.reading.notes import Note, TableError
+from text_classifier.reading.options import Limits, ReadOptions
+from text_classifier.reading.separators import Rows, find_layout, read_rows
+from text_classifier.reading.workbooks import read_workbook
 
-# Rows that the columns are found in.
-_SAMPLE_ROWS = 1024
+# Rows that decide which columns there are, and what they hold.
+_SAMPLE_ROWS = 1000
 
-
-@dataclass
-class ReadOptions:
-    """Your own file: how it is read. What is not set is found."""
-
-    text_column: list[str] | None = field(
-        default=None, metadata={"help": "Column with the message, or several, such as subject and body."}
-    )
-    label_column: str | None = field(default=None, metadata={"help": "Column with its right label."})
-    positive_label: list[str] | None = field(
-        default=None, metadata={"help": "Label to detect (class 1), or several; a known name such as spam if not set."}
-    )
-    encoding: str | None = field(default=None, metadata={"help": "Of a text file, such as gb18030."})
-    no_header: bool = field(default=False, metadata={"help": "The first row is a message."})
-    sheet: str | None = field(default=None, metadata={"help": "Of a workbook (.xlsx)."})
-
-    def __post_init__(self):
-        # A recipe may name one without writing a list.
-        for name in ("text_column", "positive_label"):
-            if isinstance(value := getattr(self, name), str):
-                setattr(self, name, [value])
+# A message that was not put in quotation marks has this many cells at most, times the limit of columns.
+_CELLS_PER_COLUMN = 100
 
 
 @dataclass(frozen=True)
 class Messages:
     """The messages of a file, which can be read again and again."""
 
-    table: Table
+    columns: list[str]
     text_columns: list[str]
     label_column: str | None
+    rows: int
     notes: list[Note]
     """How the file was read, where that is not plain."""
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return self.table.rows
+    _body: Callable[[], Iterator[list[str]]] = field(repr=False)
+    """Returns the rows below the header, each with as many cells as there are columns."""
 
     def chunks(self, rows: int) -> Iterator[pd.DataFrame]:
-        """Yield the file's rows in tables of strings with `rows` rows each."""
-        return self.table.chunks(rows)
+        """Yield the file's rows in tables of strings with `rows` rows each; an empty cell is ""."""
+        body = self._body()
+        while chunk := list(itertools.islice(body, rows)):
+            yield pd.DataFrame(chunk, columns=self.columns, dtype=str)
+
+    def table(self) -> pd.DataFrame:
+        """Return all rows as one table of strings; an empty cell is ""."""
+        return next(self.chunks(self.rows))
 
     def texts(self, table: pd.DataFrame) -> pd.Series:
         """Return the messages of some of the file's rows."""
@@ -78,20 +81,162 @@ def read_messages(
         TableError: the file cannot be used; the message says why, and what to do.
     """
     options = options or ReadOptions()
-    labels = [options.label_column or "Label"] if labelled or options.label_column else []
-    table = open_table(
-        path,
-        name,
-        encoding=options.encoding,
-        header=False if options.no_header else None,
-        sheet=options.sheet,
-        wanted=[*(options.text_column or ["Text"]), *labels],
-        limits=limits,
-    )
-    sample = next(table.chunks(_SAMPLE_ROWS))
-    text_columns, of_texts = choose_text_columns(sample, options.text_column)
-    label_column, of_labels = None, []
-    if labels:
-        label_column, of_labels = choose_label_column(sample, options.label_column, text_columns)
-    table.check_surplus(text_columns)
-    return Messages(table, text_columns, label_column, [*table.notes, *of_texts, *of_labels])
+    source = Source(path, name or path.name, options, limits or Limits())
+    rows, columns, delimiter = _open_rows(source)
+    header_rows = 0
+    if columns is None:
+        columns, header_rows = _find_columns(source, rows, delimiter)
+    columns = name_columns(columns)
+    width = len(columns)
+    count, joined = _check_rows(source, itertools.islice(rows(), header_rows, None), width, delimiter)
+
+    def body() -> Iterator[list[str]]:
+        for _, cells in itertools.islice(rows(), header_rows, None):
+            if len(cells) > width:
+                cells = [*cells[: width - 1], delimiter.join(cells[width - 1 :])]
+            yield cells + [""] * (width - len(cells))
+
+    sample = pd.DataFrame(list(itertools.islice(body(), _SAMPLE_ROWS)), columns=columns, dtype=str)
+    text_columns, label_column = choose_text_columns(sample, options.text_column, source.notes), None
+    if labelled or options.label_column:
+        label_column = choose_label_column(sample, options.label_column, text_columns, source.notes)
+    # Joined cells are whole messages only in the last column. In another one, nobody knows which belong together.
+    if joined and columns[-1] not in text_columns:
+        raise TableError("file_uneven", **joined)
+    return Messages(columns, text_columns, label_column, count, source.notes, body)
+
+
+def _open_rows(source: Source) -> tuple[Callable[[], Rows], Sequence[str] | None, str | None]:
+    """Find out how the rows of a file are read.
+
+    Returns:
+        What begins to read the rows each time it is called; the names of their columns, if the format tells them; and
+        what joins surplus cells of a row, if they can be a message's own punctuation.
+    """
+    if source.suffix == ".xlsx":
+        sheet = read_workbook(source)
+        return lambda: iter(sheet), None, None
+    source.encoding = find_encoding(source)
+    if source.suffix in (".jsonl", ".ndjson", ".json"):
+        keys = list(dict.fromkeys(key for _, item in _objects(source) for key in item))
+        return lambda: ((line, [item.get(key, "") for key in keys]) for line, item in _objects(source)), keys, None
+    layout = find_layout(source)
+    return lambda: read_rows(source, layout), layout.columns, layout.joins
+
+
+def _check_rows(source: Source, rows: Rows, width: int, delimiter: str | None) -> tuple[int, dict | None]:
+    """Return how many rows there are, and the line, cells and columns of the first one with surplus cells.
+
+    Raises:
+        TableError: there are none, or more than the limits, or surplus cells that nothing joins.
+    """
+    limits = source.limits
+    count = joined = 0
+    first = None
+    for count, (line, cells) in enumerate(rows, 1):
+        if max(width, len(cells) / _CELLS_PER_COLUMN) > limits.columns:
+            raise TableError("file_too_many_columns", limit=f"{limits.columns:,}")
+        if limits.rows is not None and count > limits.rows:
+            raise TableError("file_too_many_rows", limit=f"{limits.rows:,}")
+        if len(cells) > width:
+            joined += 1
+            first = first or {"line": f"{line:,}", "cells": len(cells), "columns": width}
+            if not delimiter:
+                raise TableError("file_uneven", **first)
+    if not count or not width:
+        raise TableError("file_empty")
+    if joined:
+        source.note("note_joined", delimiter=delimiter, count=f"{joined:,}")
+    return count, first
+
+
+def _find_columns(source: Source, rows: Callable[[], Rows], delimiter: str | None) -> tuple[list[str], int]:
+    """Return the names of the columns, and how many rows have them: the first one, or none.
+
+    Without a header, a first column of labels shows that the rest of a row is the message, with all its commas.
+
+    Raises:
+        TableError: the file has no rows, or commas of messages cannot be told from those between columns.
+    """
+    sample = [cells for _, cells in itertools.islice(rows(), _SAMPLE_ROWS)]
+    if not sample:
+        raise TableError("file_empty")
+    first, options = sample[0], source.options
+    if not options.no_header:
+        wanted = {*(options.text_column or ["Text"]), options.label_column or "Label", *TEXT_COLUMN_NAMES}
+        known = has_known_name(first, wanted)
+        if known or (len(sample) > 1 and may_be_header(first, sample[1:])):
+            if not known and not any(first[1:]):
+                # Nothing but its looks tells that it is no message.
+                source.note("note_header", name=repr(first[0]))
+            return first, 1
+    widths = [len(cells) for cells in sample]
+    width = max(widths)
+    if delimiter and min(widths) < width:
+        # Punctuation has a space behind it.
+        spaced = any(cell.startswith(" ") and cell.strip() for cells in sample for cell in cells[1:])
+        if min(widths) >= 2 and len({cells[0] for cells in sample}) <= max(2, len(sample) // 5):
+            width = min(widths)
+        elif spaced:
+            line, cells = next((n, w) for n, w in enumerate(widths, 1) if w > min(widths))
+            raise TableError("file_uneven", line=f"{line:,}", cells=cells, columns=min(widths))
+    columns = name_columns([""] * width)
+    source.note("note_no_header", columns=", ".join(columns))
+    return columns, 0
+
+
+# ---------------------------------------------------------------------------- JSON
+
+
+def _objects(source: Source) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the objects of a .jsonl, or of a .json that has one list of them, each with the line that it stands in.
+
+    Raises:
+        TableError: something else stands there.
+    """
+    number = 1
+    try:
+        with source.open_text() as text:
+            beginning = text.readline()
+            lines = itertools.chain([beginning], text)
+            if source.suffix == ".json" or beginning.lstrip().startswith("["):
+                content = "".join(lines)
+                try:
+                    yield from ((1, _flat(item)) for item in _items(json.loads(content)))
+                    return
+                except json.JSONDecodeError:
+                    # It may have an object in each line all the same.
+                    lines = content.split("\n")
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield number, _flat(json.loads(line))
+    except TableError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise TableError("file_not_json", line=f"{number:,}") from error
+
+
+def _items(value: object) -> list:
+    """Return the items of a list, which may be the only one in an object."""
+    if isinstance(value, dict):
+        lists = [items for items in value.values() if isinstance(items, list)]
+        return lists[0] if len(lists) == 1 else [value]
+    return value if isinstance(value, list) else [value]
+
+
+def _flat(item: object, prefix: str = "") -> dict[str, str]:
+    """Return the cells of an object without objects inside: `{"sms": {"body": …}}` becomes `{"sms.body": …}`.
+
+    Raises:
+        ValueError: it is no object.
+    """
+    if not isinstance(item, dict):
+        raise ValueError("no object")
+    cells = {}
+    for key, value in item.items():
+        if isinstance(value, dict):
+            cells |= _flat(value, f"{prefix}{key}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            cells[f"{prefix}{key}"] = "" if value is None else replace_half_surrogates(text)
+    return cells

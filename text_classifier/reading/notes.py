@@ -1,7 +1,5 @@
 """What is said of a file that people give us: why it cannot be used, or how it was read."""
 
-from dataclasses import dataclass, field
-
 # The texts of errors begin with `file_`, those that only inform with `note_`. The chat adds them in Chinese.
 ENGLISH = {
     "file_missing": "Cannot read this file: {reason}.",
@@ -61,12 +59,11 @@ OPTIONS = {
 }
 
 
-@dataclass(frozen=True)
 class Note:
     """How a file was read, where that is not plain. `key` names the text, `values` fill its blanks."""
 
-    key: str
-    values: dict = field(default_factory=dict)
+    def __init__(self, key: str, **values):
+        self.key, self.values = key, values
 
     def __str__(self) -> str:
         return " ".join(filter(None, (ENGLISH[self.key].format(**self.values), OPTIONS.get(self.key))))
@@ -76,5 +73,5 @@ class TableError(ValueError):
     """A file cannot be used. `key` names the text of the reason, `values` fill its blanks; the message is English."""
 
     def __init__(self, key: str, **values):
-        super().__init__(str(Note(key, values)))
+        super().__init__(str(Note(key, **values)))
         self.key, self.values = key, values

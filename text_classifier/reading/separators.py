@@ -2,12 +2,18 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterator
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from text_classifier.reading.columns import without_blank_end
 from text_classifier.reading.decoding import Source
-from text_classifier.reading.labels import begin_with_labels
-from text_classifier.reading.notes import Note, TableError
+from text_classifier.reading.labels import FASTTEXT_LABEL, begin_with_labels
+from text_classifier.reading.notes import TableError
+
+Rows = Iterator[tuple[int, list[str]]]
+"""Rows with the number of the line that each one ends in; blank cells at their ends and blank rows are left out."""
 
 # What people's programs write, and what few of them do. The few are only believed where all rows agree.
 _USUAL, _RARE = ",;\t|", "¤^~"
@@ -19,18 +25,19 @@ _PUNCTUATION = ",;"
 # Characters and rows that the separator is found in.
 _SAMPLE_CHARACTERS, _SAMPLE_ROWS = 1 << 18, 200
 
+# The csv module refuses longer cells. Its own limit of 131,072 characters is less than people paste.
+csv.field_size_limit(1 << 24)
+
 
 @dataclass(frozen=True)
 class Layout:
-    """How the lines of a text file make a table."""
+    """How the lines of a text file make rows."""
 
-    delimiter: str
+    delimiter: str = ""
     quoted: bool = True
     """Whether cells may stand in quotation marks."""
-    expected: str = ","
-    """The delimiter that the file's ending promises."""
-    labelled: bool = False
-    """Whether a line is no row of a table, but a label, the delimiter and a message."""
+    columns: Sequence[str] | None = None
+    """Names of the columns, if the lines are no table: each one is a message, perhaps behind its label."""
     skipped_lines: int = 0
     """Lines before the table: Excel names the delimiter in one."""
     line_end: str = ""
@@ -39,216 +46,174 @@ class Layout:
     @property
     def joins(self) -> str | None:
         """The delimiter, if surplus cells of a row can be a message's own punctuation."""
-        return self.delimiter if self.delimiter in _PUNCTUATION else None
-
-    @property
-    def tab_separated(self) -> bool:
-        """Whether tabs separate the columns; then quotation marks usually are text."""
-        return self.delimiter == "\t"
-
-    @property
-    def notes(self) -> list[Note]:
-        """What is to be said of it, where it is not what the file's ending promises."""
-        said = []
-        if self.delimiter != self.expected:
-            said.append(Note("note_delimiter", {"delimiter": _NAMES.get(self.delimiter, self.delimiter)}))
-        if self.quoted == self.tab_separated:
-            said.append(Note("note_quoted" if self.quoted else "note_unquoted"))
-        return said
-
-    def decide_quoting(self, rows: Callable[[bool], Iterator[tuple[int, list[str]]]]) -> bool:
-        """Return whether the cells of the whole file stand in quotation marks where needed.
-
-        Args:
-            rows: returns the rows, read with or without quotation marks.
-
-        Raises:
-            TableError: neither way gives rows of a table.
-        """
-        problem, quoted, plain = None, _QuoteMarks(), _QuoteMarks()
-        try:
-            for _, cells in rows(True):
-                quoted.see(cells)
-            if not self.tab_separated:
-                return True
-        except TableError as error:
-            problem = error
-        for _, cells in rows(False):
-            plain.see(cells)
-        if problem is None:
-            # Without regard to the marks, a tab inside them makes a row wider, and a line end makes narrow ones.
-            torn = plain.widest > max(plain.first_width, quoted.widest) or plain.narrow > quoted.narrow
-            return plain.are_quoting or torn
-        if not self.tab_separated and (plain.wrapped or plain.narrow or plain.widest > plain.first_width):
-            raise problem
-        return False
+        return self.delimiter if self.delimiter and self.delimiter in _PUNCTUATION else None
 
 
-class _QuoteMarks:
-    """What quotation marks are for, seen in rows that were read without regard to them."""
-
-    def __init__(self):
-        self.first_width = self.widest = 0
-        self.narrow = 0
-        """Rows with fewer cells than the first."""
-        self.doubled = False
-        self.filled: dict[int, int] = {}
-        self.wrapped: dict[int, int] = {}
-
-    def see(self, cells: list[str]) -> None:
-        if not cells:
-            return
-        self.widest = max(self.widest, len(cells))
-        if not self.first_width:
-            self.first_width = len(cells)
-            return
-        self.narrow += len(cells) < self.first_width
-        for column, cell in enumerate(cells):
-            if not cell:
-                continue
-            self.filled[column] = self.filled.get(column, 0) + 1
-            if len(cell) > 1 and cell[0] == cell[-1] == '"':
-                self.wrapped[column] = self.wrapped.get(column, 0) + 1
-                self.doubled = self.doubled or '""' in cell[1:-1]
-
-    @property
-    def are_quoting(self) -> bool:
-        """Whether a cell in quotation marks has doubled ones inside, or a whole column stands in them."""
-        return self.doubled or any(count == self.filled[column] for column, count in self.wrapped.items())
-
-
-def parse(lines: Iterator[str], layout: Layout) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows of a table, each with the number of the line that it ends in.
-
-    Args:
-        lines: lines with their ends.
+def read_rows(source: Source, layout: Layout) -> Rows:
+    """Yield the rows of a text file.
 
     Raises:
         TableError: quotation marks do not come in pairs.
     """
-    for _ in range(layout.skipped_lines):
-        next(lines, None)
+    with source.open_text() as text:
+        yield from _parse(text, layout)
+
+
+def _parse(lines: Iterable[str], layout: Layout) -> Rows:
+    lines = itertools.islice(lines, layout.skipped_lines, None)
+    if layout.columns:
+        for number, line in enumerate(lines, 1):
+            cells = [line.rstrip("\r\n")]
+            if len(layout.columns) == 2:
+                label, _, text = cells[0].partition(" ")
+                cells = [label.removeprefix(FASTTEXT_LABEL), text.strip()]
+            if line.strip():
+                yield number, without_blank_end(cells)
+        return
     quoting = csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
     # Be strict, because an unclosed quotation mark would swallow all rows up to the next one.
     reader = csv.reader(lines, delimiter=layout.delimiter, quoting=quoting, strict=True)
     try:
         for row in reader:
-            if layout.line_end and row:
+            if row:
                 row[-1] = row[-1].removesuffix(layout.line_end)
-            yield reader.line_num + layout.skipped_lines, row
+            if cells := without_blank_end(row):
+                yield reader.line_num + layout.skipped_lines, cells
     except csv.Error as error:
         raise TableError("file_not_table", line=f"{reader.line_num + layout.skipped_lines:,}") from error
 
 
-def find_layout(source: Source, encoding: str) -> Layout | None:
-    """Find out what separates the columns; None means one message a line.
+def find_layout(source: Source) -> Layout:
+    """Find out how the lines of a file make rows, and note it if its ending does not promise it.
 
     The separator is the one that gives the first rows the same number of cells.
 
     Raises:
         TableError: no separator gives a table.
     """
-    with source.open_text(encoding) as text:
-        sample = text.read(_SAMPLE_CHARACTERS)
-        whole = not text.read(1)
+    with source.open_text() as text:
+        sample, whole = text.read(_SAMPLE_CHARACTERS), not text.read(1)
     # As a file is read: `splitlines` would also end a line at rare characters that stand in messages.
     lines = list(io.StringIO(sample, newline=""))
     if not whole and len(lines) > 1:
         lines.pop()
     if begin_with_labels([line for line in lines if line.strip()]):
-        return Layout(" ", labelled=True)
-    usual = Layout("\t", expected="\t") if source.suffix in (".tsv", ".tab") else Layout(",")
+        source.note("note_leading_labels")
+        return Layout(columns=("label", "text"))
+    expected = "\t" if source.suffix in (".tsv", ".tab") else ","
     if lines and lines[0].startswith("sep="):
-        return replace(usual, delimiter=lines[0][4:5].strip("\r\n ") or ",", skipped_lines=1)
-    trials = [_Trial.of(lines, whole, replace(usual, delimiter=delimiter)) for delimiter in _USUAL + _RARE]
-    tables = [trial for trial in trials if trial.is_table and (trial.all_even or trial.layout.delimiter in _USUAL)]
-    if source.suffix == ".txt":
+        layout = Layout(lines[0][4:5].strip("\r\n ") or ",", skipped_lines=1)
+    elif (layout := _choose_layout(lines, whole, expected, source.suffix)).columns:
+        if source.suffix != ".txt":
+            source.note("note_lines")
+        return layout
+    layout = replace(layout, quoted=_is_quoted(source, layout))
+    if layout.delimiter != expected:
+        source.note("note_delimiter", delimiter=_NAMES.get(layout.delimiter, layout.delimiter))
+    # Where tabs separate the columns, quotation marks usually are text.
+    if layout.quoted == (layout.delimiter == "\t"):
+        source.note("note_quoted" if layout.quoted else "note_unquoted")
+    return layout
+
+
+def _choose_layout(lines: Sequence[str], whole: bool, expected: str, suffix: str) -> Layout:
+    """Choose the delimiter by the first lines of a file, of which they may be the `whole`."""
+    trials = [_Trial(lines, whole, delimiter) for delimiter in _USUAL + _RARE]
+    tables = [trial for trial in trials if trial.is_table]
+    if suffix == ".txt":
         # A message a line, unless every line has a tab, as in the SMS Spam Collection.
-        tables = [trial for trial in tables if trial.all_even and trial.layout.delimiter == "\t"]
-        if not tables:
-            return None
+        tables = [trial for trial in tables if trial.even and trial.delimiter == "\t"]
     if tables:
-        return max(tables, key=lambda trial: trial.rank).with_line_end()
-    for trial in trials:
-        # Every row has one cell more than the only name above: nobody knows what the name means.
-        if trial.misses_names:
-            raise TableError("file_above", cells=trial.widths[1])
+        # What tells the best separation, most important first. Separators have no space behind them.
+        best = max(tables, key=lambda one: (one.even, -one.spaced, one.delimiter == expected, one.widths[0]))
+        return Layout(best.delimiter, line_end=best.line_end)
+    if suffix != ".txt" and (above := [trial for trial in trials if trial.misses_names]):
+        raise TableError("file_above", cells=above[0].widths[1])
     # Without a name above them, messages with commas are lines.
-    return None if any(trial.is_punctuation and trial.widths[0] > 1 for trial in trials) else usual
+    prose = any(trial.punctuation and trial.widths[0] > 1 for trial in trials)
+    return Layout(columns=("text",)) if suffix == ".txt" or prose else Layout(expected)
 
 
-@dataclass(frozen=True)
 class _Trial:
     """The first rows of a file, separated in one way."""
 
-    layout: Layout
-    rows: list[list[str]]
+    def __init__(self, lines: Sequence[str], whole: bool, delimiter: str):
+        self.delimiter = delimiter
+        self.rows = self._separate(lines, whole)
+        self.widths = [len(row) for row in self.rows] or [0]
+        first, *body = self.widths
+        cells = [cell for row in self.rows for cell in row[1:] if cell]
+        self.spaced = sum(cell.startswith(" ") for cell in cells)
+        joins = delimiter in _PUNCTUATION
+        # No row has more cells than the first, and most have as many.
+        self.even = first > 1 and max(self.widths) == first and 2 * body.count(first) >= len(body)
+        # The commas of messages: a space behind each, and more in some rows than in others.
+        uneven = not body or len(set(self.widths)) > 1
+        self.punctuation = joins and uneven and 0 < self.spaced == len(cells)
+        # Perhaps there are messages that are not in quotation marks.
+        reached = first > 1 and 2 * sum(width >= first for width in body) >= len(body)
+        self.is_table = not self.punctuation and (self.even or (joins and (min(self.widths) > 1 or reached)))
+        # All rows have the same number of cells below a single name: nobody knows what the name means.
+        self.misses_names = first == 1 and len(body) > 1 and {*body} == {max(body)} != {1} and self.spaced < len(cells)
 
-    @classmethod
-    def of(cls, lines: list[str], whole: bool, layout: Layout) -> "_Trial":
-        """Separate the lines; quotation marks that do not come in pairs are taken for text."""
+    def _separate(self, lines: Sequence[str], whole: bool) -> list[list[str]]:
+        """Return the rows; quotation marks that do not come in pairs are taken for text."""
         for quoted in (True, False):
-            rows, lines_read = [], 0
+            rows = []
             try:
-                for line, row in parse(iter(lines), replace(layout, quoted=quoted)):
+                for row in itertools.islice(_parse(lines, Layout(self.delimiter, quoted)), _SAMPLE_ROWS):
                     rows.append(row)
-                    lines_read = line
-                    if len(rows) == _SAMPLE_ROWS:
-                        break
             except TableError:
                 # The sample may end within quotation marks.
-                if whole or lines_read < len(lines) // 2:
+                if whole or not rows or rows[-1][0] < len(lines) // 2:
                     continue
-            return cls(layout, [row for row in rows if any(row)])
-        return cls(layout, [])
+            return [cells for _, cells in rows]
+        return []
 
     @property
-    def widths(self) -> list[int]:
-        """Numbers of cells of the rows, without blank ones at their ends."""
-        return [max((number for number, cell in enumerate(row, 1) if cell), default=0) for row in self.rows]
-
-    @property
-    def all_even(self) -> bool:
-        """Whether no row has more cells than the first, and most have as many."""
-        first, *body = self.widths
-        return first > 1 and all(w <= first for w in body) and 2 * sum(w == first for w in body) >= len(body)
-
-    @property
-    def is_table(self) -> bool:
-        """Whether the rows can be those of a table, perhaps with messages that are not in quotation marks."""
-        if not self.rows:
-            return False
-        first, *body = self.widths
-        if self.is_punctuation:
-            return False
-        most_reach = 2 * sum(width >= first for width in body) >= len(body)
-        uneven = self.layout.joins and (min(self.widths) > 1 or (first > 1 and most_reach))
-        return self.all_even or bool(uneven)
-
-    @property
-    def is_punctuation(self) -> bool:
-        """Whether these are the commas of messages: a space behind each, and more in some rows than in others."""
-        cells = [cell for row in self.rows for cell in row[1:] if cell]
-        spaced = bool(cells) and all(cell.startswith(" ") for cell in cells)
-        return spaced and (len(self.rows) == 1 or len(set(self.widths)) > 1) and self.layout.joins is not None
-
-    @property
-    def misses_names(self) -> bool:
-        """Whether all rows have the same number of cells below a single name."""
-        first, *body = self.widths or [0]
-        punctuation = all(cell.startswith(" ") for row in self.rows for cell in row[1:])
-        return first == 1 and len(body) > 1 and min(body) == max(body) > 1 and not punctuation
-
-    @property
-    def rank(self) -> tuple:
-        """Return what tells the better of two separations, most important first."""
-        # Punctuation has a space behind it; separators have none.
-        spaced = sum(cell.startswith(" ") for row in self.rows for cell in row[1:])
-        return self.all_even, -spaced, self.layout.delimiter == self.layout.expected, self.widths[0]
-
-    def with_line_end(self) -> Layout:
-        """Return the layout; delimiters of another kind that end the header and all rows are not part of a cell."""
+    def line_end(self) -> str:
+        """Delimiters of another kind that end the header and all rows."""
         first = self.rows[0][-1]
-        line_end = first[len(first.rstrip(_USUAL)) :]
-        same = line_end and all(row[-1].endswith(line_end) for row in self.rows)
-        return replace(self.layout, line_end=line_end if same else "")
+        end = first[len(first.rstrip(_USUAL)) :]
+        return end if all(row[-1].endswith(end) for row in self.rows) else ""
+
+
+def _is_quoted(source: Source, layout: Layout) -> bool:
+    """Return whether the cells of the whole file stand in quotation marks where needed.
+
+    Raises:
+        TableError: neither way gives rows of a table.
+    """
+    tabs, problem = layout.delimiter == "\t", None
+    # Number of rows of each width; the width of the first row stands first.
+    quoted, plain = Counter(), Counter()
+    try:
+        quoted.update(len(cells) for _, cells in read_rows(source, layout))
+        if not tabs:
+            return True
+    except TableError as error:
+        problem = error
+    filled, wrapped, doubled = Counter(), Counter(), False
+    for _, cells in read_rows(source, replace(layout, quoted=False)):
+        for column, cell in enumerate(cells):
+            # The header may stand in quotation marks alone.
+            if cell and plain:
+                filled[column] += 1
+                if len(cell) > 1 and cell[0] == cell[-1] == '"':
+                    wrapped[column] += 1
+                    doubled = doubled or '""' in cell[1:-1]
+        plain[len(cells)] += 1
+    if problem:
+        if not tabs and (wrapped or len(plain) > 1):
+            raise problem
+        return False
+    # Marks are no text if some are doubled inside a cell, or a whole column stands in them.
+    if doubled or any(count == filled[column] for column, count in wrapped.items()):
+        return True
+    # Without regard to the marks, a tab inside them makes a row wider, and a line end makes narrow ones.
+    return max(plain, default=0) > max([*[*plain][:1], *quoted], default=0) or _narrow(plain) > _narrow(quoted)
+
+
+def _narrow(widths: Counter) -> int:
+    """Return how many rows have fewer cells than the first."""
+    return sum(count for width, count in widths.items() if width < next(iter(widths)))

@@ -1,15 +1,16 @@
 """Read Excel workbooks (.xlsx): the sheet with the messages, and its cells as text."""
 
+import io
 import zipfile
-from collections.abc import Iterable, Sequence
-from typing import BinaryIO
+from collections.abc import Sequence
 
 import openpyxl
 from openpyxl.utils.escape import unescape
 from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 
-from text_classifier.reading.columns import TEXT_COLUMN_NAMES
-from text_classifier.reading.notes import Note, TableError
+from text_classifier.reading.columns import TEXT_COLUMN_NAMES, has_known_name, without_blank_end
+from text_classifier.reading.decoding import Source
+from text_classifier.reading.notes import TableError
 
 # Rows of a sheet that tell whether it has messages.
 _SAMPLE_ROWS = 50
@@ -18,78 +19,75 @@ _SAMPLE_ROWS = 50
 _MOST_ROWS = 1 << 20
 
 
-def read_workbook(
-    file: BinaryIO, sheet: str | None, max_rows: int | None, max_columns: int, max_unpacked_bytes: int | None
-) -> tuple[list[list[str]], list[Note]]:
-    """Return the rows of the sheet with the messages, and which sheet that is if there are others.
+def read_workbook(source: Source) -> list[tuple[int, list[str]]]:
+    """Return the rows of the sheet with the messages, and note which sheet that is if there are others.
 
-    Args:
-        sheet: its name; found if not given. Hidden sheets are only read if they are named.
-        max_rows, max_columns: more are read only to notice that there are too many.
+    Each row has its number and as many cells as the others. Rows or columns beyond the limits are read only to notice
+    that there are too many.
 
     Raises:
         TableError: it is no workbook, it is too large, or several sheets may have the messages.
     """
+    with source.open() as file:
+        content = io.BytesIO(file.read())
+    limits = source.limits
     try:
-        with zipfile.ZipFile(file) as archive:
-            if max_unpacked_bytes and sum(entry.file_size for entry in archive.infolist()) > max_unpacked_bytes:
+        with zipfile.ZipFile(content) as archive:
+            unpacked_bytes = sum(entry.file_size for entry in archive.infolist())
+            if limits.unpacked_bytes and unpacked_bytes > limits.unpacked_bytes:
                 raise TableError("file_unpacks_too_large")
-        workbook = openpyxl.load_workbook(file, read_only=True, data_only=True)
+        workbook = openpyxl.load_workbook(content, read_only=True, data_only=True)
+        sheet = _choose_sheet(workbook.worksheets, source.options.sheet, limits.columns)
         # Read twice the allowed rows, because of the blank ones.
-        last_row = min(_MOST_ROWS, 2 * max_rows) if max_rows else _MOST_ROWS
-        chosen = _choose_sheet(workbook.worksheets, sheet, max_columns)
-        rows = [_as_text(row) for row in _cells(chosen, last_row, max_columns)]
+        rows = _read_sheet(sheet, min(_MOST_ROWS, 2 * limits.rows) if limits.rows else _MOST_ROWS, limits.columns)
     except TableError:
         raise
     # On a file that is no workbook, zipfile, zlib, the XML parser and openpyxl raise errors of a dozen kinds.
     except Exception as error:
         raise TableError("file_not_workbook") from error
-    others = ", ".join(one.title for one in workbook.worksheets if one is not chosen)
-    return rows, [Note("note_sheet", {"sheet": chosen.title, "others": others})] if others else []
+    if others := [other.title for other in workbook.worksheets if other is not sheet]:
+        source.note("note_sheet", sheet=sheet.title, others=", ".join(others))
+    width = max((len(cells) for _, cells in rows), default=0)
+    return [(number, cells + [""] * (width - len(cells))) for number, cells in rows]
 
 
-def _cells(sheet: ReadOnlyWorksheet, last_row: int, max_columns: int) -> Iterable[Sequence]:
+def _read_sheet(sheet: ReadOnlyWorksheet, last_row: int, max_columns: int) -> list[tuple[int, list[str]]]:
+    """Return the rows that have cells, each with its number and without blank cells at its end."""
     # Ignore the size that the file states: it may be wrong, or a trap.
     sheet.reset_dimensions()
-    return sheet.iter_rows(max_row=last_row, max_col=max_columns + 1, values_only=True)
-
-
-def _as_text(row: Sequence) -> list[str]:
-    # Excel writes characters that XML cannot have as _x000D_ and the like.
-    return ["" if value is None else unescape(value) if isinstance(value, str) else str(value) for value in row]
+    rows = []
+    for number, values in enumerate(sheet.iter_rows(max_row=last_row, max_col=max_columns + 1, values_only=True), 1):
+        # Excel writes characters that XML cannot have as _x000D_ and the like.
+        cells = ["" if value is None else unescape(value) if isinstance(value, str) else str(value) for value in values]
+        if cells := without_blank_end(cells):
+            rows.append((number, cells))
+    return rows
 
 
 def _choose_sheet(sheets: Sequence[ReadOnlyWorksheet], named: str | None, max_columns: int) -> ReadOnlyWorksheet:
-    """Return the sheet with the messages.
+    """Return the sheet with the messages. Hidden sheets are only read if they are named.
 
     Raises:
         TableError: no sheet has that name, or has rows, or several may have the messages.
     """
-    titles = ", ".join(sheet.title for sheet in sheets)
     if named is not None:
         for sheet in sheets:
             if sheet.title.strip().casefold() == named.strip().casefold():
                 return sheet
-        raise TableError("file_no_sheet", sheet=named, sheets=titles)
-    samples = {}
-    for sheet in sheets:
-        rows = [_as_text(row) for row in _cells(sheet, _SAMPLE_ROWS, max_columns)]
-        rows = [row for row in rows if any(row)]
-        if sheet.sheet_state == "visible" and rows:
-            samples[sheet] = rows
+        raise TableError("file_no_sheet", sheet=named, sheets=", ".join(sheet.title for sheet in sheets))
+    shown = [sheet for sheet in sheets if sheet.sheet_state == "visible"]
+    samples = {sheet: [cells for _, cells in _read_sheet(sheet, _SAMPLE_ROWS, max_columns)] for sheet in shown}
+    samples = {sheet: rows for sheet, rows in samples.items() if rows}
     if not samples:
         raise TableError("file_empty")
-    tests = (
-        lambda rows: True,
+    for test in (
         lambda rows: len(rows) > 1,
         # A cover has its title and notes in one column.
         lambda rows: max(sum(map(bool, row)) for row in rows) > 1,
-        lambda rows: any(cell.strip().casefold() in TEXT_COLUMN_NAMES for cell in rows[0]),
-    )
-    for test in tests:
-        kept = {sheet: rows for sheet, rows in samples.items() if test(rows)}
-        if len(kept) == 1:
-            return next(iter(kept))
-        samples = kept or samples
-    titles = [sheet.title for sheet in samples]
-    raise TableError("file_several_sheets", sheets=", ".join(titles), choices=titles)
+        lambda rows: has_known_name(rows[0], TEXT_COLUMN_NAMES),
+    ):
+        samples = {sheet: rows for sheet, rows in samples.items() if test(rows)} or samples
+    if len(samples) > 1:
+        titles = [sheet.title for sheet in samples]
+        raise TableError("file_several_sheets", sheets=", ".join(titles), choices=titles)
+    return next(iter(samples))

@@ -57,7 +57,7 @@ def read_labelled(data_file: Path, options: ReadOptions | None = None) -> pd.Dat
         raise ConfigurationError(f"{data_file}: {error}") from error
     for note in messages.notes:
         logger.info("%s: %s", data_file, note)
-    table = messages.table.frame()
+    table = messages.table()
     table = pd.DataFrame({"Label": table[messages.label_column].str.strip(), "Text": messages.texts(table)})
     complete = ~is_missing(table["Label"]) & ~table["Text"].map(is_empty).astype(bool)
     if dropped := int((~complete).sum()):
