@@ -14,7 +14,7 @@ import pytest
 from chat_page import ask
 from playwright.sync_api import expect
 
-from benchmarks.app_server import APP, ChatClient, app_command, copy_of_app, environment, free_port, running_app
+from benchmarks.app_server import ChatClient, app_command, copy_of_app, environment, free_port, running_app
 from chat import settings
 
 
@@ -114,7 +114,7 @@ def refusal(monkeypatch, capsys):
         monkeypatch.setattr("chat.server.keep_own_uploads", lambda: None)
         monkeypatch.setattr(sys, "setswitchinterval", lambda seconds: None)
         with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(APP))
+            runpy.run_path(str(REPOSITORY / "chainlit_gpt_classification.py"))
         assert ended.value.code == 1
         return the_line("".join(capsys.readouterr()))
 
