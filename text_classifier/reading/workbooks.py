@@ -11,6 +11,7 @@ from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 from text_classifier.reading.columns import TEXT_COLUMN_NAMES, has_known_name, without_blank_end
 from text_classifier.reading.decoding import Source
 from text_classifier.reading.notes import TableError
+from text_classifier.reading.options import Limits
 
 # Rows of a sheet that tell whether it has messages.
 _SAMPLE_ROWS = 50
@@ -56,7 +57,9 @@ def _read_sheet(sheet: ReadOnlyWorksheet, last_row: int, max_columns: int) -> li
     # Ignore the size that the file states: it may be wrong, or a trap.
     sheet.reset_dimensions()
     rows = []
-    for number, values in enumerate(sheet.iter_rows(max_row=last_row, max_col=max_columns + 1, values_only=True), 1):
+    # openpyxl fills every row up to the last column, so Excel's own limit, which no row exceeds, is not named.
+    last_column = max_columns + 1 if max_columns < Limits.columns else None
+    for number, values in enumerate(sheet.iter_rows(max_row=last_row, max_col=last_column, values_only=True), 1):
         # Excel writes characters that XML cannot have as _x000D_ and the like.
         cells = ["" if value is None else unescape(value) if isinstance(value, str) else str(value) for value in values]
         if cells := without_blank_end(cells):
