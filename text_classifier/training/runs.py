@@ -129,9 +129,6 @@ def run_script(
             for target in alone if args.process_index == 0 else ():
                 locks.enter_context(exclusive(target))
             run()
-    except (ArtifactError, ConfigurationError, BlockingIOError, FileNotFoundError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print(f"\nInterrupted; {results} are as they were.", file=sys.stderr)
         print(_how_to_go_on(args), file=sys.stderr, end="")
@@ -141,9 +138,11 @@ def run_script(
         if told is None:
             raise
         print(f"Error: {told}", file=sys.stderr)
-        if Path(outputs[0]).exists():
-            print(f"{results} are whole: as they were, or new.", file=sys.stderr)
-        print(_how_to_go_on(args), file=sys.stderr, end="")
+        # Those errors come before anything is written.
+        if not isinstance(error, (ArtifactError, ConfigurationError, BlockingIOError, FileNotFoundError)):
+            if Path(outputs[0]).exists():
+                print(f"{results} are whole: as they were, or new.", file=sys.stderr)
+            print(_how_to_go_on(args), file=sys.stderr, end="")
         return 1
     return 0
 
