@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from chainlit.config import config as chainlit_config
 
-from text_classifier.reading.options import Limits
+from text_classifier.reading.messages import Limits
 
 ADAPTER_DIR = os.environ.get("ADAPTER_DIR", "./lora_model")
 FEEDBACK_FILE = Path(os.environ["FEEDBACK_FILE"]) if os.environ.get("FEEDBACK_FILE") else None

@@ -3,9 +3,8 @@
 import pandas as pd
 
 from chat.settings import FILE_LIMITS
-from text_classifier.reading.messages import Messages, read_messages
+from text_classifier.reading.messages import Messages, ReadOptions, read_messages
 from text_classifier.reading.notes import TableError
-from text_classifier.reading.options import ReadOptions
 
 
 def read(tmp_path, name, content, **options) -> pd.DataFrame:

@@ -15,9 +15,8 @@ from reading import opened, read, said
 from chat.settings import FILE_LIMITS
 from chat.texts import TEXTS
 from text_classifier.reading.columns import choose_text_columns
-from text_classifier.reading.messages import read_messages
+from text_classifier.reading.messages import ReadOptions, read_messages
 from text_classifier.reading.notes import ENGLISH, OPTIONS, TableError
-from text_classifier.reading.options import ReadOptions
 
 ROWS = [["1", "Free entry, call £100 now"], ["2", 'He said "hi"\nand left'], ["3", ""], ["4", "晚饭吃了吗？"]]
 

@@ -17,7 +17,6 @@ from typing import BinaryIO, TextIO
 from charset_normalizer import from_bytes
 
 from text_classifier.reading.notes import Note, TableError
-from text_classifier.reading.options import Limits, ReadOptions
 
 # Encodings of files without a mark, from Windows in many countries, by how often this project's users meet them. A
 # short text fits several of them.
@@ -48,6 +47,38 @@ _GUESSED_FROM = 1 << 16
 # What a name may end in. A compressed file has the ending of its format before that of the compression.
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".json", ".xlsx")
 _OTHER_FORMATS = {".xls", ".ods", ".doc", ".docx", ".pdf", ".parquet", ".zst", ".7z", ".rar", ".tar", ".tgz"}
+
+
+@dataclass
+class ReadOptions:
+    """Your own file: how it is read. What is not set is found."""
+
+    text_column: list[str] | None = field(
+        default=None, metadata={"help": "Column with the message, or several, such as subject and body."}
+    )
+    label_column: str | None = field(default=None, metadata={"help": "Column with its right label."})
+    positive_label: list[str] | None = field(
+        default=None, metadata={"help": "Label to detect (class 1), or several; a known name such as spam if not set."}
+    )
+    encoding: str | None = field(default=None, metadata={"help": "Of a text file, such as gb18030."})
+    no_header: bool = field(default=False, metadata={"help": "The first row is a message."})
+    sheet: str | None = field(default=None, metadata={"help": "Of a workbook (.xlsx)."})
+
+    def __post_init__(self):
+        # A recipe may name one without writing a list.
+        for name in ("text_column", "positive_label"):
+            if isinstance(value := getattr(self, name), str):
+                setattr(self, name, [value])
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is read at most. By default it is what Excel takes, so that a workbook that states more is no trap."""
+
+    rows: int | None = None
+    columns: int = 16_384
+    unpacked_bytes: int | None = None
+    """Of a workbook, which is a zip archive."""
 
 
 def _open_zip(file: BinaryIO) -> BinaryIO:

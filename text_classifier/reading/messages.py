@@ -22,9 +22,8 @@ from text_classifier.reading.columns import (
     name_columns,
     texts_of,
 )
-from text_classifier.reading.decoding import Source, find_encoding
+from text_classifier.reading.decoding import Limits, ReadOptions, Source, find_encoding
 from text_classifier.reading.notes import Note, TableError
-from text_classifier.reading.options import Limits, ReadOptions
 from text_classifier.reading.separators import Rows, find_layout, read_rows
 from text_classifier.reading.workbooks import read_workbook
 

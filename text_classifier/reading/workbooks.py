@@ -9,9 +9,8 @@ from openpyxl.utils.escape import unescape
 from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 
 from text_classifier.reading.columns import TEXT_COLUMN_NAMES, has_known_name, without_blank_end
-from text_classifier.reading.decoding import Source
+from text_classifier.reading.decoding import Limits, Source
 from text_classifier.reading.notes import TableError
-from text_classifier.reading.options import Limits
 
 # Rows of a sheet that tell whether it has messages.
 _SAMPLE_ROWS = 50
