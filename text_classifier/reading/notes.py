@@ -26,15 +26,15 @@ ENGLISH = {
     "file_several_sheets": "Which sheet has the messages: {sheets}?",
     "file_empty": "There are no messages in this file.",
     "file_too_many_rows": "Too many rows: {limit} at most. Please split the file.",
+    "file_above": (
+        "Line 1 has one cell, but the lines below have {cells}. Remove lines above the table, or name every column."
+    ),
     "note_encoding": "Its encoding is {encoding}.",
     "note_guessed": "Its encoding is not stated; {encoding} was guessed.",
     "note_repaired": "Damaged characters, the first one in line {line}, are shown as �: {count}.",
     "note_delimiter": "Its columns are separated by {delimiter}.",
     "note_quoted": "Quotation marks around its cells are not part of the text.",
     "note_unquoted": "Its quotation marks are part of the text.",
-    "file_above": (
-        "Line 1 has one cell, but the lines below have {cells}. Remove lines above the table, or name every column."
-    ),
     "note_lines": "Each of its lines was read as one message.",
     "note_leading_labels": "the first word of each line was read as its label.",
     "note_header": "Its first row, {name}, was taken for the name of the column.",
