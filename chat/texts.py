@@ -7,14 +7,16 @@ from pathlib import Path
 
 import yaml
 
-from text_classifier.reading.notes import ENGLISH
+from text_classifier.reading.notes import NOTES
 
 CHINESE_LABELS = {"spam": "垃圾信息", "ham": "正常信息", "positive": "正面评论", "negative": "负面评论"}
 
 _SENTENCES = yaml.safe_load(Path(__file__).with_name("texts.yaml").read_text("utf-8"))
 STARTERS: dict[str, dict] = _SENTENCES["starters"]
-TEXTS: dict[str, dict[str, str]] = {"zh": _SENTENCES["zh"], "en": _SENTENCES["en"] | ENGLISH}
 LANGUAGES = {"zh": "中文", "en": "English"}
+TEXTS: dict[str, dict[str, str]] = {
+    language: _SENTENCES[language] | {key: note[language] for key, note in NOTES.items()} for language in LANGUAGES
+}
 
 
 def starters(label: str, language: str, learned: Sequence[str]) -> list[tuple[str, str]]:
