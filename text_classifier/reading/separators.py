@@ -184,36 +184,39 @@ def _is_quoted(source: Source, layout: Layout) -> bool:
     Raises:
         TableError: neither way gives rows of a table.
     """
-    tabs, problem = layout.delimiter == "\t", None
-    # Number of rows of each width; the width of the first row stands first.
-    quoted, plain = Counter(), Counter()
+    tabs = layout.delimiter == "\t"
+    plain = read_rows(source, replace(layout, quoted=False))
     try:
-        quoted.update(len(cells) for _, cells in read_rows(source, layout))
+        uneven = _uneven_rows(read_rows(source, layout))
         if not tabs:
             return True
-    except TableError as error:
-        problem = error
-    filled, wrapped, doubled = Counter(), Counter(), False
-    for _, cells in read_rows(source, replace(layout, quoted=False)):
-        for column, cell in enumerate(cells):
-            # The header may stand in quotation marks alone.
-            if cell and plain:
-                filled[column] += 1
-                if len(cell) > 1 and cell[0] == cell[-1] == '"':
-                    wrapped[column] += 1
-                    doubled = doubled or '""' in cell[1:-1]
-        plain[len(cells)] += 1
-    if problem:
-        if not tabs and (wrapped or len(plain) > 1):
-            raise problem
+    except TableError:
+        # Marks that do not come in pairs are text, if all rows are even without them and no cell stands in marks.
+        _, header = next(plain)
+        if not tabs and any(len(cells) != len(header) or any(map(_in_marks, cells)) for _, cells in plain):
+            raise
         return False
-    # Marks are no text if some are doubled inside a cell, or a whole column stands in them.
-    if doubled or any(count == filled[column] for column, count in wrapped.items()):
-        return True
-    # Without regard to the marks, a tab inside them makes a row wider, and a line end makes narrow ones.
-    return max(plain, default=0) > max([*[*plain][:1], *quoted], default=0) or _narrow(plain) > _narrow(quoted)
+    # The header may stand in marks alone.
+    _, header = next(plain, (0, []))
+    filled, wrapped, uneven_plain = Counter(), Counter(), 0
+    for _, cells in plain:
+        uneven_plain += len(cells) != len(header)
+        for column, cell in enumerate(cells):
+            filled[column] += bool(cell)
+            if _in_marks(cell):
+                wrapped[column] += 1
+                # Within marks, a mark that is text is written twice.
+                if '""' in cell[1:-1]:
+                    return True
+    # Marks around a whole column are no text. Nor are they where a tab or line end between them would tear rows.
+    return any(count == filled[column] for column, count in wrapped.items()) or uneven_plain > uneven
 
 
-def _narrow(widths: Counter) -> int:
-    """Return how many rows have fewer cells than the first."""
-    return sum(count for width, count in widths.items() if width < next(iter(widths)))
+def _uneven_rows(rows: Rows) -> int:
+    """Return how many rows have another number of cells than the first."""
+    _, first = next(rows, (0, []))
+    return sum(len(cells) != len(first) for _, cells in rows)
+
+
+def _in_marks(cell: str) -> bool:
+    return len(cell) > 1 and cell[0] == cell[-1] == '"'
