@@ -103,13 +103,13 @@ def create_api(classifier: BatchingClassifier, credentials: tuple[str, str] | No
     @api.middleware("http")
     async def only_plain_json(request: Request, call_next: RequestResponseEndpoint) -> Response:
         """Refuse a body in another format by its name; FastAPI would only say that it is not a dictionary."""
-        coding = request.headers.get("Content-Encoding", "identity")
-        refusal = None
-        if coding != "identity":
+        if (coding := request.headers.get("Content-Encoding", "identity")) != "identity":
             refusal = f"A body with Content-Encoding: {coding} is not read; send it plain"
         elif request.method == "POST" and "json" not in request.headers.get("Content-Type", ""):
             refusal = "The body must be JSON; send the header Content-Type: application/json"
-        return JSONResponse({"detail": refusal}, 415) if refusal else await call_next(request)
+        else:
+            return await call_next(request)
+        return JSONResponse({"detail": refusal}, 415)
 
     def signed_in(given: Annotated[HTTPBasicCredentials, Depends(HTTPBasic())]) -> None:
         if not same_credentials((given.username, given.password), credentials):

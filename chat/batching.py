@@ -54,15 +54,10 @@ class BatchingClassifier:
     """
 
     def __init__(
-        self,
-        classifier: Classifier,
-        batch_size: int = 16,
-        max_waiting: int = 2_000,
-        max_explanations: int = 4,
+        self, classifier: Classifier, batch_size: int = 16, max_waiting: int = 2_000, max_explanations: int = 4
     ):
-        self.classifier = classifier
-        self.batch_size, self.max_waiting = batch_size, max_waiting
-        self.max_explanations = max_explanations
+        self.classifier, self.batch_size = classifier, batch_size
+        self.max_waiting, self.max_explanations = max_waiting, max_explanations
         # Single messages, and behind them bulk; each in the order of arrival.
         self._waiting: list[_Job] = []
         self._worker: asyncio.Task | None = None
@@ -146,22 +141,17 @@ class BatchingClassifier:
         long_queue = sum(not job.bulk for job in self._waiting) > self.batch_size
         asked = [job for job in self._waiting if not job.needs_both and (job.bulk or long_queue)]
         asked = asked[:256]  # A single message that comes meanwhile waits for so many.
-        if not asked:
-            return
         for job in asked:
             job.needs_both = True
         # After an error both models try each message later, and the one that cannot be read gets it.
-        with contextlib.suppress(Exception):
-            for job, answer in await self._ask(asked, early=True):
-                if answer is not None and not job.answer.done():
-                    job.answer.set_result(answer)
+        if asked:
+            with contextlib.suppress(Exception):
+                await self._ask(asked, early=True)
 
     async def _answer(self, batch: Sequence[_Job]) -> None:
         """Let both models answer a batch; an error is given to the message that causes it."""
         try:
-            for job, answer in await self._ask(batch, early=False):
-                if not job.answer.done():
-                    job.answer.set_result(answer)
+            await self._ask(batch, early=False)
         except Exception as error:
             if len(batch) > 1:
                 for job in batch:
@@ -169,8 +159,8 @@ class BatchingClassifier:
             elif not batch[0].answer.done():
                 batch[0].answer.set_exception(error)
 
-    async def _ask(self, jobs: Sequence[_Job], early: bool) -> list[tuple[_Job, Answer | None]]:
-        """Return n messages with their answers; with `early`, None for those that TF-IDF is not sure of."""
+    async def _ask(self, jobs: Sequence[_Job], early: bool) -> None:
+        """Answer n messages in the labels' thread; with `early`, only those that TF-IDF is sure of."""
 
         def ask() -> list[Answer | None]:
             new = [job for job in jobs if job.message is None]
@@ -181,4 +171,6 @@ class BatchingClassifier:
             return self.classifier.read([job.message for job in jobs])
 
         answers = await asyncio.get_running_loop().run_in_executor(self._label_thread, ask)
-        return list(zip(jobs, answers, strict=True))
+        for job, answer in zip(jobs, answers, strict=True):
+            if not job.answer.done() and not (early and answer is None):
+                job.answer.set_result(answer)

@@ -1,6 +1,5 @@
 """Measure how much each word of a message pushed the decision."""
 
-import functools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -13,6 +12,10 @@ from scipy.special import logit
 from text_classifier.characters import HAN
 from text_classifier.classifier import Answer
 
+# A longer message is explained by groups of words: for each one the model reads the whole message again.
+_MOST_GROUPS = 20
+
+_TO_SIMPLIFIED = opencc.OpenCC("t2s")
 # Marks where the dictionary cuts. Unicode reserves this character for programs, so no text has it.
 _CUT = "\uffff"
 _OPENING, _CLOSING = "（【《“‘「『", "，。！？；：、…）】》”’」』"
@@ -33,33 +36,25 @@ def split_words(text: str, at_most: int) -> list[str]:
 def _cut_chinese(run: re.Match[str]) -> str:
     """Mark the words of Chinese, which has no spaces, by a dictionary of simplified characters."""
     # Traditional characters are replaced one by one, so the lengths are equal.
-    simplified, marked, start = "".join(map(_to_simplified().convert, run.group())), _CUT, 0
+    simplified, marked, start = "".join(map(_TO_SIMPLIFIED.convert, run.group())), _CUT, 0
     for word in rjieba.cut(simplified):
         marked += run.group()[start : start + len(word)] + _CUT
         start += len(word)
     return marked
 
 
-@functools.cache
-def _to_simplified() -> opencc.OpenCC:
-    return opencc.OpenCC("t2s")
-
-
-def word_contributions(
-    text: str, classify: Callable[[Sequence[str]], list[Answer]], max_groups: int = 20
-) -> list[tuple[str, float]]:
+def word_contributions(text: str, classify: Callable[[Sequence[str]], list[Answer]]) -> list[tuple[str, float]]:
     """Return how much each word of a message contributed to the answer: how far it moves when the word is left out.
 
     Args:
         text: a message with at least one visible character.
         classify: function that classifies n messages and returns n answers.
-        max_groups: largest number of words; a message with more is cut into groups of neighbouring words.
 
     Returns:
         Each word or group with its contribution to the log odds of class 1; a negative one speaks for class 0.
         Joined together, the words are the text without its leading white space.
     """
-    words = split_words(text, max_groups)
+    words = split_words(text, _MOST_GROUPS)
     without = ["".join(words[:index] + words[index + 1 :]) for index in range(len(words))]
     probabilities = [answer.probability for answer in classify(["".join(words), *without])]
     # A probability that was rounded to 0 or 1 has no finite log odds.
