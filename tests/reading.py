@@ -1,5 +1,8 @@
-"""Read a file of given content, as the chat does."""
+"""Make a workbook, and read a file of given content, as the chat does."""
 
+import io
+
+import openpyxl
 import pandas as pd
 
 from chat.settings import FILE_LIMITS
@@ -27,3 +30,16 @@ def opened(tmp_path, name, content, limits=FILE_LIMITS, **options) -> Messages:
 def said(messages: Messages) -> list[str]:
     """Return the keys of the notes on how the file was read, without the column that was found."""
     return [note.key for note in messages.notes if note.key != "note_text_column"]
+
+
+def workbook(**sheets: list[list]) -> bytes:
+    """Return a workbook of these sheets; the name of a hidden one begins with `hidden`."""
+    book, content = openpyxl.Workbook(), io.BytesIO()
+    book.remove(book.active)
+    for title, rows in sheets.items():
+        sheet = book.create_sheet(title)
+        sheet.sheet_state = "hidden" if title.startswith("hidden") else "visible"
+        for row in rows:
+            sheet.append(row)
+    book.save(content)
+    return content.getvalue()

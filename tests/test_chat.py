@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
-import openpyxl
 import pytest
 from chat_page import DOUBTFUL, HAM, PATIENCE_MS, SPAM, VISITORS, ask, either, messages_csv, upload
 from huggingface_hub import ModelCard
 from playwright.sync_api import Locator, expect
+from reading import workbook
 
 from benchmarks.app_server import ChatClient
 from chat.texts import STARTERS
@@ -352,19 +352,6 @@ def test_the_stop_button_of_the_page_works_too_and_speaks_the_language(page):
     expect(page.get_by_text("已停止。以下是停止前已完成的部分")).to_be_visible()
     expect(page.get_by_text("已停止。", exact=True)).to_be_visible()
     assert page.get_by_text("Task manually stopped.").count() == 0
-
-
-def workbook(**sheets: list[list]) -> bytes:
-    """Return a workbook with the given sheets."""
-    book = openpyxl.Workbook()
-    book.remove(book.active)
-    for title, rows in sheets.items():
-        sheet = book.create_sheet(title)
-        for row in rows:
-            sheet.append(row)
-    content = io.BytesIO()
-    book.save(content)
-    return content.getvalue()
 
 
 @both_languages

@@ -25,9 +25,8 @@ def test_guessed_encodings_are_named(tmp_path, encoding, text):
     content = f"id,text\n{f'1,{text}{chr(10)}' * 20}".encode(encoding)
     table = opened(tmp_path, "m.csv", content)
     assert table.table()["text"][0] == text
-    note = table.notes[0]
-    assert said(table) == ["note_guessed"]
-    assert note.key == "note_guessed" and encoding in str(note) and "--encoding" in str(note)
+    note = str(table.notes[0])
+    assert said(table) == ["note_guessed"] and encoding in note and "--encoding" in note
 
 
 def test_nearly_valid_utf_8_stays_utf_8(tmp_path):
@@ -58,13 +57,5 @@ def test_named_encoding_is_used_or_refused(tmp_path):
     assert read(tmp_path, "m.csv", content, encoding="CP1250")["text"][0] == "źdźbło trawy jest żółte"
     assert read(tmp_path, "m.csv", "\ufefftext\nhi\n".encode(), encoding="utf-8").columns.tolist() == ["text"]
     for name in ("klingon", "hex", "idna\x00", "rot13"):
-        with pytest.raises(TableError, match="no encoding") as refused:
+        with pytest.raises(TableError, match="There is no encoding"):
             read(tmp_path, "m.csv", content, encoding=name)
-        assert refused.value.key == "file_encoding_unknown"
-
-
-def test_older_encodings_are_recognised(tmp_path):
-    chinese = "编号,内容\n" + "1,恭喜您获得大奖，请点击链接领取\n2,晚上一起吃饭吗？我在公司门口等你\n" * 20
-    assert read(tmp_path, "m.csv", chinese.encode("gb18030"))["内容"][0] == "恭喜您获得大奖，请点击链接领取"
-    western = "id,text\n" + "1,Win £1000 – don’t miss it\n2,See you at the café\n" * 20
-    assert read(tmp_path, "m.csv", western.encode("cp1252"))["text"][0] == "Win £1000 – don’t miss it"

@@ -5,24 +5,10 @@ import zipfile
 
 import openpyxl
 import pytest
-from reading import opened, read
+from reading import opened, read, workbook
 
 from text_classifier.reading.messages import read_messages
 from text_classifier.reading.notes import TableError
-
-
-def workbook(**sheets: list[list]) -> bytes:
-    """Return a workbook; the name of a hidden sheet begins with `hidden`."""
-    book, content = openpyxl.Workbook(), io.BytesIO()
-    book.remove(book.active)
-    for title, rows in sheets.items():
-        sheet = book.create_sheet(title)
-        sheet.sheet_state = "hidden" if title.startswith("hidden") else "visible"
-        for row in rows:
-            sheet.append(row)
-    book.save(content)
-    return content.getvalue()
-
 
 TALKS = [["id", "message"], [1, "a prize, text CLAIM"], [2, "see you"]]
 
@@ -65,11 +51,7 @@ def test_workbook_is_read_with_values_not_formulas(tmp_path):
 
 def workbook_saying(replacements: dict[str, str]) -> bytes:
     """Return a small workbook; replacements in the XML of its sheet make it state false sizes or positions."""
-    workbook = openpyxl.Workbook()
-    workbook.active.append(["text"])
-    workbook.active.append(["hello"])
-    honest, lying = io.BytesIO(), io.BytesIO()
-    workbook.save(honest)
+    honest, lying = io.BytesIO(workbook(Sheet=[["text"], ["hello"]])), io.BytesIO()
     with zipfile.ZipFile(honest) as source, zipfile.ZipFile(lying, "w", zipfile.ZIP_DEFLATED) as target:
         for entry in source.namelist():
             content = source.read(entry).decode()
