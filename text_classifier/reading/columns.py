@@ -76,9 +76,6 @@ def choose_text_columns(sample: pd.DataFrame, named: Sequence[str] | None, notes
         sample: the first rows of a table.
         named: the columns, if the user has named them. By default it is `Text`, or else the only one it can be.
         notes: gets a note if the column was found.
-
-    Raises:
-        TableError: there is no such column, or it is not clear which one it is.
     """
     shown = ", ".join(map(repr, sample.columns))
     if missing := [column for column in named or () if column not in sample.columns]:

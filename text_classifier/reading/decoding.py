@@ -101,11 +101,7 @@ _DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
 @dataclass
 class Source:
-    """A file that is being read: its bytes, unpacked if its name says that it is compressed, and what is known of it.
-
-    Raises:
-        TableError: it is an archive of several files, or none; or it is damaged; or its format is none of ours.
-    """
+    """A file that is being read: its bytes, unpacked if its name says that they are packed, and what is known of it."""
 
     path: Path
     name: str
@@ -140,11 +136,7 @@ class Source:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[BinaryIO]:
-        """Open the unpacked bytes.
-
-        Raises:
-            TableError: the file is missing, or it cannot be unpacked.
-        """
+        """Open the unpacked bytes."""
         try:
             with self.path.open("rb") as file, _UNPACK.get(self.packed, contextlib.nullcontext)(file) as content:
                 yield content
@@ -166,16 +158,13 @@ def find_encoding(source: Source) -> str:
 
     A mark at the file's beginning tells it. Text that is nearly all valid UTF-8 is UTF-8 with damaged characters: a
     file that was cut, or put together from several. Otherwise charset-normalizer guesses.
-
-    Raises:
-        TableError: the file is no text, or there is no encoding of the name in the options.
     """
     if named := source.options.encoding:
         try:
             b"a".decode(named, "replace")
             encoding = codecs.lookup(named).name
         # Python also has codecs that are no encodings of text.
-        except (LookupError, UnicodeError, ValueError) as error:
+        except (LookupError, ValueError) as error:
             raise TableError("file_encoding_unknown", encoding=named) from error
         return "utf-8-sig" if encoding == "utf-8" else encoding
     with source.open() as file:

@@ -1,7 +1,8 @@
 """The one door for people's files of messages: training, file scoring and the chat read through it.
 
 It reads .csv and .tsv with any usual separator, .jsonl, .json, .xlsx, and .txt with one message a line; all but .xlsx
-also compressed. Reading is by rows, so a file may be longer than memory; only a workbook is held whole.
+also compressed. Reading is by rows, so a file may be longer than memory; only a workbook is held whole. Every function
+here and in the modules below raises a TableError, which says why, where a file cannot be used.
 """
 
 import itertools
@@ -106,11 +107,9 @@ def read_messages(
 
 
 def _open_rows(source: Source) -> tuple[Callable[[], Rows], Sequence[str] | None, str | None]:
-    """Find out how the rows of a file are read.
+    """Return a function that begins to read the rows, the names of their columns, and what joins surplus cells.
 
-    Returns:
-        What begins to read the rows each time it is called; the names of their columns, if the format tells them; and
-        what joins surplus cells of a row, if they can be a message's own punctuation.
+    Not every format tells the names. Surplus cells are only joined if they can be a message's own punctuation.
     """
     if source.suffix == ".xlsx":
         sheet = read_workbook(source)
@@ -124,14 +123,8 @@ def _open_rows(source: Source) -> tuple[Callable[[], Rows], Sequence[str] | None
 
 
 def _check_rows(source: Source, rows: Rows, width: int, delimiter: str | None) -> tuple[int, dict | None]:
-    """Return how many rows there are, and the line, cells and columns of the first one with surplus cells.
-
-    Raises:
-        TableError: there are none, or more than the limits, or surplus cells that nothing joins.
-    """
-    limits = source.limits
-    count = joined = 0
-    first = None
+    """Return how many rows there are, and the line, cells and columns of the first one with surplus cells."""
+    limits, count, joined, first = source.limits, 0, 0, None
     for count, (line, cells) in enumerate(rows, 1):
         if max(width, len(cells) / _CELLS_PER_COLUMN) > limits.columns:
             raise TableError("file_too_many_columns", limit=f"{limits.columns:,}")
@@ -153,9 +146,6 @@ def _find_columns(source: Source, rows: Callable[[], Rows], delimiter: str | Non
     """Return the names of the columns, and how many rows have them: the first one, or none.
 
     Without a header, a first column of labels shows that the rest of a row is the message, with all its commas.
-
-    Raises:
-        TableError: the file has no rows, or commas of messages cannot be told from those between columns.
     """
     sample = [cells for _, cells in itertools.islice(rows(), _SAMPLE_ROWS)]
     if not sample:
@@ -188,16 +178,12 @@ def _find_columns(source: Source, rows: Callable[[], Rows], delimiter: str | Non
 
 
 def _objects(source: Source) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the objects of a .jsonl, or of a .json that has one list of them, each with the line that it stands in.
-
-    Raises:
-        TableError: something else stands there.
-    """
+    """Yield the objects of a .jsonl, or of a .json that has one list of them, each with the line that it stands in."""
     number = 1
-    try:
-        with source.open_text() as text:
-            beginning = text.readline()
-            lines = itertools.chain([beginning], text)
+    with source.open_text() as text:
+        beginning = text.readline()
+        lines = itertools.chain([beginning], text)
+        try:
             if source.suffix == ".json" or beginning.lstrip().startswith("["):
                 content = "".join(lines)
                 try:
@@ -209,26 +195,20 @@ def _objects(source: Source) -> Iterator[tuple[int, dict[str, str]]]:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield number, _flat(json.loads(line))
-    except TableError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise TableError("file_not_json", line=f"{number:,}") from error
+        except (ValueError, RecursionError) as error:
+            raise TableError("file_not_json", line=f"{number:,}") from error
 
 
 def _items(value: object) -> list:
     """Return the items of a list, which may be the only one in an object."""
     if isinstance(value, dict):
         lists = [items for items in value.values() if isinstance(items, list)]
-        return lists[0] if len(lists) == 1 else [value]
+        value = lists[0] if len(lists) == 1 else value
     return value if isinstance(value, list) else [value]
 
 
 def _flat(item: object, prefix: str = "") -> dict[str, str]:
-    """Return the cells of an object without objects inside: `{"sms": {"body": …}}` becomes `{"sms.body": …}`.
-
-    Raises:
-        ValueError: it is no object.
-    """
+    """Return the cells of an object without objects inside: `{"sms": {"body": …}}` becomes `{"sms.body": …}`."""
     if not isinstance(item, dict):
         raise ValueError("no object")
     cells = {}

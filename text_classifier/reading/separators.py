@@ -1,7 +1,6 @@
 """Find out what separates the columns of a text file, and whether its cells stand in quotation marks."""
 
 import csv
-import io
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +21,7 @@ _NAMES = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "vertical bars"}
 # These also stand in messages, so a row with too many of them has a message that is not in quotation marks.
 _PUNCTUATION = ",;"
 
-# Characters and rows that the separator is found in.
+# Characters, rounded up to whole lines, and rows that the separator is found in.
 _SAMPLE_CHARACTERS, _SAMPLE_ROWS = 1 << 18, 200
 
 # The csv module refuses longer cells. Its own limit of 131,072 characters is less than people paste.
@@ -50,11 +49,7 @@ class Layout:
 
 
 def read_rows(source: Source, layout: Layout) -> Rows:
-    """Yield the rows of a text file.
-
-    Raises:
-        TableError: quotation marks do not come in pairs.
-    """
+    """Yield the rows of a text file."""
     with source.open_text() as text:
         yield from _parse(text, layout)
 
@@ -87,16 +82,9 @@ def find_layout(source: Source) -> Layout:
     """Find out how the lines of a file make rows, and note it if its ending does not promise it.
 
     The separator is the one that gives the first rows the same number of cells.
-
-    Raises:
-        TableError: no separator gives a table.
     """
     with source.open_text() as text:
-        sample, whole = text.read(_SAMPLE_CHARACTERS), not text.read(1)
-    # As a file is read: `splitlines` would also end a line at rare characters that stand in messages.
-    lines = list(io.StringIO(sample, newline=""))
-    if not whole and len(lines) > 1:
-        lines.pop()
+        lines, whole = text.readlines(_SAMPLE_CHARACTERS), not text.read(1)
     if begin_with_labels([line for line in lines if line.strip()]):
         source.note("note_leading_labels")
         return Layout(columns=("label", "text"))
@@ -161,8 +149,7 @@ class _Trial:
         for quoted in (True, False):
             rows = []
             try:
-                for row in itertools.islice(_parse(lines, Layout(self.delimiter, quoted)), _SAMPLE_ROWS):
-                    rows.append(row)
+                rows.extend(itertools.islice(_parse(lines, Layout(self.delimiter, quoted)), _SAMPLE_ROWS))
             except TableError:
                 # The sample may end within quotation marks.
                 if whole or not rows or rows[-1][0] < len(lines) // 2:
@@ -179,11 +166,7 @@ class _Trial:
 
 
 def _is_quoted(source: Source, layout: Layout) -> bool:
-    """Return whether the cells of the whole file stand in quotation marks where needed.
-
-    Raises:
-        TableError: neither way gives rows of a table.
-    """
+    """Return whether the cells of the whole file stand in quotation marks where needed."""
     tabs = layout.delimiter == "\t"
     plain = read_rows(source, replace(layout, quoted=False))
     try:

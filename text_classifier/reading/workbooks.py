@@ -24,9 +24,6 @@ def read_workbook(source: Source) -> list[tuple[int, list[str]]]:
 
     Each row has its number and as many cells as the others. Rows or columns beyond the limits are read only to notice
     that there are too many.
-
-    Raises:
-        TableError: it is no workbook, it is too large, or several sheets may have the messages.
     """
     with source.open() as file:
         content = io.BytesIO(file.read())
@@ -34,8 +31,8 @@ def read_workbook(source: Source) -> list[tuple[int, list[str]]]:
     try:
         with zipfile.ZipFile(content) as archive:
             unpacked_bytes = sum(entry.file_size for entry in archive.infolist())
-            if limits.unpacked_bytes and unpacked_bytes > limits.unpacked_bytes:
-                raise TableError("file_unpacks_too_large")
+        if limits.unpacked_bytes and unpacked_bytes > limits.unpacked_bytes:
+            raise TableError("file_unpacks_too_large")
         workbook = openpyxl.load_workbook(content, read_only=True, data_only=True)
         sheet = _choose_sheet(workbook.worksheets, source.options.sheet, limits.columns)
         # Read twice the allowed rows, because of the blank ones.
@@ -67,11 +64,7 @@ def _read_sheet(sheet: ReadOnlyWorksheet, last_row: int, max_columns: int) -> li
 
 
 def _choose_sheet(sheets: Sequence[ReadOnlyWorksheet], named: str | None, max_columns: int) -> ReadOnlyWorksheet:
-    """Return the sheet with the messages. Hidden sheets are only read if they are named.
-
-    Raises:
-        TableError: no sheet has that name, or has rows, or several may have the messages.
-    """
+    """Return the sheet with the messages. Hidden sheets are only read if they are named."""
     if named is not None:
         for sheet in sheets:
             if sheet.title.strip().casefold() == named.strip().casefold():
