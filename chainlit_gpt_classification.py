@@ -143,10 +143,9 @@ def describe_model(language: str) -> str:
         figures = {result.metric_type: show_probability(result.metric_value) for result in card.eval_results}
         dataset = card.eval_results[0].dataset_name
         line += say("model_figures", language, accuracy=figures["accuracy"], f1=figures["f1"], dataset=dataset)
-        shares = classifier.settings.accuracy.items()
-        told = [say(name, language, share=f"{100 * share:.1f} %") for name, share in shares]
-        if told:
-            line += say("model_halves", language, shares=say("comma", language).join(told))
+        accuracy = classifier.settings.accuracy.items()
+        if shares := [say(name, language, share=f"{100 * share:.1f} %") for name, share in accuracy]:
+            line += say("model_halves", language, shares=say("comma", language).join(shares))
             line += " " + say("model_is_useless", language) if classifier.settings.warnings else ""
         return line
     # A folder without a model card, or with a card of another form, can be served all the same.
@@ -363,9 +362,9 @@ async def remember(message_id: str, text: str, label: str) -> None:
     """Keep an answer on the server, so that feedback stores this and not what a browser sends; offer to correct it."""
     right = next(name for name in classifier.labels if name != label)
     answers = cl.user_session.get("answers") or {}
-    answers[message_id] = {"text": text, "given_label": label, "right_label": right}
-    while len(answers) > settings.MAX_REMEMBERED_ANSWERS:
-        answers.pop(next(iter(answers)))
+    answers[message_id] = {"correction": (text, label, right)}
+    if len(answers) > settings.MAX_REMEMBERED_ANSWERS:
+        del answers[next(iter(answers))]
     cl.user_session.set("answers", answers)
     await offer("wrong", message_id)
 
@@ -374,7 +373,7 @@ async def offer(button: str, message_id: str) -> None:
     """Show below an answer the button `wrong`, or `undo`, which takes the correction back."""
     answer, language = cl.user_session.get("answers")[message_id], reader_language()
     answer["button"] = button
-    label = say(button, language, label=label_name(answer["right_label"], language))
+    label = say(button, language, label=label_name(answer["correction"][2], language))
     icon = {"wrong": "thumbs-down", "undo": "undo-2"}[button]
     await cl.Action(name=button, payload={}, label=label, icon=icon).send(message_id)
 
@@ -390,8 +389,7 @@ async def correct(action: cl.Action) -> None:
     async with apologies():
         try:
             if action.name == "wrong":
-                correction = (answer["text"], answer["given_label"], answer["right_label"])
-                answer["id"] = await asyncio.to_thread(save_feedback, settings.FEEDBACK_FILE, *correction)
+                answer["id"] = await asyncio.to_thread(save_feedback, settings.FEEDBACK_FILE, *answer["correction"])
             else:
                 await asyncio.to_thread(delete_feedback, settings.FEEDBACK_FILE, answer["id"])
         except Exception as error:

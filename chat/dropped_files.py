@@ -1,4 +1,7 @@
-"""Classify a file of messages that was dropped into the chat; show the progress, charts and the result."""
+"""Classify a file of messages that was dropped into the chat; show the progress, charts and the result.
+
+A file that cannot be used raises a TableError.
+"""
 
 import asyncio
 import re
@@ -64,9 +67,6 @@ async def answer_file(
     Args:
         name: name of the file on the visitor's machine.
         threshold: returns the decision threshold; called at the end, because the visitor may have moved it meanwhile.
-
-    Raises:
-        TableError: the file cannot be used.
     """
     started = time.monotonic()
     messages = await read_file(path, name, language, ReadOptions(encoding=encoding))
@@ -84,11 +84,7 @@ async def answer_file(
 
 
 async def read_file(path: Path, name: str, language: str, options: ReadOptions) -> Messages | None:
-    """Read a file, and ask for its column or sheet with the messages where that is not clear; None: no answer.
-
-    Raises:
-        TableError: the file cannot be used.
-    """
+    """Read a file, and ask for its column or sheet with the messages where that is not clear; None: no answer."""
     if Path(name).suffix.lower() not in SUFFIXES:
         raise TableError("file_type", formats=" ".join(SUFFIXES))
     try:
@@ -106,17 +102,12 @@ async def read_file(path: Path, name: str, language: str, options: ReadOptions) 
 
 
 async def answer_file_again(classifier: BatchingClassifier, language: str, threshold: Callable[[], float]) -> None:
-    """Ask for the encoding of the visitor's last file, and classify the file again.
-
-    Raises:
-        TableError: the file cannot be used.
-    """
+    """Ask for the encoding of the visitor's last file, and classify the file again."""
     path, name = cl.user_session.get("last_file")
-    names = ["utf-8", *(f"{encoding} · {where}" for encoding, where in ENCODINGS.items())]
-    chosen = await ask(say("which_encoding", language, name=quoted(name)), names)
+    names = {"utf-8": "utf-8"} | {encoding: f"{encoding} · {where}" for encoding, where in ENCODINGS.items()}
+    chosen = await ask(say("which_encoding", language, name=quoted(name)), list(names.values()))
     if chosen is not None:
-        encoding = names[chosen].partition(" ")[0]
-        await answer_file(path, name, classifier, language, threshold, encoding)
+        await answer_file(path, name, classifier, language, threshold, [*names][chosen])
 
 
 def is_over() -> bool:
@@ -164,7 +155,11 @@ async def classify_with_progress(
     try:
         while done < len(texts) and not (stopped.is_set() or is_over()):
             rows = order[done : done + step]
-            said = await classify_patiently([texts[row] for row in rows], classifier, threshold)
+            try:
+                said = await classifier.classify([texts[row] for row in rows], threshold)
+            except BusyError:
+                await asyncio.sleep(1)  # Other visitors keep the model busy.
+                continue
             for row, answer in zip(rows, said, strict=True):
                 answers[row] = answer
             done += len(rows)
@@ -177,15 +172,6 @@ async def classify_with_progress(
     finally:
         await message.remove()
     return answers, len(texts) - done
-
-
-async def classify_patiently(texts: list[str], classifier: BatchingClassifier, threshold: float) -> list[Answer | None]:
-    """Classify rows of a file, of which a blank one gets None; wait as long as other visitors keep the model busy."""
-    while True:
-        try:
-            return await classifier.classify(texts, threshold)
-        except BusyError:
-            await asyncio.sleep(1)
 
 
 @cl.action_callback("stop_file")
@@ -231,12 +217,11 @@ def describe_answers(file: ClassifiedFile, labels: tuple[str, str], threshold: f
     """Return the number of messages of each label and the histogram of their probabilities, for the page."""
     answered = [answer for answer in file.answers if answer]
     told = [answer.label_at(threshold) for answer in answered]
-    shares = [{"name": label_name(label, language), "count": told.count(label)} for label in labels]
-    blank = len(file.answers) - len(answered) - file.unreached
-    shares.append({"name": say("empty_rows", language), "count": blank})
-    shares.append({"name": say("unclassified_rows", language), "count": file.unreached})
+    counts = {label_name(label, language): told.count(label) for label in labels}
+    counts[say("empty_rows", language)] = len(file.answers) - len(answered) - file.unreached
+    counts[say("unclassified_rows", language)] = file.unreached
     return {
-        "shares": shares,
+        "shares": [{"name": name, "count": count} for name, count in counts.items()],
         "histogram": np.histogram([answer.probability for answer in answered], bins=10, range=(0, 1))[0].tolist(),
         "histogramTitle": say("histogram", language, label=label_name(labels[1], language)),
         "threshold": threshold,
@@ -248,9 +233,8 @@ def preview(file: ClassifiedFile, result: pd.DataFrame, language: str) -> dict:
     label_column, probability_column, *_ = result.columns[len(file.table.columns) :]
     others = (column for column in file.table.columns if column != file.column)
     head = result[[label_column, file.column, probability_column, *others]].head(PREVIEW_ROWS)
-    head[probability_column] = [
-        show_probability(answer.probability) if answer else "" for answer in file.answers[: len(head)]
-    ]
+    answers = file.answers[:PREVIEW_ROWS]
+    head[probability_column] = [show_probability(answer.probability) if answer else "" for answer in answers]
     head = head.map(lambda cell: visible(cell if len(cell) <= 100 else f"{cell[:99]}…"))
     return {
         "tableTitle": say("table_title", language, count=len(head)),
