@@ -78,7 +78,6 @@ def test_bad_requests_are_told_what_is_wrong_and_not_what_they_sent(client, body
     ("headers", "status", "reason"),
     [
         ({}, 415, "Content-Type: application/json"),
-        ({"Content-Type": "text/plain"}, 415, "Content-Type: application/json"),
         ({"Content-Type": "application/x-www-form-urlencoded"}, 415, "Content-Type: application/json"),
         ({"Content-Type": "application/json", "Content-Encoding": "gzip"}, 415, "Content-Encoding: gzip is not read"),
         ({"Content-Type": "application/json"}, 422, "JSON decode error"),
@@ -118,12 +117,8 @@ def test_password_is_asked_for_where_one_is_set(loaded):
 def test_health_and_documentation_come_from_this_server_alone(client):
     head = client.head("/health")  # Monitors ask for it.
     assert head.status_code == 200 and head.content == b""
-    assert client.get("/health").json() == {
-        "status": "ok",
-        "base_model": "gpt2",
-        "labels": ["negative", "positive"],
-        "max_tokens": 120,
-    }
+    served = {"status": "ok", "base_model": "gpt2", "labels": ["negative", "positive"], "max_tokens": 120}
+    assert client.get("/health").json() == served
     assert "/classify" in client.get("/openapi.json").json()["paths"]
     page = client.get("/docs").text
     assert "http://" not in page and "https://" not in page

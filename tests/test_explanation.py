@@ -44,20 +44,8 @@ def test_words_of_a_model_are_those_of_the_text(tiny_review_adapter):
         assert all(math.isfinite(value) for _, value in words)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "one",
-        "免费领取大奖 now",
-        "【江南银行】（您好）",
-        "（",
-        "。",
-        "請點擊連結，領取紅包！",
-        "tabs\tand\nlines  and spaces ",
-        "🎁🎁 <b>",
-        "word " * 300,
-    ],
-)
-def test_words_put_together_are_the_text(text):
-    words = split_words(text, 20)
-    assert "".join(words) == text and 1 <= len(words) <= 20
+def test_words_put_together_are_the_text():
+    marks = ["（", "。", "【江南银行】（您好）", "請點擊連結，領取紅包！", "免费领取大奖 now"]
+    for text in ["one", "tabs\tand\nlines  and spaces ", "🎁🎁 <b>", "word " * 300, *marks]:
+        words = split_words(text, 20)
+        assert "".join(words) == text and 1 <= len(words) <= 20, text
