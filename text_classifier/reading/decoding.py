@@ -197,9 +197,10 @@ def _utf_16_without_mark(beginning: bytes) -> str | None:
 
 
 def _utf_8_or_guess(source: Source) -> str:
-    size = valid = strays = damaged = first_line = 0
+    # Bytes of the file and of its valid characters beyond ASCII; number of damaged characters, and line of the first.
+    size = valid = damaged = first_line = 0
     unusual = bytearray()
-    decoder = codecs.getincrementaldecoder("utf-8")("ignore")
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
     with source.open() as file:
         for number, line in enumerate(file, 1):
             size += len(line)
@@ -208,24 +209,23 @@ def _utf_8_or_guess(source: Source) -> str:
             if len(unusual) < _GUESSED_FROM:
                 unusual += line
             text = decoder.decode(line)
-            kept = len(text.encode())
-            valid += kept - len(text.encode("ascii", "ignore"))
-            if kept < len(line):
-                first_line = first_line or number
-                strays += len(line) - kept
-                damaged += line.decode("utf-8", "replace").count("\ufffd") - text.count("\ufffd")
-    if not damaged:
+            # An earlier program may have written U+FFFD: then it is valid.
+            lost = text.count("\ufffd") - line.count("\ufffd".encode())
+            valid += len(text.encode()) - len(text.encode("ascii", "ignore")) - lost * len("\ufffd".encode())
+            damaged += lost
+            first_line = first_line or (lost and number)
+    # A character that the file's end cut waits in the decoder, and tells nothing of the encoding.
+    is_cut = bool(decoder.getstate()[0])
+    if not damaged and not is_cut:
         return "utf-8"
-    # A character that the file's end cut waits in the decoder, and tells nothing.
-    strays -= len(decoder.getstate()[0])
     # Text in another encoding has some bytes that happen to be valid UTF-8, but never five in six, unless it is tiny.
-    if strays > 0.2 * valid:
+    if damaged > 0.2 * valid:
         if encoding := _guess(bytes(unusual)):
             source.note("note_guessed", encoding=f"{encoding} ({ENCODINGS[encoding]})")
             return encoding
         if damaged > 0.05 * size:
             raise TableError("file_not_text")
-    source.note("note_repaired", count=f"{damaged:,}", line=f"{first_line:,}")
+    source.note("note_repaired", count=f"{damaged + is_cut:,}", line=f"{first_line or number:,}")
     return "utf-8"
 
 
