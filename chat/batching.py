@@ -46,7 +46,6 @@ class BatchingClassifier:
     TF-IDF alone answers what it is sure of in files and lists; of single messages, only while more than a batch wait.
 
     Args:
-        classifier: answers; `Classifier.load` makes it.
         batch_size: largest number of messages in a batch; 1 classifies one at a time.
         max_waiting: number of messages that may wait before `BusyError` is raised; single messages and bulk
             are counted apart.

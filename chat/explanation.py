@@ -48,7 +48,6 @@ def word_contributions(text: str, classify: Callable[[Sequence[str]], list[Answe
 
     Args:
         text: a message with at least one visible character.
-        classify: function that classifies n messages and returns n answers.
 
     Returns:
         Each word or group with its contribution to the log odds of class 1; a negative one speaks for class 0.

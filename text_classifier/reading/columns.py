@@ -29,21 +29,13 @@ def has_known_name(first: Sequence[str], names: Collection[str]) -> bool:
     return bool({cell.strip().casefold() for cell in first} & {name.casefold() for name in names})
 
 
-def may_be_header(first: Sequence[str], body: Sequence[Sequence[str]]) -> bool:
-    """Return whether the first row looks like names of columns; in a file without a header it is a message.
-
-    Args:
-        body: rows below it.
-    """
-    below = {cell for row in body for cell in row}
-    for cell in first:
-        chinese = sum(map(has_chinese, cell))
-        if len(cell) > 80 or len(cell.split()) > 10 or chinese > 20:
-            return False
-        # A cell that comes back below is a label: the name of a column does not come back.
-        if cell and cell in below:
-            return False
-    return True
+def may_be_header(first: Sequence[str], rows_below: Sequence[Sequence[str]]) -> bool:
+    """Return whether the first row looks like names of columns; in a file without a header it is a message."""
+    # The name of a column does not come back below; a label does.
+    below = {cell for row in rows_below for cell in row if cell}
+    return not any(
+        cell in below or len(cell) > 80 or len(cell.split()) > 10 or sum(map(has_chinese, cell)) > 20 for cell in first
+    )
 
 
 def name_columns(header: Sequence[str]) -> list[str]:
@@ -70,12 +62,9 @@ def _may_be_labels(column: pd.Series) -> bool:
 
 
 def choose_text_columns(sample: pd.DataFrame, named: Sequence[str] | None, notes: list[Note]) -> list[str]:
-    """Return the columns with the messages.
+    """Return the columns with the messages, by the first rows of a table.
 
-    Args:
-        sample: the first rows of a table.
-        named: the columns, if the user has named them. By default it is `Text`, or else the only one it can be.
-        notes: gets a note if the column was found.
+    They are those that the user has named; by default `Text`, or else the only one it can be, which is noted.
     """
     shown = ", ".join(map(repr, sample.columns))
     if missing := [column for column in named or () if column not in sample.columns]:

@@ -81,7 +81,6 @@ def find_classes(labels: pd.Series, positive: Sequence[str] | None = None) -> Cl
     """Find the two classes: labels that differ only in case or outer space are one, with its most frequent spelling.
 
     Args:
-        labels: labels of n messages, strings.
         positive: labels that make up class 1, which is called like the first; all others make up class 0. By default
             class 1 is the one with a well-known name such as spam, or else the later in the alphabet.
 
@@ -91,15 +90,14 @@ def find_classes(labels: pd.Series, positive: Sequence[str] | None = None) -> Cl
     spellings = labels.str.strip().groupby(without_case(labels)).agg(lambda same: same.value_counts().index[0])
     names: dict[str, str] = spellings.to_dict()
     shown = ", ".join(map(repr, list(names.values())[:5])) + (", …" if len(names) > 5 else "")
-    if len(names) < 2:
-        raise ValueError(f"The classifier needs two labels; the data has {len(names)}{': ' * bool(names)}{shown}.")
+    if len(names) < 2 or (positive is None and len(names) > 2):
+        found = f"{len(names)}: {shown}." if names else "0."
+        if len(names) > 2:
+            found += " Name those that make up class 1, the one to detect, with --positive_label; "
+            found += "the others make up class 0."
+        raise ValueError(f"The classifier needs two labels; the data has {found}")
     clear = True
     if positive is None:
-        if len(names) > 2:
-            raise ValueError(
-                f"The classifier needs two labels; the data has {len(names)}: {shown}. Name those that make up class "
-                "1, the one to detect, with --positive_label; the others make up class 0."
-            )
         first, second = sorted(names)
         clear = _tells(first, second) != _tells(second, first)
         detected = [first if _tells(first, second) > _tells(second, first) else second]
