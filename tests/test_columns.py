@@ -22,6 +22,12 @@ def test_columns_are_named_found_or_asked_for():
     with pytest.raises(TableError, match="Which column has the labels"):
         choose_label_column(table.assign(other=["a", "b"] * 6), None, ["v2"], notes)
     assert choose_label_column(table.assign(number=list(map(str, range(12)))), None, ["v2"], []) == "v1"
+    # The only other column has the labels, unless all its cells differ.
+    with pytest.raises(TableError, match="Which column has the labels: 'v1'"):
+        choose_label_column(table.assign(v1=table.index.astype(str)), None, ["v2"], [])
+    assert choose_label_column(table[1:4], None, ["v2"], []) == "v1"
+    with pytest.raises(TableError, match="no column of labels"):
+        choose_label_column(table[["v2"]], None, ["v2"], [])
 
 
 LONG = ["a message of some length, as people write them"] * 3
@@ -45,12 +51,3 @@ def test_text_column_is_found_or_asked_for(columns, found):
     else:
         with pytest.raises(TableError, match="Which column has the messages"):
             choose_text_columns(pd.DataFrame(columns), None, [])
-
-
-def test_the_only_other_column_has_the_labels_unless_all_its_cells_differ():
-    table = pd.DataFrame({"message": ["see you", "WIN", "ok"], "v1": ["ham", "spam", "ham"]})
-    assert choose_label_column(table, None, ["message"], []) == "v1"
-    with pytest.raises(TableError, match="Which column has the labels: 'v1'"):
-        choose_label_column(table.assign(v1=["1", "2", "3"]), None, ["message"], [])
-    with pytest.raises(TableError, match="no column of labels"):
-        choose_label_column(table[["message"]], None, ["message"], [])

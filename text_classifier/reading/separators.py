@@ -106,20 +106,20 @@ def find_layout(source: Source) -> Layout:
 
 def _choose_layout(lines: Sequence[str], whole: bool, expected: str, suffix: str) -> Layout:
     """Choose the delimiter by the first lines of a file, of which they may be the `whole`."""
-    trials = [_Trial(lines, whole, delimiter) for delimiter in _USUAL + _RARE]
-    tables = [trial for trial in trials if trial.is_table]
     if suffix == ".txt":
         # A message a line, unless every line has a tab, as in the SMS Spam Collection.
-        tables = [trial for trial in tables if trial.even and trial.delimiter == "\t"]
-    if tables:
+        tabs = _Trial(lines, whole, "\t")
+        return Layout("\t", line_end=tabs.line_end) if tabs.even else Layout(columns=("text",))
+    trials = [_Trial(lines, whole, delimiter) for delimiter in _USUAL + _RARE]
+    if tables := [trial for trial in trials if trial.is_table]:
         # What tells the best separation, most important first. Separators have no space behind them.
         best = max(tables, key=lambda one: (one.even, -one.spaced, one.delimiter == expected, one.widths[0]))
         return Layout(best.delimiter, line_end=best.line_end)
-    if suffix != ".txt" and (above := [trial for trial in trials if trial.misses_names]):
+    if above := [trial for trial in trials if trial.misses_names]:
         raise TableError("file_above", cells=above[0].widths[1])
     # Without a name above them, messages with commas are lines.
     prose = any(trial.punctuation and trial.widths[0] > 1 for trial in trials)
-    return Layout(columns=("text",)) if suffix == ".txt" or prose else Layout(expected)
+    return Layout(columns=("text",)) if prose else Layout(expected)
 
 
 class _Trial:
