@@ -55,12 +55,11 @@ class BatchingClassifier:
     def __init__(
         self, classifier: Classifier, batch_size: int = 16, max_waiting: int = 2_000, max_explanations: int = 4
     ):
-        self.classifier, self.batch_size = classifier, batch_size
-        self.max_waiting, self.max_explanations = max_waiting, max_explanations
+        self.classifier, self.batch_size, self.max_waiting = classifier, batch_size, max_waiting
         # Single messages, and behind them bulk; each in the order of arrival.
         self._waiting: list[_Job] = []
         self._worker: asyncio.Task | None = None
-        self._explanations = 0
+        self._explanations = asyncio.Semaphore(max_explanations)
         self._labels_idle = threading.Event()
         self._labels_idle.set()
         # Labels and explanations have a thread each, so that a label never queues behind an explanation.
@@ -94,7 +93,7 @@ class BatchingClassifier:
     @property
     def can_explain(self) -> bool:
         """Whether `explain` accepts another message now."""
-        return self._explanations < self.max_explanations
+        return not self._explanations.locked()
 
     async def explain(self, text: str) -> list[tuple[str, float]]:
         """Return how much each word of a message contributed; see `chat.explanation.word_contributions`.
@@ -104,12 +103,9 @@ class BatchingClassifier:
         """
         if not self.can_explain:
             raise BusyError
-        self._explanations += 1
-        try:
+        async with self._explanations:
             thread, loop = self._explanation_thread, asyncio.get_running_loop()
             return await loop.run_in_executor(thread, word_contributions, text, self._classify_when_idle)
-        finally:
-            self._explanations -= 1
 
     def _classify_when_idle(self, texts: Sequence[str]) -> list[Answer]:
         answers = []
