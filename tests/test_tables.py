@@ -167,6 +167,9 @@ def test_short_rows_and_repeated_names_are_kept(tmp_path):
 def test_header_is_what_the_user_says(tmp_path):
     table = read(tmp_path, "m.csv", b"text,kind\nhello,ham\n", no_header=True)
     assert table.to_numpy().tolist() == [["text", "kind"], ["hello", "ham"]]
+    # A first line that may be a message is told.
+    table = opened(tmp_path, "m.csv", b"hello there\nhow are you\n")
+    assert said(table) == ["note_header"] and "--no_header" in str(table.notes[0])
     # A label comes back below, but the user asks for a column of this name.
     content = b"ham,words\nham,hello\nspam,WIN\n"
     assert opened(tmp_path, "m.csv", content).rows == 3
@@ -226,8 +229,3 @@ def test_what_cannot_be_used_is_refused_with_the_reason(tmp_path, name, content,
     assert refused.value.key == reason
     assert all(TEXTS[language][reason].format(**refused.value.values) for language in TEXTS)
     assert str(refused.value).startswith(TEXTS["en"][reason].format(**refused.value.values))
-
-
-def test_a_first_line_that_may_be_a_message_is_told(tmp_path):
-    table = opened(tmp_path, "m.csv", b"hello there\nhow are you\n")
-    assert said(table) == ["note_header"] and "--no_header" in str(table.notes[0])
