@@ -175,7 +175,7 @@ def _is_quoted(source: Source, layout: Layout) -> bool:
             return True
     except TableError:
         # Marks that do not come in pairs are text, if all rows are even without them and no cell stands in marks.
-        _, header = next(plain)
+        _, header = next(plain, (0, []))
         if not tabs and any(len(cells) != len(header) or any(map(_in_marks, cells)) for _, cells in plain):
             raise
         return False
