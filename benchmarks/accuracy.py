@@ -78,7 +78,7 @@ def finished_runs(runs: dict[tuple[int, str], Sequence[str]], jobs: int) -> list
             shutil.copy(messages.path, folder / "dataset")
             source = "mirror" if "mirror" in messages.source else "uci"
             command = ["gpt_classification_model.py", *runs[key], "--data_source", source]
-            command += ["--seed", str(seed), "--split_seed", str(seed)]
+            command += ["--seed", str(seed)]
             with (folder / "log.txt").open("w") as log:
                 train(command, folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
         return folder

@@ -34,7 +34,7 @@ def train(command: Sequence[str], folder: Path, **options) -> dict:
     Raises:
         subprocess.CalledProcessError: the command failed.
     """
-    outputs = ["--output_dir", folder, "--adapter_dir", folder / "model", "--metrics_pdf", folder / "metrics.pdf"]
+    outputs = ["--output_dir", folder, "--adapter_dir", folder / "model"]
     outputs += ["--dataset_dir", folder / "dataset", "--disable_tqdm", "true"]
     print(f"Running {' '.join(command)} …", file=sys.stderr, flush=True)
     subprocess.run([sys.executable, *command, *outputs], cwd=REPOSITORY, check=True, **options)

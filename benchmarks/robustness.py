@@ -40,7 +40,7 @@ from benchmarks.common import REPOSITORY, publish
 from chat.settings import FILE_LIMITS
 from text_classifier.characters import is_empty, replace_half_surrogates
 from text_classifier.classifier import Classifier
-from text_classifier.extras.corpus import train_tokenizer
+from text_classifier.extras.pretraining import train_tokenizer
 from text_classifier.files import file_sha256
 from text_classifier.metrics import markdown_table
 from text_classifier.reading.messages import read_messages
@@ -96,7 +96,7 @@ class Trial:
         """Return a command that trains in `work` within seconds."""
         flags = f"""--model_name_or_path {self.base} --fallback_model none --seed {seed}
             --data_file {MADE_UP_MESSAGES["modern"]} --output_dir {work}/results
-            --adapter_dir {work}/model --metrics_pdf {work}/metrics.pdf --dataset_dir {work}/dataset
+            --adapter_dir {work}/model --dataset_dir {work}/dataset
             --num_train_epochs 2 --eval_steps 30 --save_steps 10 --save_total_limit 3 --bf16 false
             --disable_tqdm true"""
         return [sys.executable, str(REPOSITORY / "gpt_classification_model.py"), *flags.split(), *more]

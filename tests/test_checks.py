@@ -10,7 +10,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 import gpt_pretraining
 from gpt_classification_model import compute_metrics, main
-from text_classifier.training import checks
+from text_classifier.training import config
 
 # The data is not there, so an error about it would show that it was looked for first.
 NO_DATA = ("--data_file", "not-there.csv")
@@ -30,7 +30,7 @@ NO_DATA = ("--data_file", "not-there.csv")
         ("--fallback_layers 0", "fallback_layers 0: at least 1"),
         ("--lora_r 0", "lora_r 0: at least 1"),
         ("--lora_dropout 2", "lora_dropout 2.0: it must lie between 0 and 1"),
-        ("--split_seed -1", "split_seed -1"),
+        ("--seed -1", "seed -1"),
         ("--target_false_positive_rate 1.5", "target_false_positive_rate 1.5"),
         ("--num_train_epochs 0", "num_train_epochs 0: it must be above 0"),
         ("--fsdp full_shard", "fsdp"),
@@ -86,7 +86,7 @@ def test_what_checkpoints_can_be_compared_by_is_measured():
 
 
 def test_a_tracker_that_is_not_installed_is_named_with_its_requirements(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(checks, "is_tensorboard_available", lambda: False)
+    monkeypatch.setattr(config, "is_tensorboard_available", lambda: False)
     assert run_here(tmp_path, [*NO_DATA, "--report_to", "tensorboard"]) == 1
     *_, error = capsys.readouterr().err.splitlines()
     assert error == "Error: --report_to tensorboard needs it: pip install -r requirements/tensorboard.txt"

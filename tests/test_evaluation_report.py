@@ -153,7 +153,7 @@ def test_a_language_model_that_is_of_no_use_is_told():
 
     def summary(language_model: np.ndarray) -> dict:
         after, tfidf = ({split: (labels, of) for split in HELD_OUT} for of in (language_model, good))
-        return summarise(compare_models(after, after, tfidf, JOINT, None), ("ham", "spam"))
+        return summarise(compare_models(after, after, tfidf, JOINT, None)[0], ("ham", "spam"))
 
     useless = summary(np.full(100, 0.45))
     assert useless["accuracy"] == {"language model alone": 0.8, "TF-IDF alone": 1.0, "both together": 1.0}

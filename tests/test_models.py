@@ -34,7 +34,7 @@ def test_gpt2_s_activation_in_one_step_changes_no_result(tiny_gpt2):
     """GELU in one step equals the base model's own in eight, so the adapter fits the base model as others load it."""
     model_args, _, _ = parse_arguments([])
     source = BaseModel(str(tiny_gpt2), tiny_gpt2, "local folder", "")
-    tokenizer = gpt_classification_model.load_tokenizer(source, max_length=120)
+    tokenizer = load_tokenizer(source, max_length=120)
     model = gpt_classification_model.build_model(source, tokenizer, ["ham", "spam"], model_args).eval()
     assert model.config.activation_function == "gelu_pytorch_tanh"
     tokens = tokenizer(["call now to win a prize"], return_tensors="pt")["input_ids"]
@@ -201,7 +201,7 @@ def test_other_architectures_train_lora_and_head_only(tmp_path, tiny_gpt2, messa
     ],
 )
 def test_other_tunings_train_what_they_name_and_save_a_whole_model(tmp_path, tiny_gpt2, messages_csv, tuning, trained):
-    flags = ["--tuning", tuning, "--num_train_epochs", "2", "--plot_over", "epoch", "--learning_rate", "1e-3"]
+    flags = ["--tuning", tuning, "--num_train_epochs", "2", "--learning_rate", "1e-3"]
     assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags), charts=tuning == "head") == 0
     before = load_file(tiny_gpt2 / "model.safetensors")
     after = load_file(tmp_path / "lora_model/model.safetensors")

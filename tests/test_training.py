@@ -180,7 +180,7 @@ def test_same_seed_gives_the_same_adapter(trained, tmp_path, tiny_gpt2, messages
 
 
 def test_frozen_weights_stored_in_bfloat16_change_no_result(tmp_path, tiny_gpt2, messages_csv, monkeypatch):
-    store, dtypes = gpt_classification_model.store_frozen_in_bfloat16, set()
+    store, dtypes = gpt_classification_model.models.store_frozen_in_bfloat16, set()
 
     def spy(model):
         store(model)
@@ -188,7 +188,7 @@ def test_frozen_weights_stored_in_bfloat16_change_no_result(tmp_path, tiny_gpt2,
 
     argv = arguments(tiny_gpt2, messages_csv, "--bf16", "true")
     for name, replacement in (("stored", spy), ("converted", lambda model: None)):
-        monkeypatch.setattr(gpt_classification_model, "store_frozen_in_bfloat16", replacement)
+        monkeypatch.setattr(gpt_classification_model.models, "store_frozen_in_bfloat16", replacement)
         (tmp_path / name).mkdir()
         assert run_here(tmp_path / name, argv) == 0
     # The embeddings are frozen too, but stay in float32.
@@ -235,7 +235,7 @@ def assert_same_adapter(first: Path, second: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        (["--split_seed", "7"], "--split_seed was 123 and is now 7"),
+        (["--seed", "7"], "--seed was 123 and is now 7"),
         (["--positive_label", "ham"], "labels was"),
         (["--lora_r", "16"], "--lora_r was 8 and is now 16"),
         (["--tuning", "full"], "--tuning was 'lora'"),
@@ -284,11 +284,11 @@ def test_all_messages_of_the_larger_class_can_be_taken(tmp_path, tiny_gpt2, mess
     """Training has 42 ham, 42 spam and 42 left-out ham, from 120 ham and 60 spam.
 
     With the left-out ham each spam message is taken twice, and checkpoints are also compared on the left-out ham of
-    validation. Without it the draw has 36 and 48 of the classes, so 12 of the rarer one are taken twice.
+    validation.
     """
     steps = {}
     for left_out in (False, True):
-        flags = ["--left_out_messages", str(left_out), "--num_train_epochs", "1", "--minority_repeats", "2"]
+        flags = ["--minority_repeats", str(2 * left_out), "--num_train_epochs", "1"]
         flags += ["--per_device_train_batch_size", "6"]
         assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags)) == 0
         training = json.loads((tmp_path / "results/metrics.json").read_text())["training"]
@@ -303,15 +303,15 @@ def test_all_messages_of_the_larger_class_can_be_taken(tmp_path, tiny_gpt2, mess
             if "eval_accuracy" in entry and entry["step"] == best_step
         ]
         assert kept == pytest.approx(hits.mean()) and len(compared) == (18 if left_out else 12)
-    assert steps == {False: 16, True: 28}
+    assert steps == {False: 14, True: 28}
 
 
 def test_an_epoch_takes_every_modern_message(tmp_path, tiny_gpt2):
     """An epoch has 1,045 balanced messages of the collection, and the modern ones."""
     (tmp_path / "dataset").mkdir()
     uci_stand_in(tmp_path / "dataset")
-    flags = "--left_out_messages false --protocol original --num_train_epochs 1 --disable_tqdm true --eval_strategy no"
-    flags += " --minority_repeats 1 --extra_data"
+    flags = "--minority_repeats 0 --protocol original --num_train_epochs 1 --disable_tqdm true --eval_strategy no"
+    flags += " --extra_data"
     steps = {}
     for modern in ("modern", "none"):
         assert run_here(tmp_path, ["--model_name_or_path", str(tiny_gpt2), *flags.split(), modern]) == 0

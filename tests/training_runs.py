@@ -11,12 +11,12 @@ SCRIPT = Path(__file__).resolve().parent.parent / "gpt_classification_model.py"
 QUICK = (
     "--num_train_epochs 3 --eval_steps 5 --save_steps 5 --logging_steps 5 --save_total_limit 9 "
     "--learning_rate 5e-3 --disable_tqdm true --bf16 false "
-    "--left_out_messages false --minority_repeats 1 --load_best_model_at_end true"
+    "--minority_repeats 0 --load_best_model_at_end true"
 )
 
 
 # A run on a file of one's own goes to a folder named after it; the tests look at the places of the default recipe.
-PLACES = "--output_dir ./results --adapter_dir lora_model --metrics_pdf training_metrics.pdf --dataset_dir dataset"
+PLACES = "--output_dir ./results --adapter_dir lora_model --dataset_dir dataset"
 
 
 def arguments(base: Path | str, messages_csv: Path, *more: str) -> list[str]:

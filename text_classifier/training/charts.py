@@ -18,6 +18,8 @@ from transformers import Trainer
 
 from text_classifier.files import atomic_path
 from text_classifier.metrics import calibration_error, percent
+from text_classifier.training.data import Predictions
+from text_classifier.training.evaluation import at_natural_ratio
 from text_classifier.training.report import Report
 
 SIZE = (11, 4.8)
@@ -60,6 +62,7 @@ def plot_metrics(
     # Steps and epochs are proportional, so the last log entry tells how many steps an epoch has.
     last = max(log_history, key=lambda entry: entry["step"], default={"step": 0, "epoch": 0.0})
     steps_per_unit = last["step"] / last["epoch"] if over == "epoch" and last.get("epoch") else 1
+    counted, per_unit = (per_step[0], per_step[1] * steps_per_unit) if per_step else ("", 1)
     charts = charts or CHARTS
     figure = Figure(figsize=SIZE, layout="constrained")
     for axes, (name, keys) in zip(figure.subplots(1, len(charts)), charts.items(), strict=True):
@@ -75,12 +78,23 @@ def plot_metrics(
                 part.axvline(best_step / steps_per_unit, ymin=0.75 if part.child_axes else 0, **mark)
         axes.set(title=name, xlabel={"step": "Training step", "epoch": "Epoch"}[over], ylabel=name)
         axes.grid(alpha=0.3)
-        _set_scales(axes, name)
+        if axes.lines:
+            axes.set_xlim(left=0)
+        if name == "Perplexity" and axes.lines:
+            axes.set_yscale("log")  # it falls by orders of magnitude
+        else:
+            axes.set_ylim(0, 1.03 if name == "Accuracy" else None)
         if per_step:
-            _add_axis_above(axes, *per_step, steps_per_unit)
+            above = axes.secondary_xaxis("top", functions=(lambda x: x * per_unit, lambda x: x / per_unit))
+            above.set_xlabel(counted)
+            above.xaxis.set_major_formatter(EngFormatter(sep=""))
     _add_legend_below(figure)
     figure.suptitle(title)
-    _save_pages((figure, *more_pages), Path(pdf_file), title)
+    metadata = {"Title": title, "CreationDate": None}
+    with atomic_path(Path(pdf_file)) as scratch, PdfPages(scratch, metadata=metadata) as pages:
+        for page in (figure, *more_pages):
+            choose_fonts(page)
+            pages.savefig(page)
 
 
 def _draw_curves(axes: Axes, log_history: list[dict], keys: Sequence[str], steps_per_unit: float) -> None:
@@ -98,25 +112,6 @@ def _points(log_history: list[dict], key: str) -> list[tuple[int, float]]:
     # The summary of a training has a train_loss too, but that is the mean over the training.
     entries = [entry for entry in log_history if key in entry and "train_runtime" not in entry]
     return sorted({entry["step"]: entry[key] for entry in reversed(entries)}.items())
-
-
-def _set_scales(axes: Axes, name: str) -> None:
-    if axes.lines:
-        axes.set_xlim(left=0)
-    if name == "Accuracy":
-        axes.set_ylim(0, 1.03)
-    elif name == "Perplexity" and axes.lines:
-        # Perplexity falls by orders of magnitude.
-        axes.set_yscale("log")
-    else:
-        axes.set_ylim(bottom=0)
-
-
-def _add_axis_above(axes: Axes, counted: str, per_step: int, steps_per_unit: float) -> None:
-    per_unit = per_step * steps_per_unit
-    above = axes.secondary_xaxis("top", functions=(lambda x: x * per_unit, lambda x: x / per_unit))
-    above.set_xlabel(counted)
-    above.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def _enlarge_above(axes: Axes, level: float) -> None:
@@ -145,33 +140,23 @@ def _add_legend_below(figure: Figure) -> None:
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
 
 
-def _save_pages(figures: Sequence[Figure], pdf_file: Path, title: str) -> None:
-    metadata = {"Title": title, "CreationDate": None}
-    with atomic_path(pdf_file) as scratch, PdfPages(scratch, metadata=metadata) as pages:
-        for figure in figures:
-            choose_fonts(figure)
-            pages.savefig(figure)
-
-
 def run_labels(report: Report, trainer: Trainer) -> dict:
     """Return the arguments of `plot_metrics` that set title, axes and marks for a fine-tuning run."""
     args, training = trainer.args, report.training
     return {
         "title": f"{report.title} on {report.data.name}",
         "best_step": training.best_step if training.best_checkpoint else None,
-        "over": args.plot_over,
-        "per_step": (
-            "Examples seen",
-            args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
-        ),
+        # The published curves of LoRA are over steps, those of the last block over epochs.
+        "over": "step" if training.tuning == "lora" else "epoch",
+        "per_step": ("Examples seen", args.train_batch_size * args.gradient_accumulation_steps * args.world_size),
     }
 
 
-def reliability_page(report: Report, labels: np.ndarray, probabilities: np.ndarray) -> Figure:
-    """Draw how reliable the saved model's probabilities of n held-out messages are; see `plot_reliability`."""
+def reliability_page(report: Report, predictions: Predictions) -> Figure:
+    """Draw how reliable the saved model's probabilities of held-out messages are; see `plot_reliability`."""
     model = f"{report.title}{' + TF-IDF' if report.joint else ''}"
     title = f"Held-out messages, {model} on {report.data.name}"
-    return plot_reliability(labels, probabilities, report.label_names[1], title)
+    return plot_reliability(*at_natural_ratio(predictions), report.label_names[1], title)
 
 
 def plot_reliability(labels: np.ndarray, probabilities: np.ndarray, positive_label: str, title: str) -> Figure:
@@ -185,44 +170,38 @@ def plot_reliability(labels: np.ndarray, probabilities: np.ndarray, positive_lab
     positive_label = positive_label if is_drawable(positive_label) else "class 1"
     figure = Figure(figsize=SIZE, layout="constrained")
     reliability, histogram = figure.subplots(1, 2)
-    _draw_reliability(reliability, labels, probabilities, positive_label)
-    _draw_histogram(histogram, labels, probabilities, positive_label)
-    _add_legend_below(figure)
-    figure.suptitle(title)
-    return figure
 
-
-def _draw_reliability(axes: Axes, labels: np.ndarray, probabilities: np.ndarray, positive_label: str) -> None:
     ticks, members = [], np.digitize(probabilities, EDGES[1:-1])
     for place, number in enumerate(np.unique(members)):
         inside = members == number
         n, share, mean = int(inside.sum()), labels[inside].mean(), probabilities[inside].mean()
         low, high = binomtest(int(labels[inside].sum()), n).proportion_ci(method="wilson")
-        axes.hlines(mean, place - 0.3, place + 0.3, color="gray", label="Mean probability that the model gave")
-        error = [[share - low], [high - share]]
-        axes.errorbar(place, share, error, fmt="o", color="tab:blue", capsize=4, label="Measured share, 95 % interval")
+        reliability.hlines(mean, place - 0.3, place + 0.3, color="gray", label="Mean probability that the model gave")
+        style = {"fmt": "o", "color": "tab:blue", "capsize": 4, "label": "Measured share, 95 % interval"}
+        reliability.errorbar(place, share, [[share - low], [high - share]], **style)
         ticks.append(f"{100 * EDGES[number]:.0f}–{100 * EDGES[number + 1]:.0f} %\n({n:,})")
-    axes.set_xticks(range(len(ticks)), ticks, fontsize="small")
-    axes.set(
+    reliability.set_xticks(range(len(ticks)), ticks, fontsize="small")
+    reliability.set(
         title=f"Reliability (expected calibration error {percent(calibration_error(labels, probabilities))} %)",
         xlabel=f"Probability of {positive_label} (number of messages)",
         ylabel=f"Share of {positive_label}",
         xlim=(-0.6, max(len(ticks), 1) - 0.4),
         ylim=(-0.03, 1.03),
     )
-    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    axes.grid(axis="y", alpha=0.3)
+    reliability.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    reliability.grid(axis="y", alpha=0.3)
 
-
-def _draw_histogram(axes: Axes, labels: np.ndarray, probabilities: np.ndarray, positive_label: str) -> None:
     by_label = [probabilities[labels == label] for label in (1, 0)]
     names = [positive_label, f"not {positive_label}"]
-    axes.hist(by_label, bins=20, range=(0, 1), color=["tab:red", "tab:green"], label=names)
-    axes.set(title="How sure the model is", xlabel=f"Probability of {positive_label}", ylabel="Messages")
+    histogram.hist(by_label, bins=20, range=(0, 1), color=["tab:red", "tab:green"], label=names)
+    histogram.set(title="How sure the model is", xlabel=f"Probability of {positive_label}", ylabel="Messages")
     if len(labels):
-        axes.set(yscale="log", ylim=(0.5, None))
-    axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    axes.grid(alpha=0.3)
+        histogram.set(yscale="log", ylim=(0.5, None))
+    histogram.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    histogram.grid(alpha=0.3)
+    _add_legend_below(figure)
+    figure.suptitle(title)
+    return figure
 
 
 # ---------------------------------------------------------------------------- fonts for names in any language

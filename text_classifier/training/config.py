@@ -1,20 +1,23 @@
-"""The options of a training run: a recipe sets them, and flags override the recipe.
+"""The options of a training run: a recipe sets them, flags override it, and what cannot work is told within seconds.
 
-`parse_recipe` serves both training scripts. `pretraining_config` holds the options of pretraining.
+`parse_recipe` serves both training scripts. The options of pretraining are in `extras/pretraining.py`.
 """
 
-import argparse
 import dataclasses
+import logging
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 import yaml
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import GPT2Config, GPT2ForSequenceClassification, HfArgumentParser, Trainer, TrainingArguments
+from transformers.hf_argparser import HfArg
+from transformers.integrations import is_tensorboard_available
 
+from text_classifier.errors import ConfigurationError
 from text_classifier.reading.messages import ReadOptions
 from text_classifier.runtime import fast_dtype
 
@@ -25,80 +28,50 @@ DEFAULT_RECIPE = Path(__file__).parents[2] / "recipes" / "sms_spam_gpt2.yaml"
 class ModelArguments:
     """Model: what is adapted, and how."""
 
-    model_name_or_path: str = field(default="gpt2", metadata={"help": "Hub id or folder of the base model."})
-    fallback_model: str | None = field(
-        default=None, metadata={"help": "Base to use where the first cannot be reached; `none` forbids one."}
+    model_name_or_path: str = HfArg(default="gpt2", help="Hub id or folder of the base model.")
+    fallback_model: str | None = HfArg(default=None, help="Base where the first is out of reach; `none` forbids one.")
+    fallback_layers: int | None = HfArg(default=None, help="Keep only its first layers, so many; all if not set.")
+    tuning: Literal["lora", "head", "last_block", "last_two_blocks", "full"] = HfArg(
+        default="lora", help="What is trained; all but `lora` change the base, and save a whole model."
     )
-    fallback_layers: int | None = field(
-        default=None,
-        metadata={"help": "Keep only so many layers of the fallback model, the first ones; all if not set."},
-    )
-    tuning: Literal["lora", "head", "last_block", "last_two_blocks", "full"] = field(
-        default="lora",
-        metadata={"help": "What is trained. All but `lora` train weights of the base, and save a whole model."},
-    )
-    lora_r: int = field(default=8, metadata={"help": "Rank of the LoRA matrices."})
-    lora_alpha: int = field(default=32, metadata={"help": "LoRA updates are scaled by lora_alpha / lora_r."})
-    lora_dropout: float = field(default=0.1, metadata={"help": "Dropout in front of the LoRA matrices."})
-    target_modules: list[str] | None = field(
-        default=None, metadata={"help": "Parts of a layer that LoRA adapts; the usual ones if not set."}
-    )
-    lora_layers: int | None = field(
-        default=None, metadata={"help": "LoRA adapts only so many layers, the last ones; all if not set."}
-    )
-    add_tfidf: bool = field(
-        default=False,
-        metadata={"help": "Save a TF-IDF model as well, which answers together with the language model."},
-    )
+    lora_r: int = HfArg(default=8, help="Rank of the LoRA matrices.")
+    lora_dropout: float = HfArg(default=0.1, help="Dropout in front of the LoRA matrices.")
+    target_modules: list[str] | None = HfArg(default=None, help="Parts of a layer that LoRA adapts, not the usual.")
+    lora_layers: int | None = HfArg(default=None, help="LoRA adapts only so many layers, the last; all if not set.")
+    add_tfidf: bool = HfArg(default=False, help="Also save a TF-IDF model, which answers with the language model.")
+
+    def __post_init__(self):
+        # With the word `none`, a flag unsets what the recipe sets.
+        if str(self.fallback_model).lower() == "none":
+            self.fallback_model = None
 
 
 @dataclass
 class DataArguments(ReadOptions):
     """Data: what is learned from."""
 
-    data_file: str | None = field(
-        default=None, metadata={"help": "Your own .csv, .tsv, .jsonl or .xlsx, instead of one of the data sets."}
+    data_file: str | None = HfArg(default=None, help="Your own .csv, .tsv, .jsonl or .xlsx, instead of a data set.")
+    test_file: str | None = HfArg(default=None, help="Test on this file of yours, instead of on a part of the data.")
+    data_source: Literal["auto", "uci", "mirror", "imdb"] = HfArg(
+        default="auto", help="SMS Spam Collection (`uci`, a `mirror`, `auto`: either), or `imdb` film reviews."
     )
-    test_file: str | None = field(
-        default=None, metadata={"help": "Test on this file of yours, instead of on a part of the data."}
+    dataset_dir: str = HfArg(default="dataset", help="Folder that data files are written to.")
+    feedback_file: str | None = HfArg(default=None, help="Also train on answers corrected in the chat (FEEDBACK_FILE).")
+    extra_data: list[str] | None = HfArg(
+        default=None, help="Beside the SMS collection, train on `modern`, `chinese`, `background`, or on `none`."
     )
-    dataset: Literal["sms_spam", "imdb"] = field(
-        default="sms_spam", metadata={"help": "The SMS Spam Collection, or 50,000 film reviews."}
+    left_out_kinds: list[str] | None = HfArg(
+        default=None, help="Kinds of the messages written for this project to leave out, to measure on them."
     )
-    data_source: Literal["auto", "uci", "mirror"] = field(
-        default="auto", metadata={"help": "Where the SMS Spam Collection comes from."}
+    protocol: Literal["deduplicated", "original"] = HfArg(
+        default="deduplicated", help="`original` parses and splits as published: duplicates stay in."
     )
-    dataset_dir: str = field(default="dataset", metadata={"help": "Folder that data files are written to."})
-    feedback_file: str | None = field(
-        default=None, metadata={"help": "Also train on answers that were corrected in the chat (its FEEDBACK_FILE)."}
+    minority_repeats: int = HfArg(
+        default=0, help="0: as many of each class; n: all of the larger class, and the smaller one n times."
     )
-    extra_data: list[str] | None = field(
-        default=None,
-        metadata={"help": "Also train on `modern`, `chinese`, `background` (SMS Spam Collection only), or on `none`."},
-    )
-    left_out_kinds: list[str] | None = field(
-        default=None,
-        metadata={"help": "Train without these kinds of the messages written for this project, to measure on them."},
-    )
-    protocol: Literal["deduplicated", "original"] = field(
-        default="deduplicated",
-        metadata={"help": "`original` parses and splits as the published recipe does: duplicates stay in."},
-    )
-    left_out_messages: bool = field(
-        default=False, metadata={"help": "Also train on the messages of the larger class that balancing leaves out."}
-    )
-    minority_repeats: int = field(
-        default=1, metadata={"help": "How often an epoch takes each message of the smaller class."}
-    )
-    normalize_text: bool = field(
-        default=False,
-        metadata={"help": "Let the tokenizer undo letter tricks: look-alike letters, accents, letters set apart."},
-    )
-    prepare_only: bool = field(
-        default=False, metadata={"help": "Only make the splits and save them in --dataset_dir; train nothing."}
-    )
-    split_seed: int = field(default=123, metadata={"help": "Seed of balancing and splitting."})
-    max_length: int = field(default=120, metadata={"help": "Tokens of a message that the language model reads."})
+    normalize_text: bool = HfArg(default=False, help="Undo letter tricks: look-alikes, accents, letters set apart.")
+    prepare_only: bool = HfArg(default=False, help="Only make the splits and save them in --dataset_dir.")
+    max_length: int = HfArg(default=120, help="Tokens of a message that the language model reads.")
 
     def __post_init__(self):
         super().__post_init__()
@@ -108,63 +81,62 @@ class DataArguments(ReadOptions):
         if self.extra_data == ["none"]:
             self.extra_data = None
 
+    @property
+    def dataset(self) -> str:
+        """`sms_spam`, `imdb` or `custom`."""
+        return "custom" if self.data_file else "imdb" if self.data_source == "imdb" else "sms_spam"
+
 
 @dataclass
 class FineTuningArguments(TrainingArguments):
     """Result: what is saved."""
 
-    adapter_dir: str = field(
-        default="lora_model",
-        metadata={"help": "Folder that the adapter is saved to; with --data_file results/<its name>/model."},
+    adapter_dir: str = HfArg(
+        default="lora_model", help="Folder that the adapter is saved to; training_metrics.pdf is put beside it."
     )
-    metrics_pdf: str = field(default="training_metrics.pdf", metadata={"help": "File that the charts are saved to."})
-    plot_over: Literal["step", "epoch"] = field(default="step", metadata={"help": "Horizontal axis of the charts."})
-    target_false_positive_rate: float | None = field(
-        default=None,
-        metadata={
-            "help": "Choose the decision threshold so that this share of held-out class 0 is called class 1; "
-            "the threshold is 0.5 if not set."
-        },
+    target_false_positive_rate: float | None = HfArg(
+        default=None, help="Set the threshold (0.5) so that this share of held-out class 0 is called class 1."
     )
 
+    @property
+    def metrics_pdf(self) -> Path:
+        """The file of the charts."""
+        return Path(self.adapter_dir).parent / "training_metrics.pdf"
 
-# Options of older versions of transformers, which documents still show -> what to use instead.
+
+# Options of older versions, which documents still show -> what to use instead.
 REPLACED_OPTIONS = {
-    "warmup_ratio": "--warmup_steps with the same value: below 1, it is a share of all steps",
-    "logging_dir": "the environment variable TENSORBOARD_LOGGING_DIR; without it, the curves go to --output_dir",
-    "evaluation_strategy": "--eval_strategy",
-    "group_by_length": "--train_sampling_strategy group_by_length",
-    "no_cuda": "--use_cpu true",
+    "warmup_ratio": "use --warmup_steps with the same value; below 1, it is a share of all steps",
+    "logging_dir": "set TENSORBOARD_LOGGING_DIR in the environment; without it, the curves go to --output_dir",
+    "evaluation_strategy": "use --eval_strategy",
+    "group_by_length": "messages of like length share a batch without it",
+    "no_cuda": "use --use_cpu true",
+    "metrics_pdf": "the charts are put beside --adapter_dir",
+    "loss_pdf": "the charts are put beside --model_dir",
+    "split_seed": "--seed draws the split as well",
+    "left_out_messages": "use --minority_repeats 1 or more",
+    "dataset": "use --data_source",
 }
 
-
-# Options that `--help` leaves out.
-RARELY_SET = {
-    *("fallback_model", "fallback_layers", "target_modules", "data_source", "left_out_kinds", "protocol", "plot_over"),
-    *("logging_first_step", "label_names", "greater_is_better", "eval_on_start"),
-}
+# ---------------------------------------------------------------------------- recipe and flags
 
 
 class RecipeParser(HfArgumentParser):
-    """An `HfArgumentParser` for a recipe and flags, whose help has a line for each option that people set.
-
-    Attributes:
-        recipe_options: names of the options that the recipe sets.
-    """
+    """An `HfArgumentParser` whose help has a line for each option that is ours or that the recipe sets."""
 
     recipe_options: Sequence[str] = ()
+    """Names of the options that the recipe sets."""
 
     def format_help(self) -> str:
-        """Return our own options and those of transformers that the recipe sets, with the recipe's values."""
+        """Return the usage and the options, with the recipe's values."""
         of_transformers = {entry.name: entry for entry in dataclasses.fields(TrainingArguments)}
         sections = {
-            kind.__doc__.splitlines()[0]: [
-                entry for entry in dataclasses.fields(kind) if entry.name not in {*of_transformers, *RARELY_SET}
-            ]
+            kind.__doc__.splitlines()[0]: [one for one in dataclasses.fields(kind) if one.name not in of_transformers]
             for kind in self.dataclass_types
         }
-        set_here = [name for name in self.recipe_options if name in of_transformers and name not in RARELY_SET]
-        sections["Training, as the recipe sets it."] = [of_transformers[name] for name in set_here]
+        sections["Training, as the recipe sets it."] = [
+            of_transformers[name] for name in self.recipe_options if name in of_transformers
+        ]
         lines = [self.format_usage().strip(), self.description, "--help_all shows every option."]
         for title, entries in sections.items():
             lines += [title, *(self._help_line(entry) for entry in entries)]
@@ -173,14 +145,17 @@ class RecipeParser(HfArgumentParser):
     def _help_line(self, entry: dataclasses.Field) -> str:
         default = self.get_default(entry.name)
         told = "" if default is None else f" [{default}]"
-        text, room = " ".join(entry.metadata["help"].split()), 88 - len(told)
+        text, room = " ".join(entry.metadata["help"].split()), 87 - len(told)
         if len(text) > room:
             text = textwrap.shorten(text.partition(". ")[0], room, placeholder=" …")
         return f"  --{entry.name:28} {text}{told}"
 
-    def format_all_help(self) -> str:
-        """Return the help of every option, as `HfArgumentParser` has it."""
-        return super().format_help()
+    def refuse_unknown(self, message: str, words: Sequence[str]) -> None:
+        """End with an error if there are unknown options; it says what to use instead of those of older versions."""
+        names = [word.partition("=")[0].removeprefix("--").replace("-", "_") for word in words]
+        hints = [f"\n--{name} is gone: {REPLACED_OPTIONS[name]}." for name in names if name in REPLACED_OPTIONS]
+        if words:
+            self.error(f"{message}: {' '.join(words)}{''.join(hints)}")
 
 
 def split_recipe(argv: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -189,27 +164,8 @@ def split_recipe(argv: Sequence[str]) -> tuple[str | None, list[str]]:
     return (argv[0] if named else None), list(argv[named:])
 
 
-def unless_none(value: str | None) -> str | None:
-    """Return None for the word `none`, so that a flag can unset what a recipe sets; return other values unchanged."""
-    return None if str(value).lower() == "none" else value
-
-
-def describe_replaced(unknown: Sequence[str]) -> str:
-    """Return a sentence for each unknown option that transformers had once."""
-    words = [word.partition("=")[0].removeprefix("--").replace("-", "_") for word in unknown]
-    return "".join(
-        f"\ntransformers no longer has --{word}. Use {REPLACED_OPTIONS[word]}."
-        for word in words
-        if word in REPLACED_OPTIONS
-    )
-
-
 def read_recipe(recipe: Path, parser: RecipeParser) -> dict:
-    """Return the options that a recipe sets, as YAML reads them.
-
-    Raises:
-        SystemExit: the file does not exist, is not a recipe, or sets unknown options.
-    """
+    """Return the options that a recipe sets, as YAML reads them; end with an error if it cannot be used."""
     try:
         options = yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}
     except (OSError, yaml.YAMLError) as error:
@@ -217,8 +173,7 @@ def read_recipe(recipe: Path, parser: RecipeParser) -> dict:
     if not isinstance(options, dict):
         parser.error(f"{recipe} is not a list of `option: value` lines")
     known = {entry.name for kind in parser.dataclass_types for entry in dataclasses.fields(kind)}
-    if unknown := sorted(set(options) - known):
-        parser.error(f"{recipe} sets unknown options: {', '.join(unknown)}{describe_replaced(unknown)}")
+    parser.refuse_unknown(f"{recipe} sets unknown options", sorted(set(options) - known))
     return options
 
 
@@ -241,16 +196,11 @@ def machine_defaults(words: Sequence[str] = ()) -> dict:
 
 
 def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Path, purpose: str) -> tuple:
-    """Read a recipe, and the flags that override it.
+    """Read a recipe, and the flags that override it; return one instance of each dataclass in `kinds`.
 
     Args:
         argv: the command line; a first argument that ends in .yaml or .yml is the recipe.
-        kinds: the dataclasses that hold the options.
-        default_recipe: recipe to read if `argv` names none.
         purpose: what the script does, for `--help`.
-
-    Returns:
-        One instance of each dataclass in `kinds`.
 
     Raises:
         SystemExit: the recipe or a flag is wrong, or help was asked for.
@@ -265,16 +215,16 @@ def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Pat
         ),
     )
     recipe = read_recipe(Path(named or default_recipe), parser)
-    parser.recipe_options = list(recipe)
     # The recipe is parsed like flags, so its values are checked in the same way. The last one counts.
     words = []
     for name, value in recipe.items():
         words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     words += flags
     # Help shows the recipe's values as defaults.
+    parser.recipe_options = list(recipe)
     parser.set_defaults(**recipe | machine_defaults(words))
     if "--help_all" in flags:
-        print(parser.format_all_help())
+        print(HfArgumentParser.format_help(parser))
         raise SystemExit(0)
     try:
         *parsed, rest = parser.parse_args_into_dataclasses(
@@ -283,32 +233,70 @@ def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Pat
     # TrainingArguments looks at the machine and at installed packages.
     except (ValueError, ImportError, RuntimeError, OSError, TypeError) as error:
         parser.error(" ".join(str(error).split()))
-    if rest:
-        parser.error(f"unknown arguments: {' '.join(rest)}{describe_replaced(rest)}")
+    parser.refuse_unknown("unknown arguments", rest)
     return tuple(parsed)
-
-
-def places_for_own_file(argv: Sequence[str]) -> list[str]:
-    """Return flags that send the results of a run on a file of one's own to a folder named after it.
-
-    Without them they would replace the included adapter. A recipe that is named has places of its own.
-    """
-    recipe, flags = split_recipe(argv)
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--data_file", "--data-file")
-    own_file = parser.parse_known_args(flags)[0].data_file
-    if recipe or not own_file:
-        return []
-    folder = Path("results", Path(own_file).stem)
-    places = {"output_dir": "", "adapter_dir": "model", "metrics_pdf": "training_metrics.pdf", "dataset_dir": "dataset"}
-    return [word for name, place in places.items() for word in (f"--{name}", str(folder / place))]
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments, FineTuningArguments]:
     """Read the recipe and the flags of a fine-tuning run."""
     kinds = (ModelArguments, DataArguments, FineTuningArguments)
     purpose = "Fine-tune a language model into a text classifier."
-    # The last flag of a name counts, so flags of the command line override the places.
-    model_args, data_args, args = parse_recipe([*places_for_own_file(argv), *argv], kinds, DEFAULT_RECIPE, purpose)
-    model_args.fallback_model = unless_none(model_args.fallback_model)
-    return model_args, data_args, args
+    parsed = parse_recipe(argv, kinds, DEFAULT_RECIPE, purpose)
+    own_file = parsed[1].data_file
+    if not own_file or split_recipe(argv)[0]:
+        return parsed
+    # The default recipe would replace the included adapter, so the results on a file of one's own go to a folder named
+    # after it. The last flag of a name counts, so the command line can name other places.
+    folder = Path("results", Path(own_file).stem)
+    places = [f"--output_dir={folder}", f"--adapter_dir={folder / 'model'}", f"--dataset_dir={folder / 'dataset'}"]
+    return parse_recipe([*places, *argv], kinds, DEFAULT_RECIPE, purpose)
+
+
+# ---------------------------------------------------------------------------- options that cannot work
+
+# Smallest and largest value (None: no limit) of options of both training scripts.
+LIMITS = [
+    (0, 1, "lora_dropout dropout target_false_positive_rate"),
+    (0, 2**32 - 1, "seed"),
+    (0, None, "minority_repeats learning_rate weight_decay max_grad_norm warmup_steps dataloader_num_workers"),
+    (1, None, "fallback_layers lora_r lora_layers max_length n_layer n_head n_embd"),
+    (1, None, "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps"),
+    (2, None, "context_length"),
+    (257, None, "vocab_size"),  # a byte-level tokenizer has all bytes and the end-of-text token
+]
+
+# What checkpoints can be compared by; see `gpt_classification_model.compute_metrics`.
+METRICS = ("loss", "accuracy", "precision", "recall", "f1")
+
+
+def check_limits(*all_options: object) -> None:
+    """Raise a ConfigurationError if a number does not lie within `LIMITS`."""
+    for least, most, names in LIMITS:
+        needed = f"at least {least} is needed" if most is None else f"it must lie between {least} and {most}"
+        for name in names.split():
+            for value in (getattr(options, name, None) for options in all_options):
+                if value is not None and (value < least or (most is not None and value > most)):
+                    raise ConfigurationError(f"--{name} {value}: {needed}.")
+
+
+def check_training_arguments(args: TrainingArguments) -> None:
+    """Raise a ConfigurationError if transformers' own options are wrong, lack a package or do not go together.
+
+    They are tried on a tiny model: trackers, optimizer, schedule, precision.
+    """
+    metric = args.metric_for_best_model
+    if metric and metric.removeprefix("eval_") not in METRICS:
+        raise ConfigurationError(f"--metric_for_best_model {metric}: there are only {', '.join(METRICS)}.")
+    if args.num_train_epochs <= 0 and args.max_steps <= 0:
+        raise ConfigurationError(f"--num_train_epochs {args.num_train_epochs:g}: it must be above 0.")
+    if "tensorboard" in args.report_to and not is_tensorboard_available():
+        raise ConfigurationError("--report_to tensorboard needs it: pip install -r requirements/tensorboard.txt")
+    try:
+        tiny = GPT2Config(vocab_size=2, n_positions=2, n_embd=2, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0)
+        trainer = Trainer(GPT2ForSequenceClassification(tiny), args, train_dataset=[0], eval_dataset=[0])
+        trainer.create_optimizer_and_scheduler(num_training_steps=10)
+    # Each integration raises what it likes; all of it means that these options do not work here.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        logging.getLogger(__name__).debug("An option cannot work", exc_info=True)
+        raise ConfigurationError(f"These options cannot work here: {reason}") from error

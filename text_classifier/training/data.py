@@ -66,11 +66,7 @@ def read_labelled(data_file: Path, options: ReadOptions | None = None) -> pd.Dat
 
 
 def read_classes(labels: pd.Series, positive_label: Sequence[str] | None = None) -> Classes:
-    """Return the two classes of the data; see `reading.labels.find_classes`.
-
-    Raises:
-        ConfigurationError: there are not two.
-    """
+    """Return the two classes of the data (see `find_classes`); raise a ConfigurationError if there are not two."""
     try:
         classes = find_classes(labels, positive_label)
     except ValueError as error:
@@ -83,10 +79,8 @@ def read_classes(labels: pd.Series, positive_label: Sequence[str] | None = None)
 
 
 def text_key(texts: pd.Series) -> pd.Series:
-    """Return texts without case, extra white space and punctuation, so that duplicates are equal.
-
-    A text with nothing but punctuation stays as it is.
-    """
+    """Return texts without case, extra white space and punctuation, so that duplicates are equal."""
+    # A text with nothing but punctuation stays as it is.
     words = texts.str.casefold().str.replace(r"[\W_]+", " ", regex=True).str.strip()
     return words.where(words.ne(""), texts.str.strip())
 
@@ -114,6 +108,11 @@ def drop_conflicts(df: pd.DataFrame) -> pd.DataFrame:
     return df[~both]
 
 
+def clean(df: pd.DataFrame) -> pd.DataFrame:
+    """Leave out messages that have both labels, and all but the first of equal ones."""
+    return drop_duplicates(drop_conflicts(df))
+
+
 def read_tsv(file: Path) -> pd.DataFrame:
     """Return the table in one of the project's own .tsv files, in which a quotation mark is text."""
     return pd.read_csv(file, sep="\t", quoting=csv.QUOTE_NONE, keep_default_na=False)
@@ -125,12 +124,8 @@ def read_made_up_messages(split: str, left_out_kinds: Sequence[str] = ()) -> pd.
     In the files, the made-up links of spam end in `.example`, because nobody can own such an address. Here they get the
     endings of real links. Otherwise a model would learn that `example` means spam.
 
-    Args:
-        split: a name in `MADE_UP_MESSAGES`.
-        left_out_kinds: messages of these kinds are left out.
-
     Raises:
-        ConfigurationError: no file has such a kind.
+        ConfigurationError: no file has messages of one of the kinds to leave out.
     """
     if left_out_kinds:
         kinds = set(pd.concat(map(read_tsv, MADE_UP_MESSAGES.values()))["Kind"])
@@ -144,7 +139,7 @@ def read_made_up_messages(split: str, left_out_kinds: Sequence[str] = ()) -> pd.
 
 def splits_learned_from(data_args: DataArguments) -> list[str]:
     """Return the names of the data's own splits that are trained on; `EXTRA_SPLITS` come on top of them."""
-    return ["train", "left_out_train"] if data_args.left_out_messages else ["train"]
+    return ["train", "left_out_train"] if data_args.minority_repeats else ["train"]
 
 
 def add_training_messages(
@@ -156,10 +151,9 @@ def add_training_messages(
     message, it replaces that one.
 
     Args:
-        splits: name -> messages, as `make_splits` in gpt_classification_model.py returns them.
+        splits: see `make_splits` in gpt_classification_model.py.
         name: name of the new split, one of `EXTRA_SPLITS`.
         messages: the new messages, columns `Label` (names) and `Text`.
-        label_names: names of class 0 and class 1.
 
     Raises:
         ConfigurationError: the new messages have labels that the data does not have.
@@ -172,9 +166,8 @@ def add_training_messages(
     held_out = text_key(pd.concat([splits[split]["Text"] for split in HELD_OUT]))
     messages = messages[~text_key(messages["Text"]).isin(held_out)]
     keys = text_key(messages["Text"])
-    replaced = {
-        split: part if split in HELD_OUT else part[~text_key(part["Text"]).isin(keys)] for split, part in splits.items()
-    }
+    # A held-out message equals none of the new ones by now, so this only drops training messages.
+    replaced = {split: part[~text_key(part["Text"]).isin(keys)] for split, part in splits.items()}
     return replaced | {name: messages.assign(Label=without_case(messages["Label"]).map(ids).astype(int))}
 
 
@@ -183,17 +176,16 @@ def add_training_messages(
 
 @dataclass(frozen=True)
 class FoundMessages:
-    """The messages of a run before the split, and where they came from."""
+    """The messages of a data set, and where they came from."""
 
     messages: pd.DataFrame
-    """Columns `Label` (one of the names of the classes) and `Text`."""
+    """Columns `Label` (one of the two names of `classes`) and `Text`."""
     classes: Classes
     name: str
     source: str
     sha256: str
-    """Checksum of the file."""
     test: pd.DataFrame | None
-    """Messages of a test file of its own, with the same columns; None if a part of the messages is held out."""
+    """Messages to test on, if these have a file of their own; they are not among `messages`."""
     extra: dict[str, pd.DataFrame]
     """Extra messages, which are only trained on: split name -> messages, with the same columns."""
 
@@ -204,9 +196,9 @@ def find_messages(data_args: DataArguments) -> FoundMessages:
     Raises:
         ArtifactError, ConfigurationError, OSError: the data cannot be obtained, or it cannot be used.
     """
-    files = [Path(file) for file in (data_args.data_file, data_args.test_file) if file]
-    if data_args.data_file:
-        messages, name, source, sha256 = read_labelled(files[0], data_args), files[0].name, "local file", ""
+    own, tested = (Path(file) if file else None for file in (data_args.data_file, data_args.test_file))
+    if own:
+        messages, name, source, sha256 = read_labelled(own, data_args), own.name, "local file", file_sha256(own)
     elif data_args.dataset == "imdb":
         file = resolve_imdb(Path(data_args.dataset_dir))
         messages = read_labelled(file.path, ReadOptions(text_column=["text"], label_column="label"))
@@ -217,37 +209,27 @@ def find_messages(data_args: DataArguments) -> FoundMessages:
         quoting = csv.QUOTE_MINIMAL if data_args.protocol == "original" else csv.QUOTE_NONE
         messages = read_sms_spam(file.path, quoting)
         name, source, sha256 = "SMS Spam Collection", file.source, file.sha256
-    if files:
-        # A run that resumes this one must have the same test file too.
-        sha256 += file_sha256(*files)
     classes = read_classes(messages["Label"], data_args.positive_label)
     test = None
-    if data_args.test_file:
-        test = _name_labels(read_labelled(files[-1], data_args), classes, files[-1])
-        test = drop_duplicates(drop_conflicts(test)).reset_index(drop=True)
-        messages = _without_those_of(messages, test)
-    messages = _name_labels(messages, classes, files[0] if files else Path(name))
+    if tested:
+        # A run that resumes this one must have the same test file too.
+        sha256 += file_sha256(tested)
+        test = clean(name_labels(read_labelled(tested, data_args), classes, tested)).reset_index(drop=True)
+        # What was trained on tests nothing.
+        both = text_key(messages["Text"]).isin(text_key(test["Text"]))
+        if both.any():
+            logger.warning("%d messages to train on stand in the test file too and are left out.", both.sum())
+        messages = messages[~both].reset_index(drop=True)
+    messages = name_labels(messages, classes, own)
     return FoundMessages(messages, classes, name, source, sha256, test, find_extra_messages(data_args))
 
 
-def _name_labels(messages: pd.DataFrame, classes: Classes, path: Path) -> pd.DataFrame:
-    """Give every message the name of its class.
-
-    Raises:
-        ConfigurationError: a label is in neither class.
-    """
+def name_labels(messages: pd.DataFrame, classes: Classes, path: Path | None) -> pd.DataFrame:
+    """Replace every label by the name of its class; raise a ConfigurationError if one is in neither."""
     ids = classes.ids_of(messages["Label"])
     if ids.isna().any():
         raise ConfigurationError(f"{path}: the label {messages['Label'][ids.isna()].iloc[0]!r} is in neither class.")
     return messages.assign(Label=ids.map(dict(enumerate(classes.names))))
-
-
-def _without_those_of(messages: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
-    """Leave out messages that the test file has too: what was trained on tests nothing."""
-    tested = text_key(messages["Text"]).isin(text_key(test["Text"]))
-    if tested.any():
-        logger.warning("%d messages to train on stand in the test file too and are left out.", tested.sum())
-    return messages[~tested].reset_index(drop=True)
 
 
 def find_extra_messages(data_args: DataArguments) -> dict[str, pd.DataFrame]:
@@ -257,14 +239,15 @@ def find_extra_messages(data_args: DataArguments) -> dict[str, pd.DataFrame]:
         FileNotFoundError: the feedback file does not exist.
         ConfigurationError: the feedback file is not one, or nothing has a name in `extra_data`.
     """
-    extra, wanted = {}, data_args.extra_data or ()
-    if unknown := sorted(set(wanted) - {*MADE_UP_MESSAGES, "background"}):
+    extra, wanted = {}, set(data_args.extra_data or ())
+    if unknown := sorted(wanted - {*MADE_UP_MESSAGES, "background"}):
         raise ConfigurationError(f"--extra_data {' '.join(unknown)}: there are modern, chinese and background.")
-    if data_args.dataset == "sms_spam" and not data_args.data_file:
-        for split in MADE_UP_MESSAGES:
-            if split in wanted:
-                messages = read_made_up_messages(split, data_args.left_out_kinds or ())
-                extra[split] = messages.drop(columns="Kind")
+    if data_args.dataset == "sms_spam":
+        extra = {
+            split: read_made_up_messages(split, data_args.left_out_kinds or ()).drop(columns="Kind")
+            for split in MADE_UP_MESSAGES
+            if split in wanted
+        }
         if "background" in wanted:
             extra["background"] = read_background()[["Text"]].assign(Label="ham")
     if data_args.feedback_file:

@@ -70,18 +70,13 @@ def evaluate(
     validation = [predictions["validation"], predictions["left_out_validation"]]
     negatives = np.concatenate([probabilities[labels == 0] for labels, probabilities in validation])
     threshold = choose_threshold(negatives, false_positive_rate)
-    thresholds = {model: threshold} if threshold == 0.5 else {f"{model}, threshold 0.5": 0.5, model: threshold}
-    reported = {
-        split.removesuffix("_test"): predictions[split]
-        for split in ("train", "validation", "test", "left_out_test")
-        if split in predictions
-    }
-    reported["natural"] = at_natural_ratio(predictions)
-    rows = {
+    reported = {name: predictions[name] for name in ("train", "validation", "test") if name in predictions}
+    reported |= {"left_out": predictions["left_out_test"], "natural": at_natural_ratio(predictions)}
+    rows = {model: threshold} if threshold == 0.5 else {f"{model}, threshold 0.5": 0.5, model: threshold}
+    return {
         row: {split: classification_metrics(*of_split, used) for split, of_split in reported.items()}
-        for row, used in thresholds.items()
-    }
-    return rows, threshold
+        for row, used in rows.items()
+    }, threshold
 
 
 def predict(trainer: Trainer, datasets: dict[str, Dataset]) -> Predictions:
@@ -98,8 +93,8 @@ def predict(trainer: Trainer, datasets: dict[str, Dataset]) -> Predictions:
 
 
 def log_odds(probabilities: np.ndarray) -> np.ndarray:
-    """Return the log odds of probabilities, all of them finite."""
-    # A probability rounded to 0 or 1 has infinite log odds, so another model's would not count beside it.
+    """Return the log odds of probabilities; a probability rounded to 0 or 1 gets large ones, not infinite ones."""
+    # Beside infinite log odds another model's would not count.
     return logit(np.clip(probabilities, 1e-15, 1 - 1e-15))
 
 
@@ -113,10 +108,6 @@ def predictions_together(of_language_model: Predictions, of_tfidf: Predictions, 
 
 def choose_early_exit(together: Predictions, of_tfidf: Predictions, threshold: float) -> dict:
     """Measure on the validation messages where TF-IDF may answer alone; see `Classifier.answer_early`.
-
-    Args:
-        together: predictions of both models together.
-        threshold: decision threshold.
 
     Returns:
         `bound`: the least distance of TF-IDF's log odds from the threshold. `usual_log_odds`: what the language model
@@ -136,20 +127,18 @@ def choose_early_exit(together: Predictions, of_tfidf: Predictions, threshold: f
 
 @dataclass(frozen=True)
 class Comparison:
-    """The predictions of every model for the held-out messages, and how good they are."""
+    """How good every model is on the held-out messages, and how the saved folder answers."""
 
-    predictions: dict[str, Predictions]
-    """Predictions by model; the names are those in the table of results."""
-    results: dict[str, dict[str, dict]]
-    """Metrics by model and split; see `evaluate`."""
     saved: str
-    """Name of the model that the saved folder answers with."""
+    """The model that the saved folder answers with, by its name in `results`."""
     joint: Joint | None
     """How the models are joined; None if no TF-IDF model answers with the language model."""
-    threshold: float
-    """Decision threshold of the saved model."""
     early_exit: dict | None
     """Where TF-IDF answers alone, see `choose_early_exit`; None if no TF-IDF model answers."""
+    decision_threshold: float
+    """That of the saved model."""
+    results: dict[str, dict[str, dict]]
+    """Metrics by model and split; see `evaluate`."""
 
 
 def compare_models(
@@ -158,13 +147,16 @@ def compare_models(
     baseline: Predictions,
     joint: Joint | None,
     false_positive_rate: float | None,
-) -> Comparison:
+) -> tuple[Comparison, dict[str, Predictions]]:
     """Measure the language model before and after training, alone and with TF-IDF, and TF-IDF alone.
 
     Args:
         baseline: predictions of the TF-IDF model.
         joint: how TF-IDF answers together with the language model; None if it does not.
         false_positive_rate: see `evaluate`; the untrained model has the decision threshold 0.5.
+
+    Returns:
+        The comparison, and the predictions by model.
     """
     predictions, saved = {"before": before, "after": after}, "after"
     if joint:
@@ -176,7 +168,7 @@ def compare_models(
         rows, thresholds[name] = evaluate(name, of_model, None if name == "before" else false_positive_rate)
         results |= rows
     early_exit = choose_early_exit(predictions[saved], baseline, thresholds[saved]) if joint else None
-    return Comparison(predictions, results, saved, joint, thresholds[saved], early_exit)
+    return Comparison(saved, joint, early_exit, thresholds[saved], results), predictions
 
 
 # ---------------------------------------------------------------------------- the baseline
@@ -188,14 +180,7 @@ MODERN_SPAM_WEIGHT = 0.5
 
 
 def train_baseline(splits: dict[str, pd.DataFrame], data_args: DataArguments) -> TfidfModel:
-    """Train a TF-IDF model on every message that the language model can learn from.
-
-    Args:
-        splits: split name -> table with the columns `Label` (0/1) and `Text`.
-
-    Raises:
-        ConfigurationError: the messages hold no words.
-    """
+    """Train a TF-IDF model on every message that the language model can learn from, by its split."""
     names = [name for name in (*splits_learned_from(data_args), *EXTRA_SPLITS) if name in splits]
     messages = pd.concat([splits[name] for name in names])
     weights = [
@@ -210,11 +195,7 @@ def train_baseline(splits: dict[str, pd.DataFrame], data_args: DataArguments) ->
 
 
 def tfidf_predictions(model: TfidfModel, splits: dict[str, pd.DataFrame]) -> Predictions:
-    """Return labels and probabilities of class 1 for every split.
-
-    Args:
-        splits: split name -> table with the columns `Label` (0/1) and `Text`.
-    """
+    """Return labels and probabilities of class 1 for every split."""
     return {
         name: (table["Label"].to_numpy(dtype=int), expit(model.log_odds(table["Text"].tolist())))
         for name, table in splits.items()

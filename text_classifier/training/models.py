@@ -27,41 +27,35 @@ from text_classifier.sources.weights import BaseModel
 
 logger = logging.getLogger(__name__)
 
-# Activation functions that transformers computes in eight steps, each through memory -> the same in one step.
-FUSED_ACTIVATIONS = {"gelu_new": "gelu_pytorch_tanh"}
-
 # How architectures name what stands between their last block and the head. DeBERTa's `LayerNorm` stands before them.
+# The order in which modules are defined does not tell: OPT defines its final norm before its blocks.
 AFTER_BLOCKS = re.compile("(final_)?(layer_?)?norm|ln_f|norm_f|project_out|pooler")
 
 
 def load_tokenizer(base: BaseModel, max_length: int, normalize_text: bool = False) -> PreTrainedTokenizerBase:
-    """Load the base model's tokenizer, which pads on the right.
+    """Load the base model's tokenizer, with a first token, a pad token and a normalizer, which are saved with it.
 
-    A classifier built on a decoder reads its answer at the last token that is not padding, so padding must differ from
-    text. A tokenizer without a pad token pads with its end-of-text token.
-
-    A decoder's first position draws most attention, and what stands there is hardly read: without a token in front, all
-    messages of one token get the same answer. So a tokenizer that adds no token of its own gets the beginning-of-text
-    token in front of each message (GPT-2: `<|endoftext|>`). It is saved with the tokenizer, so plain PEFT and
-    `pipeline` read the same.
+    So plain PEFT and `pipeline` read messages as training did.
 
     Args:
         max_length: number of tokens of a message that the model reads; fewer if the base model cannot read so many.
-        normalize_text: undo letter tricks before tokenising; the normalizer is saved with the tokenizer.
+        normalize_text: undo letter tricks before tokenising.
     """
     limit = getattr(AutoConfig.from_pretrained(base.path), "max_position_embeddings", None) or max_length
     if limit < max_length:
         logger.info("%s reads at most %d tokens of a message.", base.name, limit)
         max_length = limit
     tokenizer = AutoTokenizer.from_pretrained(base.path, padding_side="right", model_max_length=max_length)
+    # A decoder's first position draws most attention, and what stands there is hardly read: without a token in front,
+    # all messages of one token got the same answer. So a tokenizer that adds no token of its own gets the
+    # beginning-of-text token in front of each message (GPT-2: `<|endoftext|>`).
     first = tokenizer.bos_token or tokenizer.eos_token
     needs_first = first is not None and not tokenizer.num_special_tokens_to_add()
     if needs_first or normalize_text:
         backend = tokenizer.backend_tokenizer
         if needs_first:
-            add_first = processors.TemplateProcessing(
-                single=[first, "$A"], special_tokens=[(first, tokenizer.convert_tokens_to_ids(first))]
-            )
+            special = [(first, tokenizer.convert_tokens_to_ids(first))]
+            add_first = processors.TemplateProcessing(single=[first, "$A"], special_tokens=special)
             # The post-processor of a byte-level tokenizer corrects the offsets of the words.
             earlier = [backend.post_processor] if backend.post_processor else []
             backend.post_processor = processors.Sequence([*earlier, add_first])
@@ -76,6 +70,7 @@ def load_tokenizer(base: BaseModel, max_length: int, normalize_text: bool = Fals
             model_input_names=tokenizer.model_input_names,
             **tokenizer.special_tokens_map,
         )
+    # A decoder gives its answer at the last token that is not padding, so padding must differ from text.
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -84,12 +79,7 @@ def load_tokenizer(base: BaseModel, max_length: int, normalize_text: bool = Fals
 def make_config(
     base: BaseModel, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], layers: int | None
 ) -> PreTrainedConfig:
-    """Return the base model's config for two classes, with the faster one of two equal activations.
-
-    Args:
-        label_names: names of class 0 and class 1.
-        layers: keep only this many layers, the first ones, at least 1; None keeps all.
-    """
+    """Return the base model's config for two classes; `layers` keeps only so many layers, the first ones."""
     config = AutoConfig.from_pretrained(
         base.path,
         num_labels=2,
@@ -103,19 +93,18 @@ def make_config(
         for kinds in ("layer_types", "mlp_layer_types"):
             if of_all_layers := getattr(config, kinds, None):
                 setattr(config, kinds, of_all_layers[:layers])
-    if (activation := getattr(config, "activation_function", None)) in FUSED_ACTIVATIONS:
-        config.activation_function = FUSED_ACTIVATIONS[activation]
+    if getattr(config, "activation_function", None) == "gelu_new":
+        # transformers computes GPT-2's own in eight steps, each through memory; this is the same function in one step.
+        config.activation_function = "gelu_pytorch_tanh"
     return config
 
 
 def load_with_new_head(base: BaseModel, config: PreTrainedConfig) -> tuple[PreTrainedModel, list[str]]:
-    """Load the base model's weights in float32 as a classifier, whose head is what it has beside the base's body.
-
-    Many checkpoints come without their pooler too, because predicting words needs none. What the checkpoint lacks of
-    head and pooler gets random weights.
+    """Load the base model's weights in float32 as a classifier; its head gets random weights.
 
     Returns:
-        The model and the names of the modules to train in full: the head, and the pooler if it is new.
+        The model and the names of the modules to train in full: the head, and the pooler if the checkpoint has none,
+        because predicting words needs none.
 
     Raises:
         ConfigurationError: the weights do not fit the architecture, or other weights are missing.
@@ -124,12 +113,9 @@ def load_with_new_head(base: BaseModel, config: PreTrainedConfig) -> tuple[PreTr
     attention = None if torch.accelerator.is_available() else "eager"
     try:
         with quiet_loading():
+            options = {"config": config, "dtype": torch.float32, "attn_implementation": attention}
             model, loading = AutoModelForSequenceClassification.from_pretrained(
-                base.path,
-                config=config,
-                dtype=torch.float32,
-                attn_implementation=attention,
-                output_loading_info=True,
+                base.path, output_loading_info=True, **options
             )
     except (ValueError, RuntimeError) as error:
         raise ConfigurationError(f"{base.name} cannot be tuned: {error}") from error
@@ -153,31 +139,16 @@ def find_blocks(model: PreTrainedModel) -> str:
 
 
 def modules_after_blocks(model: PreTrainedModel) -> list[str]:
-    """Return the names of the modules between the last block and the head, such as the final norm; see `AFTER_BLOCKS`.
-
-    The order in which modules are defined does not tell: OPT defines its final norm before its blocks.
-    """
+    """Return the names of the modules between the last block and the head, such as the final norm."""
     parents = {model.base_model_prefix, find_blocks(model).rpartition(".")[0]}
     names = (name.rpartition(".") for name, _ in model.named_modules())
     return [f"{parent}.{name}" for parent, _, name in names if parent in parents and AFTER_BLOCKS.fullmatch(name)]
 
 
-def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """Return the number of trained parameters and the number of all parameters."""
-    weights = list(model.parameters())
-    return sum(one.numel() for one in weights if one.requires_grad), sum(one.numel() for one in weights)
-
-
 def modules_below(model: PreTrainedModel, layers: int | None) -> str | None:
-    """Return a pattern of the names of all modules in the blocks below the last ones, which LoRA does not adapt.
+    """Return the `exclude_modules` of a `LoraConfig` that adapts only so many blocks, the last ones; None: all.
 
     Nothing below the adapted blocks is trained, so the backward pass ends there.
-
-    Args:
-        layers: number of blocks to adapt; None means all.
-
-    Returns:
-        The `exclude_modules` of a `LoraConfig`; None if all blocks are adapted.
     """
     blocks = find_blocks(model)
     below = len(model.get_submodule(blocks)) - layers if layers else 0
@@ -185,7 +156,7 @@ def modules_below(model: PreTrainedModel, layers: int | None) -> str | None:
 
 
 def wrap_in_lora(model: PreTrainedModel, lora: LoraConfig, base: BaseModel) -> PeftModel:
-    """Give a model the adapter that `lora` describes, which from then on also says how the layers store their weights.
+    """Give a model the adapter that `lora` describes.
 
     Raises:
         ConfigurationError: the model does not have the layers to adapt.
@@ -200,12 +171,7 @@ def wrap_in_lora(model: PreTrainedModel, lora: LoraConfig, base: BaseModel) -> P
 
 
 def freeze_all_but(model: PreTrainedModel, tuning: str, head: Sequence[str]) -> None:
-    """Train only the head, or also the last blocks and what runs after them; freeze all other weights.
-
-    Args:
-        tuning: `head`, `last_block` or `last_two_blocks`.
-        head: names of the modules of the head.
-    """
+    """Train only the `head`, or also the `last_block` or `last_two_blocks` and what runs after; freeze the rest."""
     trained = [model.get_submodule(name) for name in head]
     if tuning != "head":
         trained += [model.get_submodule(name) for name in modules_after_blocks(model)]

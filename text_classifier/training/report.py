@@ -10,15 +10,13 @@ from scipy.stats import binomtest
 from transformers import AutoConfig, Trainer
 
 from text_classifier import cards
-from text_classifier.classifier import Joint
 from text_classifier.metrics import percent, results_table
 from text_classifier.sources.weights import BaseModel
 from text_classifier.tfidf import TFIDF_MAX_CHARACTERS
-from text_classifier.training.config import DataArguments
+from text_classifier.training.config import DataArguments, ModelArguments
 from text_classifier.training.data import SPLITS, FoundMessages, in_conflict
 from text_classifier.training.evaluation import BASELINE, Comparison
-from text_classifier.training.models import count_parameters
-from text_classifier.training.runs import kept_step
+from text_classifier.training.runs import kept_step, run_facts
 
 # The name of each tuning in titles.
 TUNINGS = {
@@ -27,6 +25,13 @@ TUNINGS = {
     "last_block": "last block",
     "last_two_blocks": "last two blocks",
     "full": "all layers",
+}
+
+# How a report calls the extra messages, by the name of their split.
+EXTRA_KINDS = {
+    "modern": "modern messages, written for this project",
+    "chinese": "Chinese messages, written for this project",
+    "background": "sentences that are no messages, as ham",
 }
 
 LICENCES = {
@@ -90,7 +95,7 @@ class TrainingFacts:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Comparison):
     """What a run did, and how good its result is on held-out messages."""
 
     command: str
@@ -104,15 +109,8 @@ class Report:
     base_model: BaseFacts
     data: DataFacts
     training: TrainingFacts
-    saved: str
-    """The model that the saved folder answers with, by its name in `results`."""
-    joint: Joint | None
-    early_exit: dict | None
-    decision_threshold: float
-    results: dict[str, dict[str, dict]]
-    """Metrics by model and split; see `evaluation.evaluate`."""
     table: str
-    """Those that matter most, as a Markdown table."""
+    """The results that matter most, as a Markdown table."""
     accuracy: dict[str, float]
     """Share of held-out messages, at the natural ratio, that each model labels correctly."""
     summary: str
@@ -126,31 +124,8 @@ class Report:
         return f"{self.base_model.name} + {self.training.trained_part}"
 
 
-def describe_base(base: BaseModel, requested: str, layers: int) -> BaseFacts:
-    """Return the facts of a base model.
-
-    Args:
-        requested: name of the base model in the recipe or flag.
-        layers: how many of its layers are used.
-    """
-    all_layers = AutoConfig.from_pretrained(base.path).num_hidden_layers
-    return BaseFacts(
-        requested=requested,
-        name=base.name,
-        source=base.source,
-        sha256=base.sha256,
-        fallback_used=base.name not in (requested, str(Path(requested).expanduser().resolve())),
-        license=LICENCES.get(base.name),
-        layers=layers if layers < all_layers else None,
-    )
-
-
 def describe_data(
-    data_args: DataArguments,
-    found: FoundMessages,
-    used: pd.DataFrame,
-    splits: dict[str, pd.DataFrame],
-    label_names: Sequence[str],
+    data_args: DataArguments, found: FoundMessages, used: pd.DataFrame, splits: dict[str, pd.DataFrame]
 ) -> DataFacts:
     """Return the facts of the data.
 
@@ -158,25 +133,35 @@ def describe_data(
         used: the messages that were split: all that were found, or those left after dropping duplicates.
     """
     counts = used["Label"].value_counts()
-    classes = " and ".join(f"{counts[label]:,} {label}" for label in label_names)
+    classes = " and ".join(f"{counts[label]:,} {label}" for label in found.classes.names)
     sizes = " / ".join(f"{len(splits[split]):,}" for split in SPLITS)
     conflicts = 0 if data_args.protocol == "original" else int(in_conflict(found.messages).sum())
     duplicates = len(found.messages) - conflicts - len(used)
-    parts = [
-        f"{len(found.messages):,} messages, {duplicates:,} duplicates dropped before splitting",
-        *([f"{conflicts:,} rows left out whose message has both labels"] if conflicts else []),
-        f"of the rest {classes}, balanced 1:1 and split into {sizes}",
-        *([f"tested on {Path(data_args.test_file).name}"] if data_args.test_file else []),
-        *_describe_left_out(data_args, len(splits["left_out_train"])),
-        *_describe_extra(found, splits),
-    ]
+    parts = [f"{len(found.messages):,} messages, {duplicates:,} duplicates dropped before splitting"]
+    if conflicts:
+        parts.append(f"{conflicts:,} rows left out whose message has both labels")
+    parts.append(f"of the rest {classes}, balanced 1:1 and split into {sizes}")
+    if data_args.test_file:
+        parts.append(f"tested on {Path(data_args.test_file).name}")
+    if data_args.minority_repeats > 1:
+        parts.append(f"an epoch takes those of the smaller class {data_args.minority_repeats} times")
+    left_out = len(splits["left_out_train"]) if data_args.minority_repeats else 0
+    taken = [f"{left_out:,} messages of the larger class that balancing left out"] if left_out else []
+    taken += [f"{len(splits[name]):,} {kind}" for name, kind in EXTRA_KINDS.items() if name in splits]
+    if "feedback" in splits:
+        count = len(splits["feedback"])
+        more = len(found.extra["feedback"]) - count
+        told = f" ({more:,} more stand in the held-out splits and are not trained on)" if more else ""
+        taken.append(f"{count:,} message{'' if count == 1 else 's'} corrected in the chat{told}")
+    parts += [f"an epoch also takes {one}" for one in taken]
+    languages = ["en", "zh"] if "chinese" in found.extra else ["en"]
     return DataFacts(
         name=found.name,
-        dataset="custom" if data_args.data_file else data_args.dataset,
+        dataset=data_args.dataset,
         source=found.source,
         sha256=found.sha256,
         protocol=data_args.protocol,
-        languages=_languages(data_args),
+        languages=None if data_args.data_file else languages,
         description="; ".join(parts) + ".",
         messages=len(found.messages),
         duplicates=duplicates,
@@ -184,87 +169,55 @@ def describe_data(
     )
 
 
-def _languages(data_args: DataArguments) -> list[str] | None:
-    if data_args.data_file:
-        return None
-    return ["en", "zh"] if data_args.dataset == "sms_spam" and "chinese" in (data_args.extra_data or ()) else ["en"]
-
-
-def _describe_left_out(data_args: DataArguments, left_out: int) -> list[str]:
-    repeats = data_args.minority_repeats
-    parts = [f"an epoch takes those of the smaller class {repeats} times"] if repeats > 1 else []
-    if data_args.left_out_messages and left_out:
-        parts.append(f"an epoch also takes {left_out:,} messages of the larger class that balancing left out")
-    return parts
-
-
-def _describe_extra(found: FoundMessages, splits: dict[str, pd.DataFrame]) -> list[str]:
-    kinds = {
-        "modern": "modern messages, written for this project",
-        "chinese": "Chinese messages, written for this project",
-        "background": "sentences that are no messages, as ham",
-    }
-    parts = [f"an epoch also takes {len(splits[name]):,} {kind}" for name, kind in kinds.items() if name in splits]
-    if "feedback" in found.extra:
-        taken, held_out = len(splits["feedback"]), len(found.extra["feedback"]) - len(splits["feedback"])
-        corrections = f"{taken:,} message{'' if taken == 1 else 's'} corrected in the chat"
-        more = f" ({held_out:,} more stand in the held-out splits and are not trained on)" if held_out else ""
-        parts.append(f"an epoch also takes {corrections}{more}")
-    return parts
-
-
-def describe_training(trainer: Trainer, tuning: str, seconds: float) -> TrainingFacts:
-    """Return the facts of a training that took so many seconds."""
-    trainable, total = count_parameters(trainer.model)
-    return TrainingFacts(
-        tuning=tuning,
-        trained_part=TUNINGS[tuning],
-        max_length=trainer.processing_class.model_max_length,
-        trainable_parameters=trainable,
-        total_parameters=total,
-        epochs=trainer.state.epoch,
-        steps=trainer.state.global_step,
-        best_step=kept_step(trainer),
-        best_checkpoint=trainer.args.load_best_model_at_end,
-        train_seconds=seconds,
-        processes=trainer.args.world_size,
-    )
-
-
 def make_report(
-    facts: dict,
-    seed: int,
+    model_args: ModelArguments,
+    base: BaseModel,
     label_names: Sequence[str],
-    base: BaseFacts,
     data: DataFacts,
-    training: TrainingFacts,
+    trainer: Trainer,
     compared: Comparison,
+    total_seconds: float,
+    train_seconds: float,
 ) -> Report:
-    """Return the report of a run; see `runs.run_facts` for `facts`."""
+    """Return the report of a run that took so many seconds, so many of them for training."""
+    requested = model_args.model_name_or_path
+    layers = trainer.model.config.num_hidden_layers
     return Report(
-        **facts,
-        seed=seed,
+        **run_facts(),
+        total_seconds=total_seconds,
+        seed=trainer.args.seed,
         label_names=label_names,
-        base_model=base,
+        base_model=BaseFacts(
+            requested=requested,
+            name=base.name,
+            source=base.source,
+            sha256=base.sha256,
+            fallback_used=base.name not in (requested, str(Path(requested).expanduser().resolve())),
+            license=LICENCES.get(base.name),
+            layers=layers if layers < AutoConfig.from_pretrained(base.path).num_hidden_layers else None,
+        ),
         data=data,
-        training=training,
-        saved=compared.saved,
-        joint=compared.joint,
-        early_exit=compared.early_exit,
-        decision_threshold=compared.threshold,
-        results=compared.results,
+        training=TrainingFacts(
+            tuning=model_args.tuning,
+            trained_part=TUNINGS[model_args.tuning],
+            max_length=trainer.processing_class.model_max_length,
+            trainable_parameters=trainer.model.num_parameters(only_trainable=True),
+            total_parameters=trainer.model.num_parameters(),
+            epochs=trainer.state.epoch,
+            steps=trainer.state.global_step,
+            best_step=kept_step(trainer),
+            best_checkpoint=trainer.args.load_best_model_at_end,
+            train_seconds=train_seconds,
+            processes=trainer.args.world_size,
+        ),
+        **vars(compared),
         table=table_of_results(compared),
         **summarise(compared, label_names),
     )
 
 
 def summarise(compared: Comparison, label_names: Sequence[str]) -> dict:
-    """Say what each model alone and both together have on held-out messages, and where the language model fails.
-
-    Returns:
-        `accuracy`: share of held-out messages, at the natural ratio, that each model labels correctly; `summary`: the
-        same in one line; `warnings`: sentences, none if the language model is worth its weight.
-    """
+    """Return `accuracy`, `summary` and `warnings` of a report."""
     models = {"language model alone": "after", "TF-IDF alone": BASELINE}
     if compared.saved != "after":
         models["both together"] = compared.saved
@@ -298,24 +251,15 @@ def table_of_results(compared: Comparison) -> str:
 
 
 def model_card(report: Report) -> str:
-    """Return the text of the saved folder's README.md, which describes the model to people who find it."""
+    """Return the text of the saved folder's README.md, which describes the model to people who find it.
+
+    Its metadata is for the Hub: base model, licence, language, and the figures of the test split.
+    """
+    base, data, tuning = report.base_model, report.data, report.training.tuning
     test = report.results[report.saved]["test"]
     interval = binomtest(round(test["accuracy"] * test["n"]), test["n"]).proportion_ci(method="wilson")
-    return cards.fill(
-        "trained",
-        _metadata(report, test),
-        **vars(report),
-        base=report.base_model,
-        test=test,
-        interval=[f"{100 * bound:.1f}" for bound in interval],
-        tfidf_characters=TFIDF_MAX_CHARACTERS,
-    )
-
-
-def _metadata(report: Report, test: dict) -> ModelCardData:
-    """Return the metadata that the Hub reads: base model, licence, language, and the figures of the test split."""
-    base, data, tuning = report.base_model, report.data, report.training.tuning
-    return ModelCardData(
+    of_test = {"dataset_name": data.name, "dataset_type": data.dataset, "dataset_split": "test"}
+    metadata = ModelCardData(
         base_model=base.name,
         library_name="peft" if tuning == "lora" else "transformers",
         pipeline_tag="text-classification",
@@ -324,15 +268,17 @@ def _metadata(report: Report, test: dict) -> ModelCardData:
         tags=["text-classification", *(["lora"] if tuning == "lora" else [])],
         model_name=f"{base.name.split('/')[-1]}-{tuning}-{report.label_names[1]}",
         eval_results=[
-            EvalResult(
-                task_type="text-classification",
-                dataset_name=data.name,
-                dataset_type=data.dataset,
-                dataset_split="test",
-                metric_type=metric,
-                metric_value=round(test[metric], 4),
-            )
-            for metric in ("accuracy", "f1", "roc_auc")
-            if test[metric] is not None
+            EvalResult("text-classification", metric_type=name, metric_value=round(test[name], 4), **of_test)
+            for name in ("accuracy", "f1", "roc_auc")
+            if test[name] is not None
         ],
+    )
+    return cards.fill(
+        "trained",
+        metadata,
+        **vars(report),
+        base=base,
+        test=test,
+        interval=[f"{100 * bound:.1f}" for bound in interval],
+        tfidf_characters=TFIDF_MAX_CHARACTERS,
     )

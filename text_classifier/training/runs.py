@@ -1,7 +1,6 @@
-"""Helpers of every training run: checkpoints and resuming, several processes, memory, errors."""
+"""What every training run needs: one command line, several processes, errors, checkpoints and resuming."""
 
 import contextlib
-import importlib.metadata
 import json
 import logging
 import os
@@ -10,8 +9,8 @@ import re
 import shlex
 import shutil
 import sys
-import time
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 
 import psutil
@@ -21,7 +20,6 @@ from transformers import Trainer, TrainingArguments
 
 from text_classifier.errors import ArtifactError, ConfigurationError, describe_failure
 from text_classifier.files import exclusive, write_json
-from text_classifier.sources.weights import BaseModel
 from text_classifier.training.config import DataArguments, ModelArguments
 
 logger = logging.getLogger(__name__)
@@ -40,11 +38,7 @@ def kept_step(trainer: Trainer) -> int:
 
 
 def check_same_everywhere(*checksums: str) -> None:
-    """Check that all processes of a distributed run found the same files.
-
-    Raises:
-        ConfigurationError: they found different files, because an address answered some of them and not the others.
-    """
+    """Raise a ConfigurationError if the processes of a run found different files: an address did not answer all."""
     if broadcast_object_list(list(checksums)) != list(checksums):
         raise ConfigurationError(
             "The processes found different weights or data. Give all of them the same local files "
@@ -61,20 +55,14 @@ def peak_memory_gib() -> float:
     return getattr(memory, "peak_wset", memory.rss) / 2**30
 
 
-def run_facts(started: float) -> dict:
-    """Return what is needed to repeat a run elsewhere and what it took: command, versions, hardware, time, memory.
-
-    Args:
-        started: `time.perf_counter()` at the beginning of the run.
-    """
+def run_facts() -> dict:
+    """Return what is needed to repeat a run elsewhere, and the memory that it took so far."""
     packages = ("torch", "transformers", "peft", "accelerate", "scikit-learn", "pandas")
     gpu = torch.cuda.is_available()
     return {
         "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "versions": {"Python": platform.python_version()}
-        | {package: importlib.metadata.version(package) for package in packages},
+        "versions": {"Python": platform.python_version(), **{name: metadata.version(name) for name in packages}},
         "hardware": torch.cuda.get_device_name() if gpu else f"{os.cpu_count()} CPU cores",
-        "total_seconds": time.perf_counter() - started,
         "peak_memory_gib": peak_memory_gib(),
         "peak_gpu_memory_gib": torch.cuda.max_memory_allocated() / 2**30 if gpu else None,
     }
@@ -108,15 +96,11 @@ def describe_device(args: TrainingArguments) -> str:
 def run_script(
     run: Callable[[], object], args: TrainingArguments, outputs: Sequence[str], alone: Sequence[Path] = ()
 ) -> int:
-    """Run a training script, print errors without a traceback, and return the exit code.
+    """Run a training script; return the exit code: 0, 1 after an error that is told in one line, 130 if interrupted.
 
     Args:
-        run: the script's work.
         outputs: names of what the script replaces when it is done, for the messages.
         alone: files and folders that no other process may write meanwhile.
-
-    Returns:
-        0, 1 after an error, or 130 after an interruption.
     """
     logging.basicConfig(format="%(message)s")
     for name in ("gpt_classification_model", "gpt_pretraining", "text_classifier", "__main__"):
@@ -161,15 +145,13 @@ RUN_FILE = "run.json"
 # Options of ours that a resumed run may set anew. Data and base model are compared by their checksums.
 _MAY_DIFFER = {
     *("model_name_or_path", "fallback_model", "add_tfidf", "prepare_only"),
-    *("data_file", "test_file", "dataset", "data_source", "dataset_dir", "encoding", "no_header", "sheet"),
+    *("data_file", "test_file", "data_source", "dataset_dir", "encoding", "no_header", "sheet"),
     *("text_column", "label_column"),
 }
 
 
 def checkpoint_to_resume(args: TrainingArguments) -> str | None:
-    """Return the checkpoint folder that `--resume_from_checkpoint` names, or None if the option is not set.
-
-    `last` means the complete checkpoint with the highest step in `output_dir`.
+    """Return the checkpoint that `--resume_from_checkpoint` names, or None; `last` is the one with the highest step.
 
     Raises:
         ConfigurationError: the checkpoint does not exist.
@@ -186,16 +168,13 @@ def checkpoint_to_resume(args: TrainingArguments) -> str | None:
 
 
 def check_same_run(checkpoint: str | None, facts: dict) -> None:
-    """Check that a resumed run continues the run that wrote the checkpoint: same data, same split, same model.
+    """Raise a ConfigurationError if a checkpoint is of a run with other data, another split or another model.
 
     Otherwise messages of the test split may have been trained on, or weights do not fit.
 
     Args:
-        checkpoint: folder of the checkpoint; None if no run is resumed.
+        checkpoint: None if no run is resumed.
         facts: what both runs must have in common, by the name that a person knows it by.
-
-    Raises:
-        ConfigurationError: a fact differs, or nothing is known of the earlier run.
     """
     if checkpoint is None:
         return
@@ -212,28 +191,15 @@ def check_same_run(checkpoint: str | None, facts: dict) -> None:
 
 
 def begin_run(args: TrainingArguments, facts: dict) -> None:
-    """Delete an earlier run's checkpoints in `output_dir`, so that `last` cannot mean them, and note the facts.
-
-    A run that is resumed changes nothing.
-
-    Args:
-        facts: see `check_same_run`.
-    """
+    """Note the facts of a new run (see `check_same_run`), and delete the checkpoints of an earlier one."""
     if args.resume_from_checkpoint is None:
+        # `last` would mean them.
         for checkpoint in complete_checkpoints(args.output_dir):
             shutil.rmtree(checkpoint)
         write_json(facts, Path(args.output_dir, RUN_FILE))
 
 
-def facts_of_run(
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    args: TrainingArguments,
-    label_names: Sequence[str],
-    base: BaseModel,
-    data_sha256: str,
-) -> dict:
-    """Return what a run has to have in common with the run that it resumes; see `check_same_run`."""
-    facts = {"data (SHA-256)": data_sha256, "labels": label_names, "base model (SHA-256)": base.sha256}
-    options = vars(model_args) | vars(data_args) | {"optim": args.optim.value}
-    return facts | {f"--{name}": value for name, value in options.items() if name not in _MAY_DIFFER}
+def options_that_count(model_args: ModelArguments, data_args: DataArguments, args: TrainingArguments) -> dict:
+    """Return the options that a run has to have in common with the run that it resumes; see `check_same_run`."""
+    options = vars(model_args) | vars(data_args) | {"optim": args.optim.value, "seed": args.seed}
+    return {f"--{name}": value for name, value in options.items() if name not in _MAY_DIFFER}

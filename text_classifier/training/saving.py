@@ -5,7 +5,6 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from peft import PeftModel
@@ -18,22 +17,17 @@ from text_classifier.errors import ConfigurationError
 from text_classifier.files import atomic_path, exchange_folder
 from text_classifier.sources.weights import BaseModel
 from text_classifier.tfidf import TfidfModel, save_tfidf
-from text_classifier.training.data import HELD_OUT
+from text_classifier.training.data import HELD_OUT, Predictions
 
 
 def check_outputs(folder: str, *files: str | Path) -> None:
-    """Check before training that its results can be saved, and create missing parent folders.
-
-    Args:
-        folder: folder that the model will be saved to; only an earlier result of this project may be there.
-        files: other files that will be written.
+    """Create missing parent folders of what will be saved.
 
     Raises:
-        ConfigurationError: `folder` holds something else, which saving would replace.
+        ConfigurationError: `folder` holds something other than an earlier result, which saving would replace.
     """
     target = Path(folder).resolve()
-    ours = not target.exists() or (target.is_dir() and (not any(target.iterdir()) or is_saved_by_us(target)))
-    if not ours:
+    if target.exists() and not (target.is_dir() and (not any(target.iterdir()) or is_saved_by_us(target))):
         raise ConfigurationError(
             f"{folder} exists and is no adapter or model of this project. Saving would replace it: name another folder."
         )
@@ -61,9 +55,7 @@ def save_folder(
     """Save model, config, tokenizer and model card as one folder, which replaces the previous one as a whole.
 
     Args:
-        card: text of the model card.
         settings: their base model tells `check_outputs` later that it may replace the folder.
-        tfidf: TF-IDF model to save with the others.
         options: arguments of `save_pretrained`.
     """
     folder = folder.resolve()
@@ -89,15 +81,11 @@ def save_adapter(
     settings: Settings | None = None,
     tfidf: TfidfModel | None = None,
 ) -> None:
-    """Save adapter, config, tokenizer and model card as one folder, which replaces the previous one as a whole.
-
-    A model without an adapter is saved as a whole model, because its own weights were trained.
+    """Save a trained model with `save_folder`; one without an adapter is saved whole, because its weights were trained.
 
     Args:
         base: base model; its name, source and checksum become a part of the settings.
-        card: text of the model card.
         settings: what training found out; the defaults if not given.
-        tfidf: TF-IDF model that answers together with the model.
     """
     # A message that spells out a special token is ordinary text for other programs too, as in `runtime.encode`.
     # transformers saves the attributes that `init_kwargs` names.
@@ -112,22 +100,15 @@ def save_adapter(
         adapter_config.layer_replication = kept_layers(base.path, model.config.num_hidden_layers)
         options["save_embedding_layers"] = False
     source = {"name": base.name, "source": base.source, "sha256": base.sha256}
-    save_folder(
-        model, tokenizer, card, adapter_dir, replace(settings or Settings(), base_model=source), tfidf, **options
-    )
+    settings = replace(settings or Settings(), base_model=source)
+    save_folder(model, tokenizer, card, adapter_dir, settings, tfidf, **options)
 
 
 def kept_layers(base_dir: Path, layers: int) -> list[tuple[int, int]] | None:
     """Return the `layer_replication` with which PEFT takes only the first layers of a base model.
 
-    PEFT loads the base with the base's own config, so all its layers would answer otherwise, without a warning.
-
-    Args:
-        base_dir: folder of the base model.
-        layers: number of layers that the adapter was trained with.
-
-    Returns:
-        None if these are all layers, or if PEFT cannot choose layers of this architecture.
+    PEFT loads the base with the base's own config, so all its layers would answer otherwise, without a warning. The
+    result is None if `layers` are all of them, or if PEFT cannot choose layers of this architecture.
     """
     config = AutoConfig.from_pretrained(base_dir)
     if layers == config.num_hidden_layers:
@@ -142,14 +123,8 @@ def kept_layers(base_dir: Path, layers: int) -> list[tuple[int, int]] | None:
     return [(0, layers)]
 
 
-def save_predictions(
-    predictions: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]], splits: dict[str, pd.DataFrame], path: Path
-) -> None:
-    """Save the held-out messages as a CSV, with the probability of class 1 that each model gave them.
-
-    Args:
-        predictions: model name -> split name -> labels and probabilities of class 1.
-    """
+def save_predictions(predictions: dict[str, Predictions], splits: dict[str, pd.DataFrame], path: Path) -> None:
+    """Save the held-out messages as a CSV, with the probability of class 1 that each model gave them, by its name."""
     tables = [
         splits[split].assign(Split=split, **{name: of_model[split][1] for name, of_model in predictions.items()})
         for split in HELD_OUT

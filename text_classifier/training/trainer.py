@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from torch.utils.data import ConcatDataset, Dataset, Sampler, Subset
@@ -20,13 +21,8 @@ CURVE_MESSAGES = 128
 class LengthGroups(LengthGroupedSampler):
     """Trainer's own length grouping, except that the groups are shuffled and that an epoch can be repeated.
 
-    Trainer's groups come longest first. Spam is long, so many steps of spam would come before the steps of ham, and the
-    ham would undo what the spam taught. The order depends only on seed and epoch, so a resumed run sees the same order,
-    and so do all processes of a distributed run.
-
-    Args:
-        dataset: tokenised messages.
-        group_size: messages of one optimizer step, over all devices.
+    The order depends only on seed and epoch, so a resumed run sees the same order, and so do all processes of a
+    distributed run. A group has the messages of one optimizer step, over all devices.
     """
 
     def __init__(self, dataset: Dataset, group_size: int, seed: int):
@@ -41,6 +37,8 @@ class LengthGroups(LengthGroupedSampler):
     def __iter__(self) -> Iterator[int]:
         self.generator = torch.Generator().manual_seed(self.seed + self.epoch)
         order = list(super().__iter__())
+        # Trainer's groups come longest first. Spam is long, so many steps of spam would come before those of ham, and
+        # the ham would undo what the spam taught.
         groups = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         # The last group may be smaller, so it stays last.
         full = len(order) // self.batch_size
@@ -83,38 +81,30 @@ class ClassificationTrainer(Trainer):
 def training_set(datasets: dict[str, Dataset], data_args: DataArguments) -> Dataset:
     """Return what an epoch takes: every message once, those of the smaller class `minority_repeats` times.
 
-    The smaller class is repeated only until both classes have the same number. Extra messages are not repeated.
-
     Args:
         datasets: split name -> dataset with `labels`.
     """
     parts = [datasets[name] for name in splits_learned_from(data_args)]
-    labels = [label for part in parts for label in part.labels]
-    counts = Counter(labels)
-    smaller = min(counts, key=counts.get)
-    members = [index for index, label in enumerate(labels) if label == smaller]
-    again = min((data_args.minority_repeats - 1) * len(members), max(counts.values()) - len(members))
-    repeated = Subset(ConcatDataset(parts), (members * data_args.minority_repeats)[:again])
-    return ConcatDataset([*parts, repeated, *(datasets[name] for name in EXTRA_SPLITS if name in datasets)])
+    extra = [datasets[name] for name in EXTRA_SPLITS if name in datasets]
+    if data_args.minority_repeats > 1:
+        labels = [label for part in parts for label in part.labels]
+        counts = Counter(labels)
+        smaller = min(counts, key=counts.get)
+        members = [index for index, label in enumerate(labels) if label == smaller]
+        # Only until both classes have the same number, or the smaller one would be called too often.
+        again = min((data_args.minority_repeats - 1) * len(members), max(counts.values()) - len(members))
+        parts.append(Subset(ConcatDataset(parts), (members * data_args.minority_repeats)[:again]))
+    return ConcatDataset([*parts, *extra])
 
 
-def validation_set(datasets: dict[str, Dataset], data_args: DataArguments, args: TrainingArguments) -> Dataset:
-    """Return the validation messages that the curves are measured on; they have the class ratio of training.
-
-    If checkpoints are compared on them, these are all of them, else a sample.
-    """
-    splits = [name.replace("train", "validation") for name in splits_learned_from(data_args)]
-    messages = ConcatDataset([datasets[name] for name in splits])
-    return messages if args.load_best_model_at_end else _sample(messages, args.seed)
-
-
-def training_sample(datasets: dict[str, Dataset], data_args: DataArguments, seed: int) -> Dataset:
-    """Return random training messages for the curves, without the extra ones, so that both curves are of one kind."""
-    return _sample(ConcatDataset([datasets[name] for name in splits_learned_from(data_args)]), seed)
-
-
-def _sample(messages: Dataset, seed: int) -> Dataset:
-    order = torch.randperm(len(messages), generator=torch.Generator().manual_seed(seed))
+def curve_messages(
+    datasets: dict[str, Dataset], data_args: DataArguments, args: TrainingArguments, of: Literal["train", "validation"]
+) -> Dataset:
+    """Return messages to measure a curve on; both curves have the class ratio of training, without extra messages."""
+    messages = ConcatDataset([datasets[name.replace("train", of)] for name in splits_learned_from(data_args)])
+    if of == "validation" and args.load_best_model_at_end:
+        return messages  # checkpoints are compared on them, and a sample would be too few
+    order = torch.randperm(len(messages), generator=torch.Generator().manual_seed(args.seed))
     return Subset(messages, order[:CURVE_MESSAGES].tolist())
 
 
