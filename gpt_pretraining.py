@@ -16,7 +16,6 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -35,29 +34,22 @@ from transformers import (
 from text_classifier import cards
 from text_classifier.classifier import Settings
 from text_classifier.errors import UnreachableError
-from text_classifier.extras.corpus import find_tokenizer, load_documents, split_documents, to_windows
 from text_classifier.extras.hub import check_login
-from text_classifier.extras.pretraining_config import (
+from text_classifier.extras.pretraining import (
     CorpusArguments,
     GPTArguments,
     PretrainingArguments,
-    check_sizes,
+    check_options,
+    find_tokenizer,
+    load_documents,
     parse_arguments,
+    split_documents,
+    to_windows,
 )
 from text_classifier.files import write_json
-from text_classifier.sources.datasets import DataFile
+from text_classifier.training import runs
 from text_classifier.training.charts import plot_metrics
-from text_classifier.training.checks import check_training_arguments
 from text_classifier.training.config import split_recipe
-from text_classifier.training.runs import (
-    begin_run,
-    check_same_everywhere,
-    check_same_run,
-    checkpoint_to_resume,
-    kept_step,
-    run_facts,
-    run_script,
-)
 from text_classifier.training.saving import check_outputs, save_folder
 from text_classifier.training.trainer import use_console
 
@@ -127,104 +119,33 @@ class SampleCallback(TrainerCallback):
     """After every evaluation, print losses, perplexity and a sample text, and add the text to the log history."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, corpus_args: CorpusArguments):
-        self.tokenizer, self.corpus_args = tokenizer, corpus_args
+        self.tokenizer, self.prompt, self.tokens = tokenizer, corpus_args.prompt, corpus_args.sample_tokens
 
     def on_evaluate(self, args, state, control, model, metrics, **kwargs):
         if not state.is_world_process_zero:
             return
-        sample = ""
+        loss, sample = metrics["eval_loss"], ""
         # A diverged model gives probabilities that are not numbers, so nothing can be sampled.
-        if self.corpus_args.sample_tokens and math.isfinite(metrics["eval_loss"]):
-            text = sample_text(
-                model, self.tokenizer, self.corpus_args.prompt, self.corpus_args.sample_tokens, seed=args.seed
-            )
+        if self.tokens and math.isfinite(loss):
+            # The same seed each time, so the samples differ only by what was learned.
+            text = sample_text(model, self.tokenizer, self.prompt, self.tokens, args.seed)
             state.log_history[-1]["sample"] = text
             sample = f"\n  {in_one_line(text)}"
-        train_losses = (entry["loss"] for entry in reversed(state.log_history) if "loss" in entry)
-        train_loss = next((f"train loss {loss:.3f}, " for loss in train_losses), "")
+        train_losses = [f"train loss {entry['loss']:.3f}, " for entry in state.log_history if "loss" in entry]
         print(
-            f"\nStep {state.global_step}: {train_loss}validation loss {metrics['eval_loss']:.3f}, "
-            f"perplexity {perplexity(metrics['eval_loss']):,.1f}{sample}",
+            f"\nStep {state.global_step}: {''.join(train_losses[-1:])}validation loss {loss:.3f}, "
+            f"perplexity {perplexity(loss):,.1f}{sample}",
             flush=True,
         )
 
 
 def with_perplexity(log_history: Sequence[dict]) -> list[dict]:
     """Return the log history with a perplexity beside every loss."""
-    return [
-        entry
-        | {key.replace("loss", "perplexity"): perplexity(entry[key]) for key in ("loss", "eval_loss") if key in entry}
-        for entry in log_history
-    ]
-
-
-# ---------------------------------------------------------------------------- saving
-
-
-def model_card(report: dict) -> str:
-    """Return the README.md of the saved model, made from the report of its run."""
-    metadata = ModelCardData(library_name="transformers", pipeline_tag="text-generation")
-    return cards.fill("pretrained", metadata, in_one_line=in_one_line, **report)
+    names = {"loss": "perplexity", "eval_loss": "eval_perplexity"}
+    return [entry | {names[key]: perplexity(entry[key]) for key in names if key in entry} for entry in log_history]
 
 
 # ---------------------------------------------------------------------------- the run
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """A tokenised text, cut into windows."""
-
-    name: str
-    file: DataFile
-    tokenizer: PreTrainedTokenizerBase
-    tokenizer_source: str
-    windows: dict[str, list[dict]]
-    """The windows of `train` and of `validation`; see `to_windows`."""
-
-
-def prepare(
-    gpt_args: GPTArguments, corpus_args: CorpusArguments, args: PretrainingArguments, checkpoint: str | None
-) -> Corpus:
-    """Find text and tokenizer, and check that the result can be saved."""
-    with args.main_process_first(desc="text and tokenizer"):
-        documents, file, name = load_documents(corpus_args)
-        if args.local_process_index == 0:
-            check_outputs(args.model_dir, args.loss_pdf, Path(args.output_dir, "metrics.json"))
-        parts = dict(zip(("train", "validation"), split_documents(documents, corpus_args.validation_frac), strict=True))
-        tokenizer, tokenizer_source = find_tokenizer(gpt_args, parts["train"], checkpoint)
-    check_same_everywhere(file.sha256, tokenizer_source)
-    windows = {part: to_windows(texts, tokenizer, gpt_args.context_length) for part, texts in parts.items()}
-    return Corpus(name, file, tokenizer, tokenizer_source, windows)
-
-
-def facts_of_run(
-    gpt_args: GPTArguments, corpus_args: CorpusArguments, args: PretrainingArguments, file: DataFile
-) -> dict:
-    """Return what a run has to have in common with the run that it resumes; see `check_same_run`."""
-    facts = {"SHA-256 of the text": file.sha256, "--validation_frac": corpus_args.validation_frac}
-    facts |= {f"--{name}": getattr(gpt_args, name) for name in ("n_layer", "n_head", "n_embd", "context_length")}
-    return facts | {"--optim": args.optim.value}
-
-
-def describe_run(trainer: Trainer, tokens_per_step: int, seconds: float, checkpoint: str | None) -> dict:
-    """Return steps, losses, speed and sample texts of the run, for the report."""
-    state, best_step = trainer.state, kept_step(trainer)
-    losses = {entry["step"]: entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry}
-    # Evaluate now if the recipe never evaluates, or did not evaluate at this step.
-    validation_loss = losses[best_step] if best_step in losses else trainer.evaluate()["eval_loss"]
-    resumed_at = json.loads(Path(checkpoint, "trainer_state.json").read_text())["global_step"] if checkpoint else 0
-    return {
-        "epochs": state.epoch,
-        "steps": state.global_step,
-        "resumed_at_step": resumed_at,
-        "best_step": best_step,
-        "untrained_loss": losses.get(0),
-        "validation_loss": validation_loss,
-        "perplexity": perplexity(validation_loss),
-        "train_seconds": seconds,
-        "tokens_per_second": tokens_per_step * (state.global_step - resumed_at) / seconds,
-        "samples": {entry["step"]: entry["sample"] for entry in state.log_history if "sample" in entry},
-    }
 
 
 def pretrain(
@@ -236,51 +157,75 @@ def pretrain(
         instead_of: the corpus that could not be reached, if this run replaces it; the report names it.
     """
     started = time.perf_counter()
-    check_sizes(gpt_args, corpus_args)
     if args.push_to_hub:
         check_login()
-    check_training_arguments(args)
-    checkpoint = checkpoint_to_resume(args)
-    corpus = prepare(gpt_args, corpus_args, args, checkpoint)
-    facts = facts_of_run(gpt_args, corpus_args, args, corpus.file)
-    check_same_run(checkpoint, facts)
-    tokens = {name: len(part) * gpt_args.context_length for name, part in corpus.windows.items()}
-    set_seed(args.seed)
-    model = build_model(gpt_args, corpus.tokenizer)
-    logger.info("Text: %s (%s)", corpus.name, corpus.file.source)
-    logger.info("Tokens: {train:,} to train on, {validation:,} held out".format(**tokens))
-    logger.info("Tokenizer: %s, %s tokens", corpus.tokenizer_source, f"{len(corpus.tokenizer):,}")
-    logger.info("Parameters: %s", f"{model.num_parameters():,}")
+    check_options(gpt_args, corpus_args, args)
+    checkpoint, main_process = runs.checkpoint_to_resume(args), args.process_index == 0
 
+    # Text: its end is held out, and the rest is cut into windows of the context's length.
+    with args.main_process_first(desc="text and tokenizer"):
+        documents, file, corpus = load_documents(corpus_args)
+        if args.local_process_index == 0:
+            check_outputs(args.model_dir, args.loss_pdf, Path(args.output_dir, "metrics.json"))
+        texts, held_out = split_documents(documents, corpus_args.validation_frac)
+        tokenizer, tokenizer_source = find_tokenizer(gpt_args, texts, checkpoint)
+    runs.check_same_everywhere(file.sha256, tokenizer_source)
+    windows, validation = (to_windows(part, tokenizer, gpt_args.context_length) for part in (texts, held_out))
+    train_tokens, validation_tokens = (len(part) * gpt_args.context_length for part in (windows, validation))
+    facts = {"SHA-256 of the text": file.sha256, "--validation_frac": corpus_args.validation_frac}
+    facts |= {f"--{name}": getattr(gpt_args, name) for name in ("n_layer", "n_head", "n_embd", "context_length")}
+    facts |= {"--optim": args.optim.value}
+    runs.check_same_run(checkpoint, facts)
+
+    set_seed(args.seed)
+    model = build_model(gpt_args, tokenizer)
+    logger.info("Text: %s (%s)", corpus, file.source)
+    logger.info("Tokens: %s to train on, %s held out", f"{train_tokens:,}", f"{validation_tokens:,}")
+    logger.info("Tokenizer: %s, %s tokens", tokenizer_source, f"{len(tokenizer):,}")
+    logger.info("Parameters: %s", f"{model.num_parameters():,}")
     trainer = Trainer(
         model=model,
         args=args,
-        train_dataset=corpus.windows["train"],
-        eval_dataset=corpus.windows["validation"],
+        train_dataset=windows,
+        eval_dataset=validation,
         data_collator=default_data_collator,
-        processing_class=corpus.tokenizer,
+        processing_class=tokenizer,
     )
     use_console(trainer)
-    trainer.add_callback(SampleCallback(corpus.tokenizer, corpus_args))
-    if args.process_index == 0:
-        begin_run(args, facts)
+    trainer.add_callback(SampleCallback(tokenizer, corpus_args))
+    if main_process:
+        runs.begin_run(args, facts)
     seconds = trainer.train(resume_from_checkpoint=checkpoint).metrics["train_runtime"]
 
+    state, best_step = trainer.state, runs.kept_step(trainer)
+    losses = {entry["step"]: entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry}
+    # Evaluate now if the recipe never evaluates, or did not evaluate at this step.
+    validation_loss = losses[best_step] if best_step in losses else trainer.evaluate()["eval_loss"]
+    resumed_at = json.loads(Path(checkpoint, "trainer_state.json").read_text())["global_step"] if checkpoint else 0
     windows_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     tokens_per_step = windows_per_step * gpt_args.context_length
-    file = corpus.file
     report = {
         "seed": args.seed,
-        "corpus": {"name": corpus.name, "source": file.source, "sha256": file.sha256, "instead_of": instead_of},
-        "tokenizer": {"requested": gpt_args.tokenizer_name, "source": corpus.tokenizer_source},
+        "corpus": {"name": corpus, "source": file.source, "sha256": file.sha256, "instead_of": instead_of},
+        "tokenizer": {"requested": gpt_args.tokenizer_name, "source": tokenizer_source},
         "parameters": model.num_parameters(),
-        "vocabulary": len(corpus.tokenizer),
-        "train_tokens": tokens["train"],
-        "validation_tokens": tokens["validation"],
-        **describe_run(trainer, tokens_per_step, seconds, checkpoint),
-        **run_facts(started),
+        "vocabulary": len(tokenizer),
+        "train_tokens": train_tokens,
+        "validation_tokens": validation_tokens,
+        "epochs": state.epoch,
+        "steps": state.global_step,
+        "resumed_at_step": resumed_at,
+        "best_step": best_step,
+        "untrained_loss": losses.get(0),
+        "validation_loss": validation_loss,
+        "perplexity": perplexity(validation_loss),
+        "train_seconds": seconds,
+        "tokens_per_second": tokens_per_step * (state.global_step - resumed_at) / seconds,
+        "samples": {entry["step"]: entry["sample"] for entry in state.log_history if "sample" in entry},
+        **runs.run_facts(),
+        "total_seconds": time.perf_counter() - started,
     }
-    if args.process_index == 0:
+    if main_process:
         save(report, trainer, ("Tokens seen", tokens_per_step))
     return report
 
@@ -291,15 +236,16 @@ def save(report: dict, trainer: Trainer, per_step: tuple[str, int]) -> None:
     Args:
         per_step: label and scale of the charts' second axis; see `plot_metrics`.
     """
-    args = trainer.args
+    args, corpus = trainer.args, report["corpus"]
     trained = trainer.accelerator.unwrap_model(trainer.model)
-    text = {name: report["corpus"][name] for name in ("source", "sha256")}
-    settings = Settings(base_model={"name": "random weights", **text})
-    save_folder(trained, trainer.processing_class, model_card(report), Path(args.model_dir), settings)
+    settings = Settings(base_model={"name": "random weights", "source": corpus["source"], "sha256": corpus["sha256"]})
+    metadata = ModelCardData(library_name="transformers", pipeline_tag="text-generation")
+    card = cards.fill("pretrained", metadata, in_one_line=in_one_line, **report)
+    save_folder(trained, trainer.processing_class, card, Path(args.model_dir), settings)
     plot_metrics(
         with_perplexity(trainer.state.log_history),
         args.loss_pdf,
-        f"GPT, {report['parameters']:,} parameters, on {report['corpus']['name']}",
+        f"GPT, {report['parameters']:,} parameters, on {corpus['name']}",
         report["best_step"],
         per_step=per_step,
         charts={"Loss": ("loss", "eval_loss"), "Perplexity": ("perplexity", "eval_perplexity")},
@@ -307,9 +253,9 @@ def save(report: dict, trainer: Trainer, per_step: tuple[str, int]) -> None:
     write_json(report, Path(args.output_dir, "metrics.json"))
     print(
         f"\nValidation loss {report['validation_loss']:.3f} at step {report['best_step']}, perplexity "
-        f"{report['perplexity']:,.1f}, {report['tokens_per_second']:,.0f} tokens/s"
+        f"{report['perplexity']:,.1f}, {report['tokens_per_second']:,.0f} tokens/s\n"
+        f"Saved {args.model_dir}/, {args.loss_pdf} and {args.output_dir}/metrics.json"
     )
-    print(f"Saved {args.model_dir}/, {args.loss_pdf} and {args.output_dir}/metrics.json")
 
 
 def pretrain_or_fall_back(
@@ -339,7 +285,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _, flags = split_recipe(argv)
     args = parsed[-1]
     alone = [Path(args.output_dir, "metrics.json"), Path(args.model_dir)]
-    return run_script(lambda: pretrain_or_fall_back(*parsed, flags), args, [args.model_dir, args.loss_pdf], alone)
+    outputs = [args.model_dir, str(args.loss_pdf)]
+    return runs.run_script(lambda: pretrain_or_fall_back(*parsed, flags), args, outputs, alone)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import re
 import pytest
 from conftest import REPOSITORY
 
-from text_classifier.extras.pretraining_config import CorpusArguments, GPTArguments
+from text_classifier.extras.pretraining import CorpusArguments, GPTArguments
 from text_classifier.training.config import DataArguments, FineTuningArguments, ModelArguments
 
 FOLDERS = (".", "docs", "dataset", "benchmarks", "lora_model")

@@ -17,14 +17,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import gpt_classification_model
 from gpt_pretraining import main, sample_text
-from text_classifier.extras.corpus import (
+from text_classifier.extras.pretraining import (
     END_OF_TEXT,
+    parse_arguments,
     read_conversations,
     split_documents,
     to_windows,
     train_tokenizer,
 )
-from text_classifier.extras.pretraining_config import parse_arguments
 from text_classifier.sources import datasets
 from text_classifier.sources.datasets import RemoteFile
 

@@ -5,8 +5,7 @@
 
 The source package vaderSentiment 0.5 on the Python package registry (MIT) contains 10,605 sentences from film reviews.
 Some 20 people rated each sentence from -4 to +4 (Hutto and Gilbert, "VADER", ICWSM 2014). The first command writes
-review_snippets.csv with the columns `text` and `label`: positive for a mean of +0.5 or more, negative for a mean of
--0.5 or less. Sentences in between are dropped. The second command trains on the file.
+review_snippets.csv with the columns `text` and `label`, the second trains on it.
 """
 
 import csv
@@ -23,11 +22,10 @@ TARGET = Path(__file__).parents[2] / "dataset" / "review_snippets.csv"
 
 
 def label_snippets(rated: pd.DataFrame) -> pd.DataFrame:
-    """Return `text` and `label` of the rated sentences that are clearly positive or negative."""
+    """Return `text` and `label`: positive for a mean rating of +0.5 or more, negative for -0.5 or less; drop others."""
     clear = rated[rated["rating"].abs() >= 0.5]
-    return pd.DataFrame(
-        {"text": clear["text"], "label": clear["rating"].gt(0).map({True: "positive", False: "negative"})}
-    )
+    labels = clear["rating"].gt(0).map({True: "positive", False: "negative"})
+    return pd.DataFrame({"text": clear["text"], "label": labels})
 
 
 def write_snippets() -> None:

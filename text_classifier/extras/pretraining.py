@@ -1,35 +1,104 @@
-"""Read the raw text of a pretraining run, split it, tokenise it and cut it into windows."""
+"""What a pretraining run reads: its options, its text and its tokenizer."""
 
 import logging
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast, TrainingArguments
+from transformers.hf_argparser import HfArg
 
 from text_classifier.errors import ConfigurationError, UnreachableError
-from text_classifier.extras.pretraining_config import CorpusArguments, GPTArguments
 from text_classifier.files import file_sha256
 from text_classifier.sources.datasets import DataFile, read_utterances, resolve_chitchat, resolve_the_verdict
 from text_classifier.sources.weights import resolve_tokenizer
+from text_classifier.training.config import check_limits, check_training_arguments, parse_recipe
 
 logger = logging.getLogger(__name__)
+
+DEFAULT_RECIPE = Path(__file__).parents[2] / "recipes" / "gpt_pretraining.yaml"
 
 END_OF_TEXT = "<|endoftext|>"
 
 
-def text_files(path: Path) -> list[Path]:
-    """Return the file itself, or all .txt files of a folder and its subfolders, sorted by path.
+@dataclass
+class GPTArguments:
+    """Model: its size and its tokenizer."""
 
-    Raises:
-        ConfigurationError: the folder has no .txt file.
-    """
-    files = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
-    if not files:
-        raise ConfigurationError(f"There is no .txt file in {path}.")
-    return files
+    n_layer: int = HfArg(default=6, help="Number of transformer blocks.")
+    n_head: int = HfArg(default=8, help="Attention heads of a block; divides n_embd.")
+    n_embd: int = HfArg(default=256, help="Width of the embeddings.")
+    context_length: int = HfArg(default=256, help="Tokens the model reads at once.")
+    dropout: float = HfArg(default=0.1, help="Dropout everywhere.")
+    tokenizer_name: str = HfArg(
+        default="gpt2", help="Hub id or folder of the tokenizer; `none`, or a Hub out of reach, trains one on the text."
+    )
+    vocab_size: int = HfArg(default=8192, help="Tokens of a tokenizer trained here, at most (257 or more).")
+
+
+@dataclass
+class CorpusArguments:
+    """Text: what is read, and what the model is asked to go on with."""
+
+    corpus: Literal["the_verdict", "chitchat"] = HfArg(
+        default="the_verdict", help="A short story of 1908, or 258,000 utterances of conversations."
+    )
+    fallback_recipe: str | None = HfArg(
+        default=None, help="Recipe to follow where the corpus cannot be reached; `none` forbids one."
+    )
+    text_file: str | None = HfArg(default=None, help="Your own text instead: a UTF-8 file, or a folder of .txt files.")
+    validation_frac: float = HfArg(default=0.1, help="Share of the text, its end, that is held out.")
+    prompt: str = HfArg(default="Every effort moves you", help="Beginning of the sample texts.")
+    sample_tokens: int = HfArg(default=50, help="Tokens of a sample text; 0: none.")
+
+    def __post_init__(self):
+        # With the word `none`, a flag unsets what the recipe sets.
+        if str(self.fallback_recipe).lower() == "none":
+            self.fallback_recipe = None
+
+
+@dataclass
+class PretrainingArguments(TrainingArguments):
+    """Result: what is saved."""
+
+    model_dir: str = HfArg(
+        default="results/gpt_pretraining/model", help="Folder that the model is saved to; loss.pdf is put beside it."
+    )
+
+    @property
+    def loss_pdf(self) -> Path:
+        """The file of the charts."""
+        return Path(self.model_dir).parent / "loss.pdf"
+
+
+def parse_arguments(argv: Sequence[str]) -> tuple[GPTArguments, CorpusArguments, PretrainingArguments]:
+    """Read the recipe and the flags of a pretraining run."""
+    kinds = (GPTArguments, CorpusArguments, PretrainingArguments)
+    return parse_recipe(argv, kinds, DEFAULT_RECIPE, "Pretrain a small GPT from scratch on raw text.")
+
+
+def check_options(gpt_args: GPTArguments, corpus_args: CorpusArguments, args: PretrainingArguments) -> None:
+    """Raise a ConfigurationError if an option cannot work, alone, with the others or on this machine."""
+    check_limits(gpt_args, args)
+    if gpt_args.n_embd % gpt_args.n_head:
+        raise ConfigurationError(f"--n_head {gpt_args.n_head} does not divide --n_embd {gpt_args.n_embd}.")
+    if not 0 < corpus_args.validation_frac < 1:
+        raise ConfigurationError(f"--validation_frac {corpus_args.validation_frac}: it must lie between 0 and 1.")
+    if not 0 <= corpus_args.sample_tokens < gpt_args.context_length:
+        raise ConfigurationError(f"--sample_tokens {corpus_args.sample_tokens}: it must be less than --context_length.")
+    check_training_arguments(args)
+
+
+# ---------------------------------------------------------------------------- the text
+
+
+def text_files(path: Path) -> list[Path]:
+    """Return the file itself, or all .txt files of a folder and its subfolders, sorted by path."""
+    return sorted(path.rglob("*.txt")) if path.is_dir() else [path]
 
 
 def read_documents(path: Path) -> list[str]:
@@ -46,24 +115,18 @@ def read_documents(path: Path) -> list[str]:
             raise ConfigurationError(f"{file} is not UTF-8 text (byte {error.start}); convert it first.") from error
         except OSError as error:
             raise ConfigurationError(f"Cannot read {file}: {error.strerror}") from error
-    documents = [document for document in documents if document]
-    if not documents:
-        raise ConfigurationError(f"There is no text in {path}.")
-    return documents
+    if not any(documents):
+        raise ConfigurationError(f"There is no text in {path}, or no .txt file.")
+    return list(filter(None, documents))
 
 
 def read_conversations(path: Path) -> list[str]:
     """Read the chitchat data set; each conversation is one document, each utterance one line."""
-    documents = ("\n".join(utterances) for utterances in read_utterances(path))
-    return [document for document in documents if document.strip()]
+    return [text for utterances in read_utterances(path) if (text := "\n".join(utterances)).strip()]
 
 
 def load_documents(corpus_args: CorpusArguments) -> tuple[list[str], DataFile, str]:
-    """Find the corpus and return its documents, its file and its name.
-
-    Raises:
-        ArtifactError, ConfigurationError: the text cannot be obtained, or it cannot be used.
-    """
+    """Find the corpus and return its documents, its file and its name."""
     if corpus_args.text_file:
         path = Path(corpus_args.text_file)
         documents = read_documents(path)
@@ -86,7 +149,7 @@ def split_documents(documents: Sequence[str], validation_frac: float) -> tuple[l
         train.append(document[:left])
         validation.append(document[left:])
         left = max(0, left - len(document))
-    return [text for text in train if text], [text for text in validation if text]
+    return list(filter(None, train)), list(filter(None, validation))
 
 
 def train_tokenizer(documents: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -110,20 +173,14 @@ def train_tokenizer(documents: Sequence[str], vocab_size: int) -> PreTrainedToke
 def find_tokenizer(
     gpt_args: GPTArguments, documents: Sequence[str], checkpoint: str | None
 ) -> tuple[PreTrainedTokenizerBase, str]:
-    """Find the tokenizer that the options name, or train one on the text. A resumed run keeps its own tokenizer.
-
-    Args:
-        checkpoint: folder to resume from, or None.
-
-    Returns:
-        The tokenizer and where it came from.
+    """Return the tokenizer that the options name, or train one on the text; and say where it came from.
 
     Raises:
         ArtifactError: there is no tokenizer of that name.
         ConfigurationError: the tokenizer has no end-of-text token.
     """
     name, tokenizer = gpt_args.tokenizer_name, None
-    if checkpoint:
+    if checkpoint:  # the model to resume knows no other
         tokenizer, source = AutoTokenizer.from_pretrained(checkpoint), "the resumed run"
     elif name.lower() != "none":
         try:
