@@ -65,12 +65,7 @@ LORA_TARGETS = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING | {
 
 
 def create_balanced_dataset(df: pd.DataFrame, seed: int = 123) -> pd.DataFrame:
-    """Return as many messages of each label as the rarer label has (1:1); rows keep their index.
-
-    Args:
-        df: messages; the column `Label` has two labels.
-        seed: seed of the draw from the larger class.
-    """
+    """Return as many messages of each label as the rarer label has (1:1); rows keep their index."""
     size = df["Label"].value_counts().min()
     groups = [group for _, group in df.groupby("Label", sort=True)]
     return pd.concat([group if len(group) == size else group.sample(size, random_state=seed) for group in groups])
@@ -215,16 +210,11 @@ def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
 
 
 class AccuracyCallback(TrainerCallback):
-    """After every evaluation, also measure and log accuracy and loss on training messages.
-
-    Args:
-        trainer: the trainer that gets this callback.
-        dataset: the messages to measure on; by default the trainer's whole training set.
-    """
+    """After every evaluation, measure and log accuracy and loss on training messages too; by default on all of them."""
 
     def __init__(self, trainer: Trainer, dataset: Dataset | None = None):
         self.trainer = trainer
-        self.dataset = dataset if dataset is not None else trainer.train_dataset
+        self.dataset = trainer.train_dataset if dataset is None else dataset
 
     def on_evaluate(self, args, state, control, **kwargs):
         output = self.trainer.predict(self.dataset, metric_key_prefix="train")

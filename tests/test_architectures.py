@@ -2,7 +2,7 @@
 
 import itertools
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -34,16 +34,16 @@ LABELS = torch.tensor([1, 0, 0, 1, 0])
 
 @dataclass(frozen=True)
 class Architecture:
-    """A tiny model of an architecture, and the modules that a tuning should train."""
+    """A tiny model of an architecture, and the modules that a tuning should train, with blanks between names."""
 
     blocks: str
-    head: list[str]
+    head: str
     """What every tuning trains in full: the head, and BERT's pooler, which the checkpoint lacks."""
-    after_blocks: list[str]
+    after_blocks: str
     """What else stands between the last block and the answer."""
     adapted: str
-    """Names of the layers that LoRA adapts in every block."""
-    size: dict = field(default_factory=dict)
+    """The layers that LoRA adapts in every block."""
+    size: dict
     decoder: bool = True
 
 
@@ -53,42 +53,30 @@ LLAMA_SIZE = {**BERT_SIZE, "num_key_value_heads": 1, "head_dim": 8}
 DEBERTA_SIZE = {**BERT_SIZE, "pooler_hidden_size": 16, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]}
 DEBERTA_SIZE |= {"norm_rel_ebd": "layer_norm", "share_att_key": True, "position_buckets": 8}
 OPT_SIZE = {"hidden_size": 16, "word_embed_proj_dim": 16, "num_attention_heads": 2, "ffn_dim": 24}
+DISTILBERT_SIZE = {"dim": 16, "n_heads": 2, "hidden_dim": 24}
+LLAMA_LAYERS = "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj"
+OPT_BLOCKS, OPT_NORM = "model.decoder.layers", "model.decoder.final_layer_norm"
 
 ARCHITECTURES = {
-    "gpt2": Architecture(
-        "transformer.h", ["score"], ["transformer.ln_f"], "c_attn c_proj", {"n_embd": 16, "n_head": 2}
-    ),
-    "llama": Architecture(
-        "model.layers",
-        ["score"],
-        ["model.norm"],
-        "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj",
-        LLAMA_SIZE,
-    ),
-    "qwen2": Architecture("model.layers", ["score"], ["model.norm"], "q_proj v_proj", LLAMA_SIZE),
-    "qwen3": Architecture("model.layers", ["score"], ["model.norm"], "q_proj v_proj", LLAMA_SIZE),
-    "mistral": Architecture("model.layers", ["score"], ["model.norm"], "q_proj v_proj", LLAMA_SIZE),
-    "gpt_neox": Architecture("gpt_neox.layers", ["score"], ["gpt_neox.final_layer_norm"], "query_key_value", BERT_SIZE),
-    "opt": Architecture(
-        "model.decoder.layers", ["score"], ["model.decoder.final_layer_norm"], "q_proj v_proj", OPT_SIZE
-    ),
+    "gpt2": Architecture("transformer.h", "score", "transformer.ln_f", "c_attn c_proj", {"n_embd": 16, "n_head": 2}),
+    "llama": Architecture("model.layers", "score", "model.norm", LLAMA_LAYERS, LLAMA_SIZE),
+    "qwen2": Architecture("model.layers", "score", "model.norm", "q_proj v_proj", LLAMA_SIZE),
+    "qwen3": Architecture("model.layers", "score", "model.norm", "q_proj v_proj", LLAMA_SIZE),
+    "mistral": Architecture("model.layers", "score", "model.norm", "q_proj v_proj", LLAMA_SIZE),
+    "gpt_neox": Architecture("gpt_neox.layers", "score", "gpt_neox.final_layer_norm", "query_key_value", BERT_SIZE),
+    "opt": Architecture(OPT_BLOCKS, "score", OPT_NORM, "q_proj v_proj", OPT_SIZE),
     "distilbert": Architecture(
-        "distilbert.transformer.layer",
-        ["pre_classifier", "classifier"],
-        [],
-        "q_lin v_lin",
-        {"dim": 16, "n_heads": 2, "hidden_dim": 24},
-        decoder=False,
+        "distilbert.transformer.layer", "pre_classifier classifier", "", "q_lin v_lin", DISTILBERT_SIZE, decoder=False
     ),
     "bert": Architecture(
-        "bert.encoder.layer", ["classifier", "bert.pooler"], [], "query key value", BERT_SIZE, decoder=False
+        "bert.encoder.layer", "classifier bert.pooler", "", "query key value", BERT_SIZE, decoder=False
     ),
-    "roberta": Architecture("roberta.encoder.layer", ["classifier"], [], "query value", BERT_SIZE, decoder=False),
+    "roberta": Architecture("roberta.encoder.layer", "classifier", "", "query value", BERT_SIZE, decoder=False),
     "modernbert": Architecture(
-        "model.layers", ["head", "classifier"], ["model.final_norm"], "Wqkv Wo Wi", BERT_SIZE, decoder=False
+        "model.layers", "head classifier", "model.final_norm", "Wqkv Wo Wi", BERT_SIZE, decoder=False
     ),
     "deberta-v2": Architecture(
-        "deberta.encoder.layer", ["pooler", "classifier"], [], "query_proj value_proj", DEBERTA_SIZE, decoder=False
+        "deberta.encoder.layer", "pooler classifier", "", "query_proj value_proj", DEBERTA_SIZE, decoder=False
     ),
 }
 
@@ -171,12 +159,12 @@ def expected(name: str, tuning: str, weights: list[str]) -> set[str]:
     architecture = ARCHITECTURES[name]
     if tuning == "full":
         return set(weights)
-    modules = list(architecture.head)
+    modules = architecture.head.split()
     if tuning == "lora":
         modules = [f"base_model.model.{module}.modules_to_save.default" for module in modules]
     elif tuning != "head":
         numbers = (1, 2) if tuning == "last_two_blocks" else (2,)
-        modules += architecture.after_blocks + [f"{architecture.blocks}.{number}" for number in numbers]
+        modules += [*architecture.after_blocks.split(), *(f"{architecture.blocks}.{number}" for number in numbers)]
     beginnings = tuple(f"{module}." for module in modules)
     return {weight for weight in weights if weight.startswith(beginnings) or ".lora_" in weight}
 

@@ -8,7 +8,6 @@ from training_runs import run_here
 from transformers import EvalPrediction
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-import gpt_pretraining
 from gpt_classification_model import compute_metrics, main
 from text_classifier.training import config
 
@@ -70,13 +69,6 @@ def test_options_that_transformers_refuses_are_told_in_one_line(tmp_path, capsys
 def test_options_that_work_get_to_the_data(tmp_path, capsys, flags):
     assert run_here(tmp_path, [*NO_DATA, *flags.split()]) == 1
     assert "not-there.csv" in capsys.readouterr().err
-
-
-def test_pretraining_tells_them_too(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert gpt_pretraining.main(["--text_file", "not-there.txt", "--report_to", "wandb"]) == 1
-    error = capsys.readouterr().err
-    assert "wandb" in error and "not-there" not in error
 
 
 def test_what_checkpoints_can_be_compared_by_is_measured():

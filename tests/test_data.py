@@ -63,19 +63,15 @@ def test_no_message_stands_in_two_splits():
     assert [len(splits[name]) for name in ("train", "validation", "test")] == [84, 12, 24]
 
 
-def test_original_protocol_parses_and_keeps_duplicates_as_published(tmp_path):
+def test_original_protocol_parses_and_keeps_duplicates_as_published(tmp_path, monkeypatch):
     lines = [f"{label}\t{text}" for label, text in make_messages(ham=40, spam=20).values]
-    (tmp_path / "sms.tsv").write_text("\n".join([*lines, *lines, 'ham\t"swallows', 'ham\tthe next"', ""]))
     path = tmp_path / "sms.tsv"
-    sizes = {}
-    for protocol in ("original", "deduplicated"):
-        file = DataFile(path, "test", "0")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("text_classifier.training.data.resolve_sms_spam", lambda *_, file=file: file)
-            splits, names, data = load_splits(DataArguments(protocol=protocol))
+    path.write_text("\n".join([*lines, *lines, 'ham\t"swallows', 'ham\tthe next"', ""]))
+    monkeypatch.setattr("text_classifier.training.data.resolve_sms_spam", lambda *_: DataFile(path, "test", "0"))
+    for protocol, sizes in {"original": (121, 0, 121), "deduplicated": (122, 60, 62)}.items():
+        splits, names, data = load_splits(DataArguments(protocol=protocol))
         assert names == ("ham", "spam")
-        sizes[protocol] = (data.messages, data.duplicates, sum(map(len, splits.values())))
-    assert sizes == {"original": (121, 0, 121), "deduplicated": (122, 60, 62)}
+        assert (data.messages, data.duplicates, sum(map(len, splits.values()))) == sizes
 
 
 def uci_stand_in(folder: Path) -> Path:
@@ -109,20 +105,10 @@ def test_too_few_messages_are_refused():
         make_splits(make_messages(ham=50, spam=9), ("ham", "spam"))
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("missing.csv", None, "missing.csv"),
-        ("empty.csv", b"", "no messages"),
-        ("columns.csv", b"category,Text\nham,hello\n", r"no column 'Label', only 'category', 'Text'\..*--label_column"),
-        ("unquoted.csv", b"Text,Label\nyes, I know,ham\nWIN, now,spam\n", "Line 2 has 3 cells, but .* 2 columns"),
-    ],
-)
-def test_unusable_files_are_named_with_what_to_do(tmp_path, name, content, message):
-    path = tmp_path / name
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(ConfigurationError, match=message):
+def test_an_unusable_file_is_named_with_what_to_do(tmp_path):
+    path = tmp_path / "columns.csv"
+    path.write_text("category,Text\nham,hello\n")
+    with pytest.raises(ConfigurationError, match=r"columns.csv: .*no column 'Label', only 'category', 'Text'"):
         read_labelled(path, ReadOptions(text_column=["Text"], label_column="Label"))
 
 
@@ -132,12 +118,6 @@ def test_rows_without_text_or_label_are_left_out_and_words_like_null_are_kept(tm
     messages = read_labelled(path, ReadOptions(text_column=["body"], label_column="kind"))
     assert messages.values.tolist() == [["ok", "hello"], ["ok", "null"], ["bad", "NA"]]
     assert "3 rows" in caplog.text
-
-
-def test_stray_quotes_in_a_users_tsv_swallow_nothing(tmp_path):
-    path = tmp_path / "mine.tsv"
-    path.write_text('Label\tText\nok\t"hello\nbad\tWIN\nok\t"bye\n', encoding="utf-8")
-    assert read_labelled(path)["Text"].tolist() == ['"hello', "WIN", '"bye']
 
 
 @pytest.mark.parametrize(
@@ -229,14 +209,6 @@ def test_a_test_file_of_its_own_is_tested_on_and_never_trained_on(tmp_path):
     assert data.sha256 != load_splits(DataArguments(data_file=paths["data_file"]))[2].sha256
 
 
-def test_subject_and_body_are_read_together(tmp_path):
-    (tmp_path / "mine.csv").write_text("kind,subject,body\nham,Lunch,at one?\nspam,,WIN\n")
-    assert read_labelled(tmp_path / "mine.csv", ReadOptions(text_column=["subject", "body"]))["Text"].tolist() == [
-        "Lunch\nat one?",
-        "WIN",
-    ]
-
-
 def test_the_well_known_spam_csv_is_read_without_any_option(tmp_path, caplog):
     """It has columns v1 and v2, three without a name, is cp1252, and a few messages go on in those three."""
     rows = [f"ham,see you at {number},,,\n" for number in range(60)]
@@ -282,25 +254,15 @@ def test_an_epoch_takes_every_message_once_and_the_rarer_class_as_often_as_asked
     class Messages(list):
         labels = property(lambda self: [message["labels"] for message in self])
 
-    def dataset(*labels: int) -> Messages:
-        return Messages({"labels": label} for label in labels)
-
-    datasets = {"train": dataset(0, 0, 1, 1), "left_out_train": dataset(0, 0, 0), "feedback": dataset(1)}
-
     def taken(**options) -> Counter:
         return Counter(message["labels"] for message in training_set(datasets, DataArguments(**options)))
 
+    parts = {"train": (0, 0, 1, 1), "left_out_train": (0, 0, 0), "feedback": (1,)}
+    datasets = {name: Messages({"labels": label} for label in labels) for name, labels in parts.items()}
     assert taken() == {0: 2, 1: 3}, "the balanced messages and the correction"
     assert taken(minority_repeats=1) == {0: 5, 1: 3}
     assert taken(minority_repeats=2) == {0: 5, 1: 5}, "a correction is not repeated"
     assert taken(minority_repeats=9) == {0: 5, 1: 6}, "never more than the other class"
-
-
-@pytest.fixture
-def target(tmp_path, monkeypatch):
-    """The file that the review snippets are written to in a test."""
-    monkeypatch.setattr(review_snippets, "TARGET", tmp_path / "review_snippets.csv")
-    return review_snippets.TARGET
 
 
 def test_review_snippets_are_those_clearly_for_or_against():
@@ -310,7 +272,9 @@ def test_review_snippets_are_those_clearly_for_or_against():
 
 
 @pytest.mark.registry
-def test_review_snippets_come_from_the_pinned_package_alone(target, capfd, monkeypatch, tmp_path):
+def test_review_snippets_come_from_the_pinned_package_alone(capfd, monkeypatch, tmp_path):
+    target = tmp_path / "review_snippets.csv"
+    monkeypatch.setattr(review_snippets, "TARGET", target)
     assert review_snippets.main() == 0
     assert "4,996 positive and 5,076 negative" in capfd.readouterr().out
     made = target.read_bytes()

@@ -1,24 +1,23 @@
 """Training works in several processes, and on a base model from the Hub by its name."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from hub_stand_in import hub_handler
-from training_runs import SCRIPT, arguments
+from training_runs import SCRIPT, arguments, report_of, run_process
 
 from text_classifier.classifier import load_tokenizer_and_model
+
+TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
 @pytest.mark.parametrize(
     ("launcher", "processes"),
     [
-        (["torch.distributed.run", "--standalone", "--nproc_per_node", "2"], 2),
+        (TORCHRUN, 2),
         # Without a GPU, accelerate starts several processes only through MPI.
         (["accelerate.commands.launch", "--cpu", "--num_processes", "1", "--num_machines", "1"], 1),
     ],
@@ -26,16 +25,9 @@ from text_classifier.classifier import load_tokenizer_and_model
 )
 def test_launchers_count_every_message_once(trained, tmp_path, tiny_gpt2, messages_csv, launcher, processes):
     """The figures before the first step equal those of the same untrained model in one process."""
-    result = subprocess.run(
-        [sys.executable, "-m", *launcher, str(SCRIPT), *arguments(tiny_gpt2, messages_csv)],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+    result = run_process(tmp_path, "-m", *launcher, SCRIPT, *arguments(tiny_gpt2, messages_csv), HF_HOME=tmp_path)
     assert result.stdout.count("Saved lora_model") == 1
-    two, one = (json.loads((folder / "results/metrics.json").read_text()) for folder in (tmp_path, trained))
+    two, one = report_of(tmp_path), report_of(trained)
     assert two["training"]["processes"] == processes
     for split in ("validation", "test", "left_out"):
         distributed, alone = two["results"]["before"][split], one["results"]["before"][split]
@@ -64,15 +56,8 @@ def test_a_step_is_the_same_in_one_batch_in_several_and_in_two_processes(tmp_pat
         flags = ["--per_device_train_batch_size", str(batch), "--gradient_accumulation_steps", str(accumulation)]
         flags += ["--max_steps", "1", "--logging_steps", "1", "--save_steps", "1", "--eval_steps", "1"]
         flags += ["--output_dir", f"results/{batch}-{processes}"]
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"] if processes == 2 else []
-        result = subprocess.run(
-            [sys.executable, *launcher, str(SCRIPT), *arguments(base, messages_csv, *flags)],
-            cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-        )
-        assert result.returncode == 0, result.stderr[-3000:]
+        launcher = ["-m", *TORCHRUN] if processes == 2 else []
+        run_process(tmp_path, *launcher, SCRIPT, *arguments(base, messages_csv, *flags))
         state = json.loads((tmp_path / f"results/{batch}-{processes}/checkpoint-1/trainer_state.json").read_text())
         (first[name],) = [entry for entry in state["log_history"] if "grad_norm" in entry]
     for key in ("loss", "grad_norm"):
@@ -87,16 +72,12 @@ def newest_log(folder: Path) -> list[dict]:
 
 def test_hub_base_by_name_end_to_end(tiny_gpt2, messages_csv, serve, tmp_path):
     """Training gets tokenizer and weights of `gpt2` from a stand-in for the Hub; plain PEFT finds them by that name."""
-    environment = {**os.environ, "HF_ENDPOINT": serve(hub_handler({"gpt2": tiny_gpt2})), "HF_HOME": str(tmp_path)}
-    command = [sys.executable, str(SCRIPT), *arguments("gpt2", messages_csv)]
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-3000:]
-    base = json.loads((tmp_path / "results/metrics.json").read_text())["base_model"]
+    environment = {"HF_ENDPOINT": serve(hub_handler({"gpt2": tiny_gpt2})), "HF_HOME": tmp_path}
+    run_process(tmp_path, SCRIPT, *arguments("gpt2", messages_csv), **environment)
+    base = report_of(tmp_path)["base_model"]
     assert (base["name"], base["source"], base["fallback_used"]) == ("gpt2", "Hugging Face Hub", False)
     script = (
         "from peft import AutoPeftModelForSequenceClassification as Auto\n"
         "print(Auto.from_pretrained('lora_model').peft_config['default'].base_model_name_or_path)"
     )
-    command = [sys.executable, "-c", script]
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert result.stdout.splitlines()[-1:] == ["gpt2"], result.stderr[-3000:]
+    assert run_process(tmp_path, "-c", script, **environment).stdout.splitlines()[-1:] == ["gpt2"]

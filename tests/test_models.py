@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -10,16 +9,12 @@ import pytest
 import torch
 from conftest import REPOSITORY, save_wordpiece_tokenizer
 from pasted import python_blocks
-from safetensors.torch import load_file, save_file
-from sklearn.metrics import log_loss
-from training_runs import arguments, run_here
+from safetensors.torch import load_file
+from training_runs import arguments, assert_served_as_reported, report_of, run_here
 from transformers import (
     AutoModel,
     AutoTokenizer,
-    BertConfig,
-    BertForSequenceClassification,
     DistilBertConfig,
-    LlamaConfig,
 )
 
 import gpt_classification_model
@@ -44,28 +39,11 @@ def test_gpt2_s_activation_in_one_step_changes_no_result(tiny_gpt2):
     assert published.std() > 0.1 and torch.allclose(ours, published, atol=1e-5)
 
 
-def test_encoder_keeps_its_own_pad_token_and_trains_only_lora_and_head(tmp_path, messages_csv):
-    folder = tmp_path / "tiny-bert"
-    vocab_size = save_wordpiece_tokenizer(folder)
-    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    BertForSequenceClassification(BertConfig(vocab_size=vocab_size, **size)).save_pretrained(folder)
-    assert run_here(tmp_path, arguments(folder, messages_csv, "--num_train_epochs", "1")) == 0
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "lora_model")
-    assert tokenizer.pad_token == "[PAD]"
-    weights = load_file(tmp_path / "lora_model/adapter_model.safetensors")
-    assert all(".lora_" in name or ".classifier." in name for name in weights)
-    load_tokenizer_and_model(tmp_path / "lora_model")
-
-
 # Where the recipe for film reviews saves its adapter.
 MODEL = Path("results/imdb_distilbert/model")
 
 SUBJECTS = ["film", "story", "cast", "ending", "music", "script", "picture", "dialogue", "first hour", "whole thing"]
-
-
 GOOD = ["wonderful", "moving", "a joy", "funny and warm", "brilliant", "great fun", "a delight", "well worth seeing"]
-
-
 BAD = ["terrible", "boring", "a mess", "dull and cold", "stupid", "a waste of time", "painful", "not worth seeing"]
 
 
@@ -103,13 +81,12 @@ def test_imdb_recipe_on_distilberts_architecture(tmp_path, imdb_csv):
     assert report["training"]["trainable_parameters"] == sum(weight.numel() for weight in weights.values())
     assert (report["data"]["name"], report["label_names"]) == ("IMDB reviews", ["negative", "positive"])
 
-    tokenizer, model = load_tokenizer_and_model(tmp_path / MODEL)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / MODEL)
     assert (tokenizer.pad_token, tokenizer.model_max_length) == ("[PAD]", 512)
-    test = pd.read_csv(tmp_path / "dataset/imdb/test.csv")
-    answers = classify(test["Text"].tolist(), tokenizer, model)
-    positive = [answer.positive_probability for answer in answers]
-    assert log_loss(test["Label"], positive) == pytest.approx(report["results"]["after"]["test"]["loss"], abs=1e-5)
-    assert not list((tmp_path / MODEL).glob("tfidf*")), "by this recipe the language model answers alone"
+    assert_served_as_reported(tmp_path / MODEL, tmp_path / "dataset/imdb", report)
+    assert report["saved"] == "after" and not list((tmp_path / MODEL).glob("tfidf*")), (
+        "by this recipe the language model answers alone"
+    )
     card = (tmp_path / MODEL / "README.md").read_text()
     assert "IMDB" in card and "reviews are in English" in card and "SMS" not in card
 
@@ -133,14 +110,10 @@ def test_only_the_first_layers_of_a_base_are_used_when_asked_for(tmp_path, tiny_
     flags = ["--fallback_model", str(tiny_gpt2), "--fallback_layers", "1", "--num_train_epochs", "1"]
     assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags)) == 0
     adapter = tmp_path / "lora_model"
-    report = json.loads((tmp_path / "results/metrics.json").read_text())
     assert not [name for name in load_file(adapter / "adapter_model.safetensors") if ".h.1." in name]
     tokenizer, model = load_tokenizer_and_model(adapter)
     assert len(model.transformer.h) == 1
-    test = pd.read_csv(tmp_path / "dataset/test.csv")
-    answers = classify(test["Text"].tolist(), tokenizer, model)
-    spam = [answer.positive_probability for answer in answers]
-    assert log_loss(test["Label"], spam) == pytest.approx(report["results"][report["saved"]]["test"]["loss"], abs=1e-5)
+    assert_served_as_reported(adapter, tmp_path / "dataset", report_of(tmp_path))
     # The model card shows how plain PEFT loads it.
     (code,) = python_blocks(adapter / "README.md")
     with contextlib.chdir(tmp_path):
@@ -170,28 +143,6 @@ def test_the_default_recipe_cuts_no_base_but_the_fallback_one(tiny_gpt2):
 
 
 @pytest.mark.parametrize(
-    ("config", "trained_in_full"),
-    [
-        (LlamaConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32), {"score"}),
-        (DistilBertConfig(dim=16, n_layers=1, n_heads=2, hidden_dim=32), {"pre_classifier", "classifier"}),
-    ],
-    ids=["llama", "distilbert"],
-)
-def test_other_architectures_train_lora_and_head_only(tmp_path, tiny_gpt2, messages_csv, config, trained_in_full):
-    folder = tmp_path / "base"
-    tokenizer = AutoTokenizer.from_pretrained(tiny_gpt2)
-    tokenizer.save_pretrained(folder)
-    config.vocab_size, config.pad_token_id = len(tokenizer), None
-    if config.model_type == "distilbert":
-        config.pad_token_id = 0
-    AutoModel.from_config(config).save_pretrained(folder)
-    assert run_here(tmp_path, arguments(folder, messages_csv, "--num_train_epochs", "1")) == 0
-    weights = load_file(tmp_path / "lora_model/adapter_model.safetensors")
-    assert {name.split(".")[2] for name in weights if ".lora_" not in name} == trained_in_full
-    load_tokenizer_and_model(tmp_path / "lora_model")
-
-
-@pytest.mark.parametrize(
     ("tuning", "trained"),
     [
         ("head", ["score."]),
@@ -207,24 +158,12 @@ def test_other_tunings_train_what_they_name_and_save_a_whole_model(tmp_path, tin
     after = load_file(tmp_path / "lora_model/model.safetensors")
     changed = {name for name, weights in after.items() if name not in before or not torch.equal(weights, before[name])}
     assert changed == {name for name in after if name.startswith(tuple(trained))}
-    report = json.loads((tmp_path / "results/metrics.json").read_text())
+    report = report_of(tmp_path)
     assert report["training"]["trainable_parameters"] == sum(after[name].numel() for name in changed)
-    tokenizer, model = load_tokenizer_and_model(tmp_path / "lora_model")
-    test = pd.read_csv(tmp_path / "dataset/test.csv")
-    spam = [answer.positive_probability for answer in classify(test["Text"].tolist(), tokenizer, model)]
-    assert log_loss(test["Label"], spam) == pytest.approx(report["results"][report["saved"]]["test"]["loss"], abs=1e-5)
+    assert_served_as_reported(tmp_path / "lora_model", tmp_path / "dataset", report)
     assert "lora" not in (tmp_path / "lora_model/README.md").read_text().lower().replace("lora_model", "")
     # A second run may replace the model that the first one saved.
     assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags, "--num_train_epochs", "1")) == 0
-
-
-def test_base_with_missing_weights_is_refused(tmp_path, tiny_gpt2, messages_csv, capsys):
-    folder = tmp_path / "base"
-    shutil.copytree(tiny_gpt2, folder)
-    weights = load_file(folder / "model.safetensors")
-    save_file({f"other.{name}": weight for name, weight in weights.items()}, folder / "model.safetensors")
-    assert run_here(tmp_path, arguments(folder, messages_csv)) == 1
-    assert "lacks weights" in capsys.readouterr().err
 
 
 def test_a_base_without_a_head_is_no_classifier(tiny_gpt2):

@@ -1,11 +1,10 @@
 """Pretraining at small size: the model learns, writes text, and is a base model for the classifier."""
 
+import contextlib
+import io
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,8 @@ import torch
 import yaml
 from conftest import REPOSITORY, make_messages, save_wordpiece_tokenizer
 from hub_stand_in import hub_handler
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from training_runs import run_process
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 import gpt_classification_model
 from gpt_pretraining import main, sample_text
@@ -28,6 +28,7 @@ from text_classifier.extras.pretraining import (
 from text_classifier.sources import datasets
 from text_classifier.sources.datasets import RemoteFile
 
+SCRIPT = REPOSITORY / "gpt_pretraining.py"
 OUTPUT = Path("results/gpt_pretraining")
 MODEL = OUTPUT / "model"
 STORY = " ".join(f"The cat number {number % 7} sat on the mat and saw the dog run away." for number in range(300))
@@ -38,23 +39,38 @@ SMALL = (
 )
 
 
-def run_here(folder, *argv: str) -> int:
-    """Run the script's `main` in `folder`, where it puts its outputs; return the exit code."""
+def pretrain(folder: Path, flags: str = "", text: str = STORY) -> int:
+    """Write the text to `folder`, pretrain a small model on it there, and return the exit code."""
+    (folder / "story.txt").write_text(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        return main(list(argv))
+        return main(["--text_file", "story.txt", *SMALL.split(), *flags.split()])
 
 
-def report_of(folder) -> dict:
+def report_of(folder: Path) -> dict:
     return json.loads((folder / OUTPUT / "metrics.json").read_text())
+
+
+def load(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    return AutoModelForCausalLM.from_pretrained(folder / MODEL), AutoTokenizer.from_pretrained(folder / MODEL)
+
+
+def validation_loss(folder: Path) -> float:
+    """Return the loss that the saved model has on the end of the story."""
+    model, tokenizer = load(folder)
+    windows = to_windows(split_documents([STORY], 0.1)[1], tokenizer, 32)
+    batch = {name: torch.stack([window[name] for window in windows]) for name in ("input_ids", "labels")}
+    with torch.inference_mode():
+        return model(**batch).loss.item()
 
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
-    """The folder of a finished pretraining run."""
+    """The folder of a finished pretraining run, with what it printed."""
     folder = tmp_path_factory.mktemp("pretrained")
-    (folder / "story.txt").write_text(STORY)
-    assert run_here(folder, "--text_file", "story.txt", *SMALL.split()) == 0
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert pretrain(folder) == 0
+    (folder / "printed.txt").write_text(printed.getvalue())
     return folder
 
 
@@ -74,14 +90,11 @@ def test_it_learns_far_beyond_the_untrained_model(pretrained):
     assert all(text.startswith("The") for text in report["samples"].values())
 
 
-def test_it_shows_losses_and_samples_while_it_learns(tmp_path, capsys):
-    (tmp_path / "story.txt").write_text(STORY)
-    assert run_here(tmp_path, "--text_file", "story.txt", *SMALL.split(), "--prompt", "The cat number") == 0
-    out = capsys.readouterr().out
+def test_it_shows_losses_and_samples_while_it_learns(pretrained):
+    printed = (pretrained / "printed.txt").read_text()
     for step in ("Step 0: validation loss", "Step 10: train loss", "Step 20: train loss"):
-        assert step in out
-    assert out.count("perplexity") == 4 and out.count("\n  The cat number") == 3
-    assert "nan" not in out
+        assert step in printed
+    assert printed.count("perplexity") == 4 and printed.count("\n  The") == 3 and "nan" not in printed
 
 
 def test_what_is_saved_is_a_standard_folder(pretrained):
@@ -89,17 +102,13 @@ def test_what_is_saved_is_a_standard_folder(pretrained):
     names = {path.name for path in folder.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    model, _ = load(pretrained)
     # The head shares the embedding's weights, as in GPT-2, even after the best checkpoint was loaded.
     assert model.lm_head.weight.data_ptr() == model.transformer.wte.weight.data_ptr()
     report = report_of(pretrained)
     assert model.num_parameters() == report["parameters"]
-    (validation,) = split_documents([STORY], 0.1)[1:]
-    windows = to_windows(validation, tokenizer, 32)
-    batch = {name: torch.stack([window[name] for window in windows]) for name in ("input_ids", "labels")}
-    with torch.inference_mode():
-        # Training may have evaluated in bfloat16, so the two losses may differ a little.
-        assert model(**batch).loss.item() == pytest.approx(report["validation_loss"], abs=2e-3)
+    # Training may have evaluated in bfloat16, so the two losses may differ a little.
+    assert validation_loss(pretrained) == pytest.approx(report["validation_loss"], abs=2e-3)
     card = (folder / "README.md").read_text()
     assert f"{report['validation_loss']:.3f}" in card and report["corpus"]["sha256"] in card
     pdf = (pretrained / OUTPUT / "loss.pdf").read_bytes()
@@ -122,11 +131,8 @@ def test_the_classifier_takes_it_as_its_base(pretrained, tmp_path, messages_csv)
 
 def test_same_seed_same_model_and_resuming_changes_nothing(pretrained, tmp_path):
     """Sample texts are drawn at every evaluation; they must not change the random numbers of training."""
-    shutil.copytree(pretrained / OUTPUT, tmp_path / OUTPUT, ignore=shutil.ignore_patterns("model"))
-    shutil.rmtree(tmp_path / OUTPUT / "checkpoint-20")
-    (tmp_path / "story.txt").write_text(STORY)
-    flags = ["--text_file", "story.txt", *SMALL.split()]
-    assert run_here(tmp_path, *flags, "--resume_from_checkpoint", "last") == 0
+    shutil.copytree(pretrained / OUTPUT, tmp_path / OUTPUT, ignore=shutil.ignore_patterns("model", "checkpoint-20"))
+    assert pretrain(tmp_path, "--resume_from_checkpoint last") == 0
     resumed, whole = report_of(tmp_path), report_of(pretrained)
     assert (resumed["resumed_at_step"], whole["resumed_at_step"]) == (10, 0)
     assert resumed["samples"] == whole["samples"] and resumed["untrained_loss"] == whole["untrained_loss"]
@@ -135,20 +141,16 @@ def test_same_seed_same_model_and_resuming_changes_nothing(pretrained, tmp_path)
     assert tokens == pytest.approx(whole["tokens_per_second"] * whole["train_seconds"] / 2)
     other = tmp_path / "other"
     other.mkdir()
-    (other / "story.txt").write_text(STORY)
-    assert run_here(other, *flags, "--sample_tokens", "1") == 0
-    models = [AutoModelForCausalLM.from_pretrained(path / MODEL) for path in (pretrained, tmp_path, other)]
-    for name, weight in models[0].state_dict().items():
-        torch.testing.assert_close(models[1].state_dict()[name], weight, msg=name)
-        torch.testing.assert_close(models[2].state_dict()[name], weight, msg=name)
+    assert pretrain(other, "--sample_tokens 1") == 0
+    first, *others = (load(folder)[0].state_dict() for folder in (pretrained, tmp_path, other))
+    for weights in others:
+        torch.testing.assert_close(weights, first)
 
 
-@pytest.mark.parametrize("change", [{"text": STORY + " The end."}, {"flags": ["--n_embd", "64"]}], ids=["text", "size"])
-def test_another_text_or_size_is_not_resumed(pretrained, tmp_path, capsys, change):
+@pytest.mark.parametrize(("text", "flags"), [(STORY + " The end.", ""), (STORY, "--n_embd 64")], ids=["text", "size"])
+def test_another_text_or_size_is_not_resumed(pretrained, tmp_path, capsys, text, flags):
     shutil.copytree(pretrained / OUTPUT, tmp_path / OUTPUT, ignore=shutil.ignore_patterns("model"))
-    (tmp_path / "story.txt").write_text(change.get("text", STORY))
-    flags = ["--text_file", "story.txt", *SMALL.split(), *change.get("flags", [])]
-    assert run_here(tmp_path, *flags, "--resume_from_checkpoint", "last") == 1
+    assert pretrain(tmp_path, f"--resume_from_checkpoint last {flags}", text) == 1
     assert "checkpoint-20" in capsys.readouterr().err
     assert (tmp_path / OUTPUT / "checkpoint-20").is_dir(), "nothing is lost by a mistake"
 
@@ -162,28 +164,20 @@ def test_another_text_or_size_is_not_resumed(pretrained, tmp_path, capsys, chang
 )
 def test_reported_loss_is_that_of_the_saved_weights(tmp_path, flags):
     """This holds even if nothing is evaluated, or if the last weights are kept although others were better."""
-    (tmp_path / "story.txt").write_text(STORY)
-    assert run_here(tmp_path, "--text_file", "story.txt", *SMALL.split(), *flags.split(), "--bf16", "false") == 0
-    report, folder = report_of(tmp_path), tmp_path / MODEL
+    assert pretrain(tmp_path, f"{flags} --bf16 false") == 0
+    report = report_of(tmp_path)
     assert report["best_step"] == report["steps"]
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    windows = to_windows(split_documents([STORY], 0.1)[1], tokenizer, 32)
-    batch = {name: torch.stack([window[name] for window in windows]) for name in ("input_ids", "labels")}
-    with torch.inference_mode():
-        assert model(**batch).loss.item() == pytest.approx(report["validation_loss"], rel=1e-4)
+    assert validation_loss(tmp_path) == pytest.approx(report["validation_loss"], rel=1e-4)
 
 
 def test_a_run_that_diverges_ends_in_order(tmp_path, capsys):
     """The perplexity is infinite and there is no sample text, but the run does not crash."""
-    (tmp_path / "story.txt").write_text(STORY)
-    flags = ["--learning_rate", "1e6", "--max_grad_norm", "1e9", "--load_best_model_at_end", "false"]
-    assert run_here(tmp_path, "--text_file", "story.txt", *SMALL.split(), *flags) == 0
+    assert pretrain(tmp_path, "--learning_rate 1e6 --max_grad_norm 1e9 --load_best_model_at_end false") == 0
     assert "perplexity inf" in capsys.readouterr().out
 
 
 def test_sampling_leaves_the_random_state_and_the_mode(pretrained):
-    folder = pretrained / MODEL
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = load(pretrained)
     model.train()
     state = torch.random.get_rng_state()
     first = sample_text(model, tokenizer, "The cat", 8, seed=1)
@@ -230,7 +224,7 @@ def test_a_folder_of_texts_is_read_in_the_order_of_names(tmp_path):
     for name, text in {"b.txt": STORY[:9000], "a.txt": STORY, "more/c.txt": STORY[:3000], "notes.md": "no"}.items():
         (texts / name).write_text(text)
     (texts / "empty.txt").write_text(" \n")
-    assert run_here(tmp_path, "--text_file", "texts", *SMALL.split()) == 0
+    assert pretrain(tmp_path, "--text_file texts") == 0
     report = report_of(tmp_path)
     assert report["corpus"]["name"] == "texts"
     assert report["validation_tokens"] == pytest.approx(0.1 * report["train_tokens"] / 0.9, rel=0.05)
@@ -249,25 +243,22 @@ def test_conversations_are_documents_of_one_utterance_a_line(tmp_path):
 def test_hubs_tokenizer_is_used_where_it_can_be_reached(tmp_path, tiny_gpt2, serve):
     """The script runs in a new process, because huggingface_hub reads its settings when it is imported."""
     (tmp_path / "story.txt").write_text(STORY)
-    environment = {
-        **os.environ,
-        "HF_ENDPOINT": serve(hub_handler({"gpt2": tiny_gpt2})),
-        "HF_HOME": str(tmp_path / "hf"),
-    }
     flags = [*SMALL.split(), "--tokenizer_name", "gpt2", "--text_file", "story.txt"]
-    command = [sys.executable, str(REPOSITORY / "gpt_pretraining.py"), *flags]
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0 and "TRAINING A TOKENIZER" not in result.stderr, result.stderr
-    ours, theirs = (AutoTokenizer.from_pretrained(path) for path in (tmp_path / MODEL, tiny_gpt2))
-    assert ours.get_vocab() == theirs.get_vocab()
+    hub = {"HF_ENDPOINT": serve(hub_handler({"gpt2": tiny_gpt2})), "HF_HOME": tmp_path / "hf"}
+    assert "TRAINING A TOKENIZER" not in run_process(tmp_path, SCRIPT, *flags, **hub).stderr
+    assert load(tmp_path)[1].get_vocab() == AutoTokenizer.from_pretrained(tiny_gpt2).get_vocab()
     assert report_of(tmp_path)["tokenizer"] == {"requested": "gpt2", "source": "gpt2"}
-    environment["HF_ENDPOINT"], environment["HF_HOME"] = "http://127.0.0.1:9", str(tmp_path / "empty")
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0 and "TRAINING A TOKENIZER" in result.stderr
+    no_hub = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": tmp_path / "empty"}
+    told = run_process(tmp_path, SCRIPT, *flags, **no_hub).stderr
+    assert "TRAINING A TOKENIZER" in told
     assert report_of(tmp_path)["tokenizer"] == {"requested": "gpt2", "source": "trained on the text"}
     assert "(asked for: gpt2)" in (tmp_path / MODEL / "README.md").read_text()
-    for noise in ("Warning", "missing keys", "loss_type"):
-        assert noise not in result.stderr
+    assert not [noise for noise in ("Warning", "missing keys", "loss_type") if noise in told]
+
+
+def run_default(folder: Path, *flags: str) -> int:
+    with contextlib.chdir(folder):
+        return main([*SMALL.split(), *flags])
 
 
 @pytest.fixture
@@ -283,7 +274,7 @@ def fallback_recipe(tmp_path, monkeypatch):
 
 
 def test_an_unreachable_story_is_replaced_by_the_fallback_recipe_and_that_is_told(tmp_path, fallback_recipe, caplog):
-    assert run_here(tmp_path, *SMALL.split(), "--fallback_recipe", fallback_recipe) == 0
+    assert run_default(tmp_path, "--fallback_recipe", fallback_recipe) == 0
     assert f"FOLLOWING {fallback_recipe} INSTEAD" in caplog.text
     corpus = report_of(tmp_path)["corpus"]
     assert (corpus["name"], corpus["instead_of"]) == ("story.txt", "the_verdict")
@@ -303,56 +294,53 @@ def test_the_story_is_not_replaced(tmp_path, fallback_recipe, capsys, serve, mon
     if why.startswith("another"):
         address = serve(hub_handler({"gpt2": tmp_path})) + "/gpt2/resolve/main/story.txt"
         monkeypatch.setattr(datasets, "THE_VERDICT", RemoteFile(address, "0" * 64))
-    assert run_here(tmp_path, *SMALL.split(), "--fallback_recipe", fallback_recipe, *flags) == 1
+    assert run_default(tmp_path, "--fallback_recipe", fallback_recipe, *flags) == 1
     assert capsys.readouterr().err.count("Error: http://127.0.0.1") == 1
     assert not (tmp_path / MODEL).exists()
 
 
 def test_two_processes_pretrain_together(tmp_path):
     (tmp_path / "story.txt").write_text(STORY)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(REPOSITORY / "gpt_pretraining.py"), "--text_file", "story.txt", *SMALL.split()]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert result.stdout.count("Saved results/gpt_pretraining/model") == 1 and result.stdout.count("Step 20:") == 1
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    printed = run_process(tmp_path, *torchrun, SCRIPT, "--text_file", "story.txt", *SMALL.split()).stdout
+    assert printed.count("Saved results/gpt_pretraining/model") == 1 and printed.count("Step 20:") == 1
     report = report_of(tmp_path)
     assert report["validation_loss"] < report["untrained_loss"] / 2
 
 
 @pytest.mark.parametrize(
-    ("more", "message"),
+    ("flags", "message"),
     [
-        (["--text_file", "missing.txt"], "missing.txt"),
-        (["--text_file", "latin.txt"], "latin.txt is not UTF-8"),
-        (["--text_file", "empty"], "no .txt file"),
-        (["--text_file", "blank.txt"], "no text"),
-        (["--text_file", "short.txt"], "fewer than one window"),
-        (["--n_head", "3"], "does not divide"),
-        (["--n_layer", "0"], "--n_layer 0: at least 1"),
-        (["--context_length", "1"], "--context_length 1: at least 2"),
-        (["--vocab_size", "-1"], "--vocab_size -1: at least 257"),
-        (["--dropout", "2"], "--dropout 2.0"),
-        (["--sample_tokens", "32"], "less than --context_length"),
-        (["--validation_frac", "1.5"], "between 0 and 1"),
-        (["--tokenizer_name", "wordpiece"], "has no end-of-text token"),
-        (["--tokenizer_name", "no/such/name"], "'no/such/name'"),
-        (["--model_dir", "."], "is no adapter or model of this project"),
-        (["--resume_from_checkpoint", "last"], "no checkpoint"),
-        (["--tokenizer_name", "./nowhere"], "nowhere is no folder with a tokenizer"),
+        ("--text_file missing.txt", "missing.txt"),
+        ("--text_file latin.txt", "latin.txt is not UTF-8"),
+        ("--text_file empty", "no .txt file"),
+        ("--text_file blank.txt", "no text"),
+        ("--text_file short.txt", "fewer than one window"),
+        ("--n_head 3", "does not divide"),
+        ("--n_layer 0", "--n_layer 0: at least 1"),
+        ("--context_length 1", "--context_length 1: at least 2"),
+        ("--vocab_size -1", "--vocab_size -1: at least 257"),
+        ("--dropout 2", "--dropout 2.0"),
+        ("--sample_tokens 32", "less than --context_length"),
+        ("--validation_frac 1.5", "between 0 and 1"),
+        ("--tokenizer_name wordpiece", "has no end-of-text token"),
+        ("--tokenizer_name no/such/name", "'no/such/name'"),
+        ("--model_dir .", "is no adapter or model of this project"),
+        ("--resume_from_checkpoint last", "no checkpoint"),
+        ("--tokenizer_name ./nowhere", "nowhere is no folder with a tokenizer"),
+        ("--report_to wandb", "wandb"),
     ],
 )
-def test_mistakes_end_in_one_clear_error(tmp_path, capsys, more, message):
+def test_mistakes_end_in_one_clear_error(tmp_path, capsys, flags, message):
     (tmp_path / "empty").mkdir()
     save_wordpiece_tokenizer(tmp_path / "wordpiece")
     for name, content in {
-        "story.txt": STORY.encode(),
         "latin.txt": "café".encode("latin-1"),
         "blank.txt": b" \n",
         "short.txt": b"few words",
     }.items():
         (tmp_path / name).write_bytes(content)
-    assert run_here(tmp_path, "--text_file", "story.txt", *SMALL.split(), *more) == 1
+    assert pretrain(tmp_path, flags) == 1
     error = capsys.readouterr().err
     assert [message in line for line in error.splitlines() if line.startswith("Error:")] == [True]
     assert not (tmp_path / MODEL).exists() and (tmp_path / "story.txt").exists()

@@ -16,18 +16,14 @@ from conftest import REPOSITORY
 from peft import AutoPeftModelForSequenceClassification
 from safetensors.torch import load_file
 from scipy.special import logit
-from sklearn.metrics import log_loss
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_data import uci_stand_in
-from training_runs import arguments, run_here
-from transformers import (
-    AutoConfig,
-    AutoTokenizer,
-)
+from training_runs import arguments, assert_served_as_reported, report_of, run_here
+from transformers import AutoConfig, AutoTokenizer
 
-import gpt_classification_model
 from text_classifier.classifier import Joint, classify, load_tokenizer_and_model
 from text_classifier.runtime import encode
+from text_classifier.training import models
 from text_classifier.training.data import read_made_up_messages
 from text_classifier.training.runs import peak_memory_gib
 
@@ -35,21 +31,21 @@ from text_classifier.training.runs import peak_memory_gib
 
 
 @pytest.mark.parametrize(
-    ("more", "message"),
+    ("flags", "message"),
     [
-        (["--data_file", "missing.csv"], "missing.csv"),
-        (["--resume_from_checkpoint", "last"], "no checkpoint in ./results"),
-        (["--resume_from_checkpoint", "nowhere"], "not a checkpoint"),
-        (["--target_modules", "q_proj"], "cannot be tuned"),
-        (["--model_name_or_path", "no-such-folder/x", "--fallback_model", "none"], "Could not find the base model"),
-        (["--adapter_dir", "."], "is no adapter"),
-        (["--dataset_dir", "/proc/nowhere"], "Error:"),
+        ("--data_file missing.csv", "missing.csv"),
+        ("--resume_from_checkpoint last", "no checkpoint in ./results"),
+        ("--resume_from_checkpoint nowhere", "not a checkpoint"),
+        ("--target_modules q_proj", "cannot be tuned"),
+        ("--model_name_or_path no-such-folder/x --fallback_model none", "Could not find the base model"),
+        ("--adapter_dir .", "is no adapter"),
+        ("--dataset_dir /proc/nowhere", "Error:"),
     ],
 )
-def test_mistakes_end_in_one_clear_error(tmp_path, tiny_gpt2, messages_csv, capsys, monkeypatch, more, message):
+def test_mistakes_end_in_one_clear_error(tmp_path, tiny_gpt2, messages_csv, capsys, monkeypatch, flags, message):
     monkeypatch.setattr("text_classifier.sources.weights.HF_HUB_OFFLINE", True)
     (tmp_path / "precious.txt").write_text("mine")
-    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *more)) == 1
+    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags.split())) == 1
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
     assert not (tmp_path / "lora_model").exists() and (tmp_path / "precious.txt").read_text() == "mine"
@@ -80,7 +76,7 @@ def test_run_leaves_adapter_charts_data_and_report(trained):
     assert not [path for path in trained.iterdir() if path.name.startswith(".")], "no scratch files are left"
     train = pd.read_csv(trained / "dataset/train.csv")
     assert list(train.columns) == ["Label", "Text"] and set(train["Label"]) == {0, 1}
-    report = json.loads((trained / "results/metrics.json").read_text())
+    report = report_of(trained)
     assert list(report["results"]) == ["before", "after", "after + TF-IDF", "TF-IDF"]
     for name, results in report["results"].items():
         assert {"validation", "test", "left_out", "natural"} == set(results) - {"train"}
@@ -93,7 +89,7 @@ def test_run_leaves_adapter_charts_data_and_report(trained):
 
 def test_every_held_out_message_is_listed_with_what_each_model_said(trained):
     listed = pd.read_csv(trained / "results/predictions.csv")
-    report = json.loads((trained / "results/metrics.json").read_text())
+    report = report_of(trained)
     assert set(report["results"]) <= set(listed.columns)
     for split, messages in listed.groupby("Split"):
         of_split = pd.read_csv(trained / f"dataset/{split}.csv")
@@ -120,20 +116,15 @@ def test_the_kept_checkpoint_is_the_best_on_validation(trained):
     best = min(evaluations, key=lambda entry: entry["eval_loss"])
     assert len({entry["eval_loss"] for entry in evaluations}) > 1
     assert evaluations[-1]["step"] == 18, "the last step counts, although it is no multiple of eval_steps"
-    report = json.loads((trained / "results/metrics.json").read_text())
+    report = report_of(trained)
     assert report["training"]["best_step"] == best["step"]
     assert report["results"]["after"]["validation"]["loss"] == pytest.approx(best["eval_loss"], abs=1e-5)
 
 
 def test_reloaded_adapter_gives_the_reported_figures(trained):
-    """Saving and reloading change nothing: the loss on the test split stays that of the trained model."""
-    report = json.loads((trained / "results/metrics.json").read_text())
-    tokenizer, model = load_tokenizer_and_model(trained / "lora_model")
+    _, model = load_tokenizer_and_model(trained / "lora_model")
     assert model.config.id2label == {0: "ham", 1: "spam"} and not model.training
-    test = pd.read_csv(trained / "dataset/test.csv")
-    answers = classify(test["Text"].tolist(), tokenizer, model)
-    spam = [answer.positive_probability for answer in answers]
-    assert log_loss(test["Label"], spam) == pytest.approx(report["results"][report["saved"]]["test"]["loss"], abs=1e-5)
+    assert_served_as_reported(trained / "lora_model", trained / "dataset", report_of(trained))
 
 
 def test_plain_peft_loads_the_adapter_with_the_same_logits(trained):
@@ -180,17 +171,16 @@ def test_same_seed_gives_the_same_adapter(trained, tmp_path, tiny_gpt2, messages
 
 
 def test_frozen_weights_stored_in_bfloat16_change_no_result(tmp_path, tiny_gpt2, messages_csv, monkeypatch):
-    store, dtypes = gpt_classification_model.models.store_frozen_in_bfloat16, set()
+    store, dtypes = models.store_frozen_in_bfloat16, set()
 
     def spy(model):
         store(model)
         dtypes.update((weights.requires_grad, weights.dtype) for weights in model.parameters() if weights.dim() == 2)
 
-    argv = arguments(tiny_gpt2, messages_csv, "--bf16", "true")
     for name, replacement in (("stored", spy), ("converted", lambda model: None)):
-        monkeypatch.setattr(gpt_classification_model.models, "store_frozen_in_bfloat16", replacement)
+        monkeypatch.setattr(models, "store_frozen_in_bfloat16", replacement)
         (tmp_path / name).mkdir()
-        assert run_here(tmp_path / name, argv) == 0
+        assert run_here(tmp_path / name, arguments(tiny_gpt2, messages_csv, "--bf16", "true")) == 0
     # The embeddings are frozen too, but stay in float32.
     assert dtypes == {(True, torch.float32), (False, torch.bfloat16), (False, torch.float32)}
     assert_same_adapter(tmp_path / "stored", tmp_path / "converted")
@@ -213,7 +203,7 @@ def test_a_mistake_costs_no_checkpoints(trained, tmp_path, tiny_gpt2, messages_c
 def test_without_loading_the_best_the_report_is_about_the_last(tmp_path, tiny_gpt2, messages_csv):
     flags = ["--load_best_model_at_end", "false", "--learning_rate", "1"]
     assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags)) == 0
-    training = json.loads((tmp_path / "results/metrics.json").read_text())["training"]
+    training = report_of(tmp_path)["training"]
     assert training["best_step"] == training["steps"] == 18
     assert "checkpoint was chosen" not in (tmp_path / "lora_model/README.md").read_text()
 
@@ -225,30 +215,28 @@ def test_resumed_run_ends_like_an_uninterrupted_one(trained, tmp_path, tiny_gpt2
     assert_same_adapter(tmp_path, trained)
 
 
-def assert_same_adapter(first: Path, second: Path) -> None:
-    weights, others = (load_file(folder / "lora_model/adapter_model.safetensors") for folder in (first, second))
-    assert weights.keys() == others.keys()
-    for name, weight in weights.items():
-        torch.testing.assert_close(weight, others[name], msg=name)
+def assert_same_adapter(*folders: Path) -> None:
+    first, second = (load_file(folder / "lora_model/adapter_model.safetensors") for folder in folders)
+    torch.testing.assert_close(first, second)
 
 
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        (["--seed", "7"], "--seed was 123 and is now 7"),
-        (["--positive_label", "ham"], "labels was"),
-        (["--lora_r", "16"], "--lora_r was 8 and is now 16"),
-        (["--tuning", "full"], "--tuning was 'lora'"),
-        (["--optim", "adafactor"], "--optim was 'adamw_torch_fused'"),
-        (["--data_file", "other.csv"], "data (SHA-256) was"),
-        (["--max_length", "20"], "--max_length was 512"),
+        ("--seed 7", "--seed was 123 and is now 7"),
+        ("--positive_label ham", "labels was"),
+        ("--lora_r 16", "--lora_r was 8 and is now 16"),
+        ("--tuning full", "--tuning was 'lora'"),
+        ("--optim adafactor", "--optim was 'adamw_torch_fused'"),
+        ("--data_file other.csv", "data (SHA-256) was"),
+        ("--max_length 20", "--max_length was 512"),
     ],
 )
 def test_another_run_is_not_resumed(trained, tmp_path, tiny_gpt2, messages_csv, capsys, flags, named):
     """Messages that are held out now may have been trained on then, or the weights do not fit."""
     shutil.copytree(trained / "results", tmp_path / "results")
     (tmp_path / "other.csv").write_text(messages_csv.read_text().replace("tonight", "today"))
-    argv = arguments(tiny_gpt2, messages_csv, "--resume_from_checkpoint", "last", *flags)
+    argv = arguments(tiny_gpt2, messages_csv, "--resume_from_checkpoint", "last", *flags.split())
     assert run_here(tmp_path, argv) == 1
     error = capsys.readouterr().err
     assert "belongs to another run" in error and named in error and "Traceback" not in error
@@ -272,7 +260,7 @@ def test_fallback_is_told_in_the_report(tmp_path, tiny_gpt2, messages_csv, monke
     monkeypatch.setattr("text_classifier.sources.weights.HF_HUB_OFFLINE", True)
     fallback = ["--fallback_model", str(tiny_gpt2), "--num_train_epochs", "1"]
     assert run_here(tmp_path, arguments("no/such-model", messages_csv, *fallback)) == 0
-    base = json.loads((tmp_path / "results/metrics.json").read_text())["base_model"]
+    base = report_of(tmp_path)["base_model"]
     assert base["fallback_used"] and (base["requested"], base["name"]) == ("no/such-model", str(tiny_gpt2))
     assert "could not reach" in (tmp_path / "lora_model/README.md").read_text()
 
@@ -286,24 +274,18 @@ def test_all_messages_of_the_larger_class_can_be_taken(tmp_path, tiny_gpt2, mess
     With the left-out ham each spam message is taken twice, and checkpoints are also compared on the left-out ham of
     validation.
     """
-    steps = {}
-    for left_out in (False, True):
-        flags = ["--minority_repeats", str(2 * left_out), "--num_train_epochs", "1"]
-        flags += ["--per_device_train_batch_size", "6"]
+    for repeats, steps, held_out in (("0", 14, ["validation"]), ("2", 28, ["validation", "left_out_validation"])):
+        flags = ["--minority_repeats", repeats, "--num_train_epochs", "1", "--per_device_train_batch_size", "6"]
         assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags)) == 0
-        training = json.loads((tmp_path / "results/metrics.json").read_text())["training"]
-        steps[left_out], best_step = training["steps"], training["best_step"]
+        training = report_of(tmp_path)["training"]
+        assert training["steps"] == steps
         predictions = pd.read_csv(tmp_path / "results/predictions.csv", keep_default_na=False)
-        compared = predictions[predictions["Split"].isin(["validation", *["left_out_validation"] * left_out])]
+        compared = predictions[predictions["Split"].isin(held_out)]
         hits = compared["after"].gt(0.5) == compared["Label"].eq(1)
-        (state,) = (tmp_path / "results").glob(f"checkpoint-{steps[left_out]}/trainer_state.json")
-        (kept,) = [
-            entry["eval_accuracy"]
-            for entry in json.loads(state.read_text())["log_history"]
-            if "eval_accuracy" in entry and entry["step"] == best_step
-        ]
-        assert kept == pytest.approx(hits.mean()) and len(compared) == (18 if left_out else 12)
-    assert steps == {False: 14, True: 28}
+        state = json.loads((tmp_path / f"results/checkpoint-{steps}/trainer_state.json").read_text())
+        kept = [entry for entry in state["log_history"] if entry["step"] == training["best_step"]]
+        (accuracy,) = [entry["eval_accuracy"] for entry in kept if "eval_accuracy" in entry]
+        assert accuracy == pytest.approx(hits.mean()) and len(compared) == (12 if repeats == "0" else 18)
 
 
 def test_an_epoch_takes_every_modern_message(tmp_path, tiny_gpt2):
@@ -315,7 +297,7 @@ def test_an_epoch_takes_every_modern_message(tmp_path, tiny_gpt2):
     steps = {}
     for modern in ("modern", "none"):
         assert run_here(tmp_path, ["--model_name_or_path", str(tiny_gpt2), *flags.split(), modern]) == 0
-        steps[modern] = json.loads((tmp_path / "results/metrics.json").read_text())["training"]["steps"]
+        steps[modern] = report_of(tmp_path)["training"]["steps"]
     # A batch has 16 messages.
     extra = len(read_made_up_messages("modern"))
     assert steps == {"modern": math.ceil((1045 + extra) / 16), "none": math.ceil(1045 / 16)}

@@ -139,10 +139,7 @@ def load_documents(corpus_args: CorpusArguments) -> tuple[list[str], DataFile, s
 
 
 def split_documents(documents: Sequence[str], validation_frac: float) -> tuple[list[str], list[str]]:
-    """Cut a text and return its two parts: the beginning for training, the end for validation.
-
-    The document at the cut is divided between both parts.
-    """
+    """Cut a text, also within a document: its beginning is for training, its end for validation."""
     left = round((1 - validation_frac) * sum(map(len, documents)))
     train, validation = [], []
     for document in documents:
@@ -196,11 +193,9 @@ def find_tokenizer(
 
 
 def to_windows(documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int) -> list[dict]:
-    """Tokenise documents, put an end-of-text token after each, and cut the stream into training examples.
+    """Tokenise documents, put an end-of-text token after each, and cut the stream into examples of `length` tokens.
 
-    Returns:
-        One dict per example. Its `input_ids` and `labels` are the same `length` token ids, because the model shifts the
-        labels itself. The remainder of the stream is not used.
+    The remainder of the stream is not used.
 
     Raises:
         ConfigurationError: the text is shorter than one window.
@@ -225,4 +220,5 @@ def to_windows(documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, len
             f"{len(stream)} tokens of text are fewer than one window of {length}: give more text, lower "
             "--context_length, or change --validation_frac."
         )
+    # The model shifts the labels itself.
     return [{"input_ids": window, "labels": window} for window in windows]

@@ -50,14 +50,10 @@ def plot_metrics(
 
     Args:
         log_history: `trainer.state.log_history`; it may hold one evaluation or none.
-        pdf_file: file to save the charts to.
-        title: line above the charts.
         best_step: step of the checkpoint that was kept; it is marked in every chart.
-        over: unit of the horizontal axis.
         per_step: for a second horizontal axis above: what it counts, and how many of these a step takes, such as
             `("Examples seen", 16)`.
         charts: charts to draw instead of `CHARTS`.
-        more_pages: finished pages that come after this one.
     """
     # Steps and epochs are proportional, so the last log entry tells how many steps an epoch has.
     last = max(log_history, key=lambda entry: entry["step"], default={"step": 0, "epoch": 0.0})

@@ -127,11 +127,7 @@ class Report(Comparison):
 def describe_data(
     data_args: DataArguments, found: FoundMessages, used: pd.DataFrame, splits: dict[str, pd.DataFrame]
 ) -> DataFacts:
-    """Return the facts of the data.
-
-    Args:
-        used: the messages that were split: all that were found, or those left after dropping duplicates.
-    """
+    """Return the facts of the data; `used` are the messages that were split, without those that were dropped."""
     counts = used["Label"].value_counts()
     classes = " and ".join(f"{counts[label]:,} {label}" for label in found.classes.names)
     sizes = " / ".join(f"{len(splits[split]):,}" for split in SPLITS)

@@ -107,33 +107,28 @@ def run_script(
         logging.getLogger(name).setLevel(logging.INFO if args.process_index == 0 else logging.ERROR)
     use_one_gpu(args)
     logger.info("Device: %s", describe_device(args))
-    results = " and ".join(outputs)
+    results, exit_code = " and ".join(outputs), 1
     try:
         with contextlib.ExitStack() as locks:
             for target in alone if args.process_index == 0 else ():
                 locks.enter_context(exclusive(target))
             run()
+        return 0
     except KeyboardInterrupt:
+        exit_code = 130
         print(f"\nInterrupted; {results} are as they were.", file=sys.stderr)
-        print(_how_to_go_on(args), file=sys.stderr, end="")
-        return 130
     except Exception as error:
         told = describe_failure(error, f"{args.output_dir} or {results}")
         if told is None:
             raise
         print(f"Error: {told}", file=sys.stderr)
-        # Those errors come before anything is written.
-        if not isinstance(error, (ArtifactError, ConfigurationError, BlockingIOError, FileNotFoundError)):
-            if Path(outputs[0]).exists():
-                print(f"{results} are whole: as they were, or new.", file=sys.stderr)
-            print(_how_to_go_on(args), file=sys.stderr, end="")
-        return 1
-    return 0
-
-
-def _how_to_go_on(args: TrainingArguments) -> str:
-    checkpoints = complete_checkpoints(args.output_dir)
-    return "Go on with the same command and --resume_from_checkpoint last\n" if checkpoints else ""
+        if isinstance(error, (ArtifactError, ConfigurationError, BlockingIOError, FileNotFoundError)):
+            return 1  # those errors come before anything is written
+        if Path(outputs[0]).exists():
+            print(f"{results} are whole: as they were, or new.", file=sys.stderr)
+    if complete_checkpoints(args.output_dir):
+        print("Go on with the same command and --resume_from_checkpoint last", file=sys.stderr)
+    return exit_code
 
 
 # ---------------------------------------------------------------------------- resuming a stopped run
@@ -170,11 +165,8 @@ def checkpoint_to_resume(args: TrainingArguments) -> str | None:
 def check_same_run(checkpoint: str | None, facts: dict) -> None:
     """Raise a ConfigurationError if a checkpoint is of a run with other data, another split or another model.
 
-    Otherwise messages of the test split may have been trained on, or weights do not fit.
-
-    Args:
-        checkpoint: None if no run is resumed.
-        facts: what both runs must have in common, by the name that a person knows it by.
+    Otherwise messages of the test split may have been trained on, or weights do not fit. `facts` has what both runs
+    must have in common, by the name that a person knows it by.
     """
     if checkpoint is None:
         return

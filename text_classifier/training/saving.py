@@ -52,12 +52,7 @@ def save_folder(
     tfidf: TfidfModel | None = None,
     **options,
 ) -> None:
-    """Save model, config, tokenizer and model card as one folder, which replaces the previous one as a whole.
-
-    Args:
-        settings: their base model tells `check_outputs` later that it may replace the folder.
-        options: arguments of `save_pretrained`.
-    """
+    """Save model, config, tokenizer and model card as one folder, which replaces the previous one as a whole."""
     folder = folder.resolve()
     scratch = folder.with_name(f".{folder.name}.new")
     # A killed run may have left this folder behind.
@@ -65,7 +60,7 @@ def save_folder(
     model.save_pretrained(scratch, **options)
     model.config.save_pretrained(scratch)
     tokenizer.save_pretrained(scratch)
-    settings.save(scratch)
+    settings.save(scratch)  # their base model tells `check_outputs` later that it may replace the folder
     if tfidf:
         save_tfidf(tfidf, scratch)
     (scratch / "README.md").write_text(card, encoding="utf-8")
@@ -81,12 +76,7 @@ def save_adapter(
     settings: Settings | None = None,
     tfidf: TfidfModel | None = None,
 ) -> None:
-    """Save a trained model with `save_folder`; one without an adapter is saved whole, because its weights were trained.
-
-    Args:
-        base: base model; its name, source and checksum become a part of the settings.
-        settings: what training found out; the defaults if not given.
-    """
+    """Save a trained model and what is known of its base with `save_folder`; without an adapter it is saved whole."""
     # A message that spells out a special token is ordinary text for other programs too, as in `runtime.encode`.
     # transformers saves the attributes that `init_kwargs` names.
     tokenizer.init_kwargs["split_special_tokens"] = tokenizer.split_special_tokens = True
