@@ -184,8 +184,7 @@ def build_model(
         lora = LoraConfig(
             task_type="SEQ_CLS",
             r=model_args.lora_r,
-            # Updates are scaled by lora_alpha / r, as the learning rate scales them too, so that alone is an option.
-            lora_alpha=32,
+            lora_alpha=model_args.lora_alpha,
             lora_dropout=model_args.lora_dropout,
             bias="none",
             target_modules=model_args.target_modules or LORA_TARGETS.get(model.config.model_type, "all-linear"),
@@ -355,7 +354,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if data_args.prepare_only:
         return runs.run_script(lambda: prepare_only(data_args, args), args, [f"the splits in {data_args.dataset_dir}"])
     alone = [Path(args.output_dir, "metrics.json"), Path(args.adapter_dir)]
-    outputs = [args.adapter_dir, str(args.metrics_pdf)]
+    outputs = [args.adapter_dir, args.metrics_pdf]
     return runs.run_script(lambda: train(model_args, data_args, args), args, outputs, alone)
 
 

@@ -35,6 +35,7 @@ class ModelArguments:
         default="lora", help="What is trained; all but `lora` change the base, and save a whole model."
     )
     lora_r: int = HfArg(default=8, help="Rank of the LoRA matrices.")
+    lora_alpha: int = HfArg(default=32, help="LoRA updates are scaled by lora_alpha / lora_r.")
     lora_dropout: float = HfArg(default=0.1, help="Dropout in front of the LoRA matrices.")
     target_modules: list[str] | None = HfArg(default=None, help="Parts of a layer that LoRA adapts, not the usual.")
     lora_layers: int | None = HfArg(default=None, help="LoRA adapts only so many layers, the last; all if not set.")
@@ -91,17 +92,15 @@ class DataArguments(ReadOptions):
 class FineTuningArguments(TrainingArguments):
     """Result: what is saved."""
 
-    adapter_dir: str = HfArg(
-        default="lora_model", help="Folder that the adapter is saved to; training_metrics.pdf is put beside it."
-    )
+    adapter_dir: str = HfArg(default="lora_model", help="Folder that the adapter is saved to.")
+    metrics_pdf: str | None = HfArg(default=None, help="File of the charts; training_metrics.pdf beside the folder.")
     target_false_positive_rate: float | None = HfArg(
         default=None, help="Set the threshold (0.5) so that this share of held-out class 0 is called class 1."
     )
 
-    @property
-    def metrics_pdf(self) -> Path:
-        """The file of the charts."""
-        return Path(self.adapter_dir).parent / "training_metrics.pdf"
+    def __post_init__(self):
+        super().__post_init__()
+        self.metrics_pdf = self.metrics_pdf or str(Path(self.adapter_dir).parent / "training_metrics.pdf")
 
 
 # Options of older versions, which documents still show -> what to use instead.
@@ -111,7 +110,6 @@ REPLACED_OPTIONS = {
     "evaluation_strategy": "use --eval_strategy",
     "group_by_length": "messages of like length share a batch without it",
     "no_cuda": "use --use_cpu true",
-    "metrics_pdf": "the charts are put beside --adapter_dir",
     "loss_pdf": "the charts are put beside --model_dir",
     "split_seed": "--seed draws the split as well",
     "left_out_messages": "use --minority_repeats 1 or more",
