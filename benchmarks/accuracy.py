@@ -24,13 +24,12 @@ from scipy import stats
 from scipy.special import logit
 
 from benchmarks.common import CHINESE_MESSAGES, MODERN_MESSAGES, REPOSITORY, publish, read_report, train
-from text_classifier.characters import normalise
 from text_classifier.classifier import Classifier
-from text_classifier.languages import is_other_language
 from text_classifier.metrics import classification_metrics, markdown_table, percent
 from text_classifier.runtime import fast_dtype
 from text_classifier.sources.background import read_background
 from text_classifier.sources.datasets import read_sms_spam, resolve_sms_spam
+from text_classifier.text import is_other_language, normalise
 from text_classifier.training.data import read_tsv
 from text_classifier.training.evaluation import BASELINE, log_odds
 
@@ -328,7 +327,7 @@ English sentences of film reviews and posts (`vaderSentiment`).
 
 ## Messages in other languages
 
-Messages that `text_classifier.languages` takes for ones in another language than English and Chinese.
+Messages that `text_classifier.text` takes for ones in another language than English and Chinese.
 [tests/other_languages.tsv](../tests/other_languages.tsv) was written for this project.
 
 {taken_for_other_languages()}"""

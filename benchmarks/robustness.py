@@ -38,7 +38,6 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from benchmarks.app_server import ChatClient, copy_of_app, free_port, running_app
 from benchmarks.common import REPOSITORY, publish
 from chat.settings import FILE_LIMITS
-from text_classifier.characters import is_empty, replace_half_surrogates
 from text_classifier.classifier import Classifier
 from text_classifier.extras.pretraining import train_tokenizer
 from text_classifier.files import file_sha256
@@ -46,6 +45,7 @@ from text_classifier.metrics import markdown_table
 from text_classifier.reading.messages import read_messages
 from text_classifier.reading.notes import TableError
 from text_classifier.runtime import fast_dtype
+from text_classifier.text import is_empty, replace_half_surrogates
 from text_classifier.training.data import MADE_UP_MESSAGES, read_tsv
 from text_classifier.training.runs import complete_checkpoints
 

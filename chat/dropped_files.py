@@ -18,12 +18,12 @@ from chainlit.session import WebsocketSession
 from chat.batching import BatchingClassifier, BusyError
 from chat.settings import FILE_LIMITS, MAX_MESSAGE_CHARACTERS
 from chat.texts import label_name, quoted, say, show_probability, visible
-from text_classifier.characters import replace_half_surrogates
 from text_classifier.classifier import Answer
 from text_classifier.reading.decoding import ENCODINGS, SUFFIXES
 from text_classifier.reading.messages import Messages, ReadOptions, read_messages
 from text_classifier.reading.notes import Note, TableError
 from text_classifier.scoring import add_answers
+from text_classifier.text import replace_half_surrogates
 
 # Rows given to the model at a time, or a batch where that is more. Between these steps, the app checks whether the
 # visitor has stopped it.

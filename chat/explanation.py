@@ -9,8 +9,8 @@ import opencc
 import rjieba
 from scipy.special import logit
 
-from text_classifier.characters import HAN
 from text_classifier.classifier import Answer
+from text_classifier.text import HAN
 
 # A longer message is explained by groups of words: for each one the model reads the whole message again.
 _MOST_GROUPS = 20

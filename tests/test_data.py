@@ -12,13 +12,13 @@ from torch.utils.data import DataLoader
 from transformers import AutoTokenizer
 
 from gpt_classification_model import SpamDataset, create_balanced_dataset, load_splits, make_splits, random_split
-from text_classifier.characters import has_chinese
 from text_classifier.errors import ConfigurationError
 from text_classifier.extras import review_snippets
 from text_classifier.reading.messages import ReadOptions
 from text_classifier.sources import background
 from text_classifier.sources.background import read_background
 from text_classifier.sources.datasets import DataFile, read_sms_spam
+from text_classifier.text import has_chinese
 from text_classifier.training.config import DataArguments
 from text_classifier.training.data import (
     drop_duplicates,

@@ -8,8 +8,8 @@ from conftest import REPOSITORY
 from test_data import uci_stand_in
 
 from gpt_classification_model import load_splits
-from text_classifier.characters import HAN, simplify
 from text_classifier.errors import ConfigurationError
+from text_classifier.text import HAN, simplify
 from text_classifier.training.config import DataArguments
 from text_classifier.training.data import read_labelled, read_made_up_messages, text_key
 

@@ -16,10 +16,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from text_classifier.characters import is_empty, normalise, nothing_visible
-from text_classifier.languages import is_other_language
 from text_classifier.merged import ADAPTER_CONFIG, load_merged, quiet_loading
 from text_classifier.runtime import choose_device, encode, read_log_odds
+from text_classifier.text import is_empty, is_other_language, normalise
 from text_classifier.tfidf import TFIDF_MAX_CHARACTERS, TfidfModel, load_tfidf
 
 # Our file in an adapter folder, beside those of PEFT and transformers.
@@ -224,7 +223,7 @@ class Classifier:
     def prepare(self, texts: Sequence[str]) -> list[Message | None]:
         """Return n messages as both models take them, None for a message with nothing to read."""
         normalised = list(map(normalise, texts))
-        readable = [index for index, text in enumerate(normalised) if not nothing_visible(text)]
+        readable = [index for index, text in enumerate(texts) if not is_empty(text, normalised[index])]
         of_tfidf = self._of_tfidf([normalised[index] for index in readable])
         messages: list[Message | None] = [None] * len(texts)
         for index, log_odds in zip(readable, of_tfidf, strict=True):

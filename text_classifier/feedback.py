@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from text_classifier.characters import replace_half_surrogates
 from text_classifier.files import is_stream
+from text_classifier.text import replace_half_surrogates
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS feedback (

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
-from text_classifier.characters import replace_half_surrogates
+from text_classifier.text import replace_half_surrogates
 
 # Tokens of one batch on a CPU. Smaller batches leave its cores idle. Larger batches are slower too, because attention
 # between different messages is computed and then thrown away.

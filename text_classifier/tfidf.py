@@ -17,7 +17,7 @@ from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from text_classifier.characters import HAN, has_chinese, normalise, simplify
+from text_classifier.text import HAN, has_chinese, normalise, simplify
 
 # N-grams of 1 to 2 words, and of 1 to 5 characters within words. Chinese is written without spaces, so each of its
 # characters counts as a word. `sublinear_tf` counts a repeated n-gram less. All other settings are scikit-learn's

@@ -5,8 +5,8 @@ from collections.abc import Collection, Sequence
 
 import pandas as pd
 
-from text_classifier.characters import has_chinese
 from text_classifier.reading.notes import Note, TableError
+from text_classifier.text import has_chinese
 
 TEXT_COLUMN_NAMES = {
     *("text", "texts", "message", "messages", "msg", "sms", "body", "content", "review", "comment", "sentence"),

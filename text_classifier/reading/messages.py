@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from text_classifier.characters import replace_half_surrogates
 from text_classifier.reading.columns import (
     TEXT_COLUMN_NAMES,
     choose_label_column,
@@ -27,6 +26,7 @@ from text_classifier.reading.decoding import Limits, ReadOptions, Source, find_e
 from text_classifier.reading.notes import Note, TableError
 from text_classifier.reading.separators import Rows, find_layout, read_rows
 from text_classifier.reading.workbooks import read_workbook
+from text_classifier.text import replace_half_surrogates
 
 # Rows that decide which columns there are, and what they hold.
 _SAMPLE_ROWS = 1000

@@ -14,7 +14,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from text_classifier.characters import is_empty
 from text_classifier.errors import ConfigurationError
 from text_classifier.feedback import read_feedback
 from text_classifier.files import file_sha256
@@ -23,6 +22,7 @@ from text_classifier.reading.messages import ReadOptions, read_messages
 from text_classifier.reading.notes import TableError
 from text_classifier.sources.background import read_background
 from text_classifier.sources.datasets import read_sms_spam, resolve_imdb, resolve_sms_spam
+from text_classifier.text import is_empty
 from text_classifier.training.config import DataArguments
 
 logger = logging.getLogger(__name__)

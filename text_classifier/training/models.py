@@ -20,10 +20,10 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from text_classifier.characters import make_normalizer
 from text_classifier.errors import ConfigurationError
 from text_classifier.merged import quiet_loading
 from text_classifier.sources.weights import BaseModel
+from text_classifier.text import make_normalizer
 
 logger = logging.getLogger(__name__)
 

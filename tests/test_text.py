@@ -1,20 +1,21 @@
-"""A message with nothing to read is empty everywhere, and letter tricks are undone in training and in serving."""
+"""Empty messages, letter tricks and other languages are recognised, in training and in serving alike."""
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_messages, save_wordpiece_tokenizer
+from conftest import REPOSITORY, make_messages, save_wordpiece_tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from training_runs import arguments, run_here
 from transformers import AutoTokenizer, GPT2TokenizerFast
 
 from text_classifier.__main__ import main as score
-from text_classifier.characters import is_empty, make_normalizer
 from text_classifier.classifier import Classifier
 from text_classifier.runtime import encode
 from text_classifier.sources.weights import resolve_base_model
+from text_classifier.text import is_empty, is_other_language, make_normalizer, normalise
 from text_classifier.training.models import load_tokenizer
 
 NOTHING = {
@@ -113,8 +114,7 @@ def test_no_answer_depends_on_what_else_is_in_the_batch(loaded, texts):
 @settings(max_examples=300, deadline=None)
 @given(ANY_TEXT)
 def test_what_is_not_empty_has_tokens_in_front_of_every_tokenizer(text):
-    normalised = make_normalizer().normalize_str(text.encode("utf-8", "replace").decode())
-    assert is_empty(text) or normalised.strip()
+    assert is_empty(text) or normalise(text).strip()
 
 
 def test_a_text_that_is_not_empty_is_read_by_the_adapters_tokenizer(loaded):
@@ -179,3 +179,43 @@ def test_a_saved_tokenizer_reads_like_the_one_trained_with(architecture, tiny_gp
         assert ids.count(ids[0]) == 1, "one token in front, and a typed one is ordinary text"
     (cut,) = encode(["word " * 50], loaded, loaded.model_max_length)["input_ids"]
     assert len(cut) == 20 and loaded.decode(cut[1]).strip()
+
+
+# ---------------------------------------------------------------------------- language
+
+
+def is_other(text: str, learned=("en", "zh")) -> bool:
+    return is_other_language(text, normalise(text), learned)
+
+
+def test_short_messages_in_ten_languages_are_found():
+    messages = pd.read_csv(REPOSITORY / "tests/other_languages.tsv", sep="\t")
+    found = messages["Text"].map(is_other).groupby(messages["Language"]).mean()
+    assert len(messages) == 300 and len(found) == 10
+    assert found.min() >= 0.9 and found.mean() >= 0.95
+
+
+@pytest.mark.parametrize("name", ["modern_messages", "chinese_messages"])
+def test_english_and_chinese_messages_are_left_alone(name):
+    texts = pd.read_csv(REPOSITORY / f"tests/{name}.tsv", sep="\t", quoting=3)["Text"].tolist()
+    assert np.mean(list(map(is_other, texts))) <= 0.01
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "ok", "12:30", "👍"),
+        "Eh wat time u reach ah, I wait at void deck lah",
+        "Dun lidat leh, makan first then go can or not",
+        "Yоur Аррle ID hаs bееn lосkеd",  # with Cyrillic letters
+        "你係咪攞錯我把遮呀？",  # Cantonese
+        "加微❤ abc888 领红包",
+    ],
+)
+def test_what_is_short_or_disguised_or_a_form_of_them_is_left_alone(text):
+    assert not is_other(text)
+
+
+def test_chinese_is_another_language_to_an_adapter_that_learned_english():
+    assert is_other("晚上七点老地方见", ["en"])
+    assert not is_other("Wann kommst du heute nach Hause?", []), "nobody knows"
