@@ -14,6 +14,7 @@ from conftest import REPOSITORY
 from text_classifier.__main__ import main
 from text_classifier.classifier import Classifier
 from text_classifier.extras.ray_scoring import PACKAGE
+from text_classifier.reading.messages import ReadOptions, read_messages
 from text_classifier.scoring import Task, score_file
 
 ROWS = 20_000
@@ -59,7 +60,8 @@ def test_nothing_is_lost_or_doubled_when_a_worker_is_killed(messages, tiny_revie
     assert process.wait() == 0 and f"{ROWS:,} rows" in process.stdout.read()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["messages.csv", "scored.csv"]
 
-    opened, task = Task(messages).open()
+    opened = read_messages(messages)
+    task = Task(messages, ReadOptions(text_column=opened.text_columns), threshold=0.5, exact=False)
     score_file(opened, task, tmp_path / "alone.csv", Classifier.load(tiny_review_adapter), "")
     options = {"dtype": str, "keep_default_na": False}
     alone, together = (pd.read_csv(file, **options) for file in (tmp_path / "alone.csv", target))

@@ -20,12 +20,11 @@ from transformers import HfArgumentParser
 
 from text_classifier.classifier import SETTINGS_FILE, Classifier
 from text_classifier.errors import run_command
-from text_classifier.files import file_sha256
-from text_classifier.outputs import STANDARD, check_output, check_rows, is_stream, locked_part, write_result
-from text_classifier.reading.messages import Messages, ReadOptions
+from text_classifier.files import STANDARD, file_sha256, is_stream
+from text_classifier.reading.messages import ReadOptions, read_messages
 from text_classifier.reading.notes import TableError
 from text_classifier.runtime import fast_dtype
-from text_classifier.scoring import Task, classes_of, measure, remove_part, score_file
+from text_classifier.scoring import Task, check_output, classes_of, finished_rows, measure, score_file, write_result
 
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -71,21 +70,6 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def classify_rows(
-    messages: Messages, task: Task, part: Path, classifier: Classifier, options: argparse.Namespace
-) -> None:
-    """Classify the file, in this process or on a Ray cluster."""
-    if options.workers is None:
-        settings = [file for name in ("config.json", SETTINGS_FILE) for file in options.adapter_dir.glob(name)]
-        sha256 = file_sha256(*sorted(options.adapter_dir.glob("*.safetensors")), *settings)
-        score_file(messages, task, part, classifier, sha256)
-        return
-    # Imported only when needed: it has its own requirements and is slow to import.
-    from text_classifier.extras.ray_scoring import score_file_with_ray
-
-    score_file_with_ray(messages, task, part, options.adapter_dir, options.workers, options.ray_address)
-
-
 @contextlib.contextmanager
 def given_file(path: Path) -> Iterator[Path]:
     """Yield the file to read; what comes through standard input or a pipe is kept in a file, to be read twice."""
@@ -99,47 +83,47 @@ def given_file(path: Path) -> Iterator[Path]:
         yield Path(kept.name)
 
 
-def score(source: Path, options: argparse.Namespace) -> None:
+def score(options: argparse.Namespace) -> None:
     """Classify the file, measure the answers if it has labels, and print what was done.
 
     Raises:
         ValueError: the file or an option cannot be used; the message says why.
         OSError: the result cannot be written.
     """
-    if options.output:
-        check_output(options.output, source)
     reading = ReadOptions(**{entry.name: getattr(options, entry.name) for entry in fields(ReadOptions)})
-    try:
-        messages, task = Task(source, reading, exact=options.exact).open()
-    except TableError as error:
-        raise ValueError(f"{options.file}: {error}") from error
-    for note in messages.notes:
-        print(f"{options.file}: {note}", file=sys.stderr)
-    if options.output:
-        check_rows(options.output, messages.rows)
-    # Every worker loads the adapter itself; an error in it is told here, before one starts.
-    device = None if options.workers is None else torch.device("cpu")
-    classifier = Classifier.load(options.adapter_dir, fast_dtype(device), device)
-    own = classifier.settings.decision_threshold
-    task = replace(task, threshold=own if options.threshold is None else options.threshold)
-    classes = classes_of(messages, task, classifier.labels) if messages.label_column else None
-    if classes and (described := classes.describe()):
-        print(f"{options.file}: {described}", file=sys.stderr)
-    done = f"{messages.rows:,} rows" + (f" in {options.output}" if options.output else "")
-    with locked_part(options.output) as part:
-        classify_rows(messages, task, part, classifier, options)
-        if classes:
-            done = f"{measure(part, task, classes.ids, str(options.adapter_dir))}\n{done}"
-        if options.output:
-            write_result(part, options.output)
-        remove_part(part)
-    print(done, file=sys.stderr if options.output == STANDARD else sys.stdout)
-
-
-def run(options: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
     with given_file(options.file) as source:
-        score(source, options)
+        try:
+            messages = read_messages(source, reading)
+        except TableError as error:
+            raise ValueError(f"{options.file}: {error}") from error
+        if options.output:
+            check_output(options.output, source, messages.rows)
+        for note in messages.notes:
+            print(f"{options.file}: {note}", file=sys.stderr)
+        # Every worker loads the adapter itself; an error in it is told here, before one starts.
+        device = None if options.workers is None else torch.device("cpu")
+        classifier = Classifier.load(options.adapter_dir, fast_dtype(device), device)
+        threshold = options.threshold or classifier.settings.decision_threshold
+        task = Task(source, replace(reading, text_column=messages.text_columns), threshold, options.exact)
+        classes = classes_of(messages, task, classifier.labels) if messages.label_column else None
+        if classes and (described := classes.describe()):
+            print(f"{options.file}: {described}", file=sys.stderr)
+        done = f"{messages.rows:,} rows" + (f" in {options.output}" if options.output else "")
+        with finished_rows(options.output) as part:
+            if options.workers is None:
+                settings = [file for name in ("config.json", SETTINGS_FILE) for file in options.adapter_dir.glob(name)]
+                sha256 = file_sha256(*sorted(options.adapter_dir.glob("*.safetensors")), *settings)
+                score_file(messages, task, part, classifier, sha256)
+            else:
+                # Imported only when needed: it has its own requirements and is slow to import.
+                from text_classifier.extras.ray_scoring import score_file_with_ray
+
+                score_file_with_ray(messages, task, part, options.adapter_dir, options.workers, options.ray_address)
+            if classes:
+                done = f"{measure(part, task, classes, str(options.adapter_dir))}\n{done}"
+            if options.output:
+                write_result(part, options.output)
+        print(done, file=sys.stderr if options.output == STANDARD else sys.stdout)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -151,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(argv)
     goes_on = options.workers is None and options.output and not is_stream(options.output)
     again = "the same command goes on from here" if goes_on else "nothing was written"
-    return run_command(lambda: run(options), str(options.output or "temporary files"), f"Interrupted; {again}.")
+    return run_command(lambda: score(options), str(options.output or "temporary files"), f"Interrupted; {again}.")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,9 @@ from filelock import FileLock, Timeout
 # without quotation marks, and readers take it for two rows.
 LINE_END = "\r\n"
 
+# What stands for standard output, and in place of a file to read for standard input.
+STANDARD = Path("-")
+
 
 def file_sha256(*paths: Path) -> str:
     """Return one SHA-256 (hex) of the bytes of all given files, in their order."""
@@ -29,8 +32,8 @@ def file_sha256(*paths: Path) -> str:
 
 
 def is_stream(path: Path) -> bool:
-    """Return whether a device or a pipe stands at a path, such as /dev/null: it is written to, and never replaced."""
-    return path.exists() and not path.is_file() and not path.is_dir()
+    """Return whether a path means standard input or output, a device or a pipe: it is written to, never replaced."""
+    return path == STANDARD or (path.exists() and not path.is_file() and not path.is_dir())
 
 
 @contextlib.contextmanager
@@ -73,12 +76,10 @@ def exclusive(target: Path) -> Iterator[None]:
         # Imported only where it is needed: everything imports this module.
         import psutil
 
-        holders = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if process.pid != os.getpid() and str(path) in (file.path for file in process.open_files()):
-                    holders.append(str(process.pid))
-        who = f"process {holders[0]}" if holders else "another process"
+        files = {process.pid: process.info["open_files"] or () for process in psutil.process_iter(["open_files"])}
+        del files[os.getpid()]
+        holder = next((pid for pid, opened in files.items() if str(path) in (file.path for file in opened)), None)
+        who = f"process {holder}" if holder else "another process"
         raise BlockingIOError(f"{target} is being written by {who}. Wait for its end, or write elsewhere.") from None
     try:
         yield

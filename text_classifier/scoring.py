@@ -1,21 +1,38 @@
-"""Classify the messages of a file of any length."""
+"""Classify the messages of a file of any length, measure the answers, and write them in the format that is asked for.
 
+While it works, the finished rows stand in a CSV beside the result, from which the next run goes on.
+"""
+
+import bz2
+import codecs
+import contextlib
+import csv
+import gzip
+import io
 import json
+import lzma
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
+from openpyxl import Workbook
+from openpyxl.cell import WriteOnlyCell
 from tqdm import tqdm
 
 from text_classifier.classifier import Answer, Classifier
-from text_classifier.files import LINE_END, file_sha256
+from text_classifier.files import LINE_END, STANDARD, atomic_path, exclusive, file_sha256, is_stream
 from text_classifier.metrics import classification_metrics, results_table
 from text_classifier.reading.columns import texts_of
 from text_classifier.reading.labels import Classes, find_classes, is_missing, without_case
-from text_classifier.reading.messages import Messages, ReadOptions, read_messages
+from text_classifier.reading.messages import Messages, ReadOptions
 
 # Large enough to sort messages by length, small enough that a stopped run loses little work.
 ROWS_PER_CHUNK = 1024
@@ -29,21 +46,13 @@ class Task:
     """What is classified, and how."""
 
     source: Path
-    options: ReadOptions = field(default_factory=ReadOptions)
-    """How the source is read; with a column of labels, the answers are measured."""
-    threshold: float = 0.5
+    options: ReadOptions
+    """How the source was read; `text_column` names the columns that were found. With `label_column`, the answers are
+    measured."""
+    threshold: float
     """Decision threshold."""
-    exact: bool = False
+    exact: bool
     """Whether both models read every message; see `Classifier.answer`."""
-
-    def open(self) -> tuple[Messages, "Task"]:
-        """Read the file once; return its messages, and the task with the columns that were found.
-
-        Raises:
-            TableError: the file cannot be used; the message says why.
-        """
-        messages = read_messages(self.source, self.options)
-        return messages, replace(self, options=replace(self.options, text_column=messages.text_columns))
 
 
 def add_answers(
@@ -94,7 +103,7 @@ def score_file(messages: Messages, task: Task, part: Path, classifier: Classifie
     Only some rows are in memory at a time. If a run is stopped, the next one continues after the rows in `part`.
 
     Args:
-        messages, task: see `Task.open`.
+        messages: those of the task's source.
         part: CSV that gets the finished rows; what was done with which task stands beside it.
         model_sha256: checksum of the adapter; a run with another adapter is not continued.
 
@@ -126,10 +135,26 @@ def score_file(messages: Messages, task: Task, part: Path, classifier: Classifie
             progress.update(len(chunk))
 
 
-def remove_part(part: Path) -> None:
-    """Remove the rows of a run that is done, and what was noted about it."""
-    part.unlink()
-    _state_file(part).unlink(missing_ok=True)
+@contextlib.contextmanager
+def finished_rows(target: Path | None) -> Iterator[Path]:
+    """Yield the path of the CSV that gets the finished rows; if the block ends without error, the CSV is removed.
+
+    For a file it stands beside it, and no other process may write it meanwhile. For a device, a pipe, standard output
+    and no output at all it is a temporary file.
+
+    Raises:
+        BlockingIOError: another process is writing it.
+    """
+    if target is None or is_stream(target):
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder, "scored.csv.part")
+        return
+    target = target.resolve()
+    part = target.with_name(f"{target.name}.part")
+    with exclusive(target):
+        yield part
+        part.unlink()
+        _state_file(part).unlink(missing_ok=True)
 
 
 def _state_file(part: Path) -> Path:
@@ -176,19 +201,114 @@ def classes_of(messages: Messages, task: Task, names: Sequence[str]) -> Classes:
     return find_classes(labels, task.options.positive_label)
 
 
-def measure(part: Path, task: Task, ids: dict[str, int], adapter: str) -> str:
+def measure(part: Path, task: Task, classes: Classes, adapter: str) -> str:
     """Compare the answers in a finished CSV with its labels, and return the figures as a table.
 
     Args:
-        ids: label without case -> 0 or 1.
         adapter: name of the adapter in the table.
     """
     scored = pd.read_csv(part, dtype=str, keep_default_na=False)
     probability = scored.columns[-5]
     told = scored[scored[probability].ne("")]
-    truth = without_case(told[task.options.label_column]).map(ids)
+    truth = classes.ids_of(told[task.options.label_column])
     told, truth = told[truth.notna()], truth.dropna().astype(int)
     # A probability of 1 with a wrong label would be an infinite loss.
     probabilities = np.clip(told[probability].astype(float), 10**-_EXACT_DIGITS, 1 - 10**-_EXACT_DIGITS)
     metrics = classification_metrics(truth.to_numpy(), probabilities.to_numpy(), task.threshold)
     return results_table({adapter: {task.source.name: metrics}})
+
+
+# ---------------------------------------------------------------------------- the result
+
+_PACK = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_ESCAPED = re.compile(r"[\x00-\x08\x0b-\x1f]|_(?=x[0-9A-Fa-f]{4}_)")
+_EXCEL_ROWS, _EXCEL_CHARACTERS = 1_048_576, 32_767
+
+
+def format_of(target: Path) -> tuple[str, str]:
+    """Return what a result's name ends in: its format, such as .csv, and its compression, such as .gz, or "".
+
+    A device, a pipe and standard output may have any name; without an ending they get a CSV.
+
+    Raises:
+        ValueError: results are not written in such a format.
+    """
+    suffixes = [suffix.lower() for suffix in target.suffixes]
+    packed = suffixes.pop() if suffixes and suffixes[-1] in _PACK else ""
+    name = suffixes[-1] if suffixes else ""
+    if name in (".csv", ".tsv", ".jsonl") or (name == ".xlsx" and not packed):
+        return name, packed
+    if is_stream(target):
+        return ".csv", ""
+    raise ValueError(f"--output {target}: the name must end in .csv, .tsv or .jsonl, perhaps with .gz, or in .xlsx.")
+
+
+def check_output(target: Path, source: Path, rows: int) -> None:
+    """Check that a result with so many rows can be written, before any message is classified.
+
+    Raises:
+        ValueError: it cannot; the message says why.
+    """
+    if target.is_dir():
+        raise ValueError(f"--output {target} is a folder; name the file to write.")
+    if not target.parent.is_dir():
+        raise ValueError(f"--output {target}: there is no folder {target.parent}.")
+    if target != STANDARD and target.resolve() == source.resolve():
+        raise ValueError("--output is the file itself.")
+    if format_of(target)[0] == ".xlsx" and rows >= _EXCEL_ROWS:
+        raise ValueError(f"--output {target}: Excel takes {_EXCEL_ROWS - 1:,} rows, the file has {rows:,}. Use .csv.")
+
+
+def write_result(part: Path, target: Path) -> None:
+    """Write the rows of a finished CSV in the format that the result's name says.
+
+    Args:
+        part: a CSV in UTF-8; it is left where it is.
+    """
+    name, packed = format_of(target)
+    if target == STANDARD:
+        _write(part, sys.stdout.buffer, name)
+        return
+    with atomic_path(target) as scratch, _PACK[packed](scratch, "wb") as output:
+        if name == ".csv" and not _is_ascii(part):
+            # Excel takes a CSV without this mark for one in an older encoding.
+            output.write(codecs.BOM_UTF8)
+        _write(part, output, name)
+
+
+def _is_ascii(path: Path) -> bool:
+    with path.open("rb") as file:
+        return all(block.isascii() for block in iter(lambda: file.read(1 << 20), b""))
+
+
+def _write(part: Path, output: BinaryIO, name: str) -> None:
+    if name == ".csv":
+        with part.open("rb") as content:
+            shutil.copyfileobj(content, output)
+        return
+    with part.open(encoding="utf-8", newline="") as file:
+        rows = csv.reader(file)
+        if name == ".xlsx":
+            workbook = Workbook(write_only=True)
+            sheet = workbook.create_sheet("messages")
+            for row in rows:
+                sheet.append([_text_cell(sheet, cell) for cell in row])
+            workbook.save(output)
+            return
+        text = io.TextIOWrapper(output, "utf-8", newline="")
+        if name == ".jsonl":
+            header = next(rows)
+            text.writelines(json.dumps(dict(zip(header, row, strict=True)), ensure_ascii=False) + "\n" for row in rows)
+        else:
+            csv.writer(text, delimiter="\t", lineterminator=LINE_END).writerows(rows)
+    # Flushes, and leaves `output` open.
+    text.detach()
+
+
+def _text_cell(sheet: object, text: str) -> WriteOnlyCell:
+    # Excel's own escapes, for characters that XML cannot hold or would change, and for a text that looks like one.
+    escaped = _ESCAPED.sub(lambda found: f"_x{ord(found[0]):04X}_", text)
+    cell = WriteOnlyCell(sheet, escaped[:_EXCEL_CHARACTERS])
+    # A text is no formula, whatever it begins with.
+    cell.data_type = "s"
+    return cell

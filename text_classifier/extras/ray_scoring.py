@@ -53,7 +53,7 @@ def score_file_with_ray(
     """Classify the messages of a file on a Ray cluster.
 
     Args:
-        messages, task: see `Task.open`.
+        messages: those of the source of `task`.
         part: CSV that gets the rows when all are done, in the order of the source.
         workers: number of processes; each one holds a model and uses one CPU core, and a GPU if the cluster has enough
             for all of them and the environment variable DEVICE is not `cpu`.
