@@ -4,7 +4,7 @@ The recipe is trained once for each of five seeds; a seed also draws the split. 
 model alone, with its TF-IDF model alone, and for the first seed with the published recipe. All are measured on the same
 held-out messages: the test split and the left-out ham, together at the natural ratio. All also classify messages that
 none of them was trained on: modern, Chinese and short ones (`tests/*_messages.tsv`), and sentences that are no messages
-(`text_classifier.sources.background`). Last, it is measured which messages are taken for another language.
+(`text_classifier.sources.datasets`). Last, it is measured which messages are taken for another language.
 
 Finished runs stay in results/accuracy/ and are not repeated. Run `make clean` after a change of the recipe.
 """
@@ -27,8 +27,7 @@ from benchmarks.common import CHINESE_MESSAGES, MODERN_MESSAGES, REPOSITORY, pub
 from text_classifier.classifier import Classifier
 from text_classifier.metrics import classification_metrics, markdown_table, percent
 from text_classifier.runtime import fast_dtype
-from text_classifier.sources.background import read_background
-from text_classifier.sources.datasets import read_sms_spam, resolve_sms_spam
+from text_classifier.sources.datasets import read_background, read_sms_spam, resolve_sms_spam
 from text_classifier.text import is_other_language, normalise
 from text_classifier.training.data import read_tsv
 from text_classifier.training.evaluation import BASELINE, log_odds

@@ -28,7 +28,7 @@ from benchmarks.accuracy import (
 )
 from benchmarks.common import publish
 from text_classifier.classifier import Joint
-from text_classifier.sources.background import read_background
+from text_classifier.sources.datasets import read_background
 from text_classifier.training.data import read_made_up_messages
 from text_classifier.training.evaluation import BASELINE
 

@@ -40,8 +40,7 @@ from benchmarks.common import (
 from text_classifier.classifier import Classifier
 from text_classifier.metrics import markdown_table
 from text_classifier.runtime import fast_dtype
-from text_classifier.sources.background import read_background
-from text_classifier.sources.datasets import read_sms_spam, resolve_sms_spam
+from text_classifier.sources.datasets import read_background, read_sms_spam, resolve_sms_spam
 from text_classifier.training.data import read_tsv
 
 FIRST_ANSWER = f"""

@@ -15,9 +15,8 @@ from gpt_classification_model import SpamDataset, create_balanced_dataset, load_
 from text_classifier.errors import ConfigurationError
 from text_classifier.extras import review_snippets
 from text_classifier.reading.messages import ReadOptions
-from text_classifier.sources import background
-from text_classifier.sources.background import read_background
-from text_classifier.sources.datasets import DataFile, read_sms_spam
+from text_classifier.sources import datasets
+from text_classifier.sources.datasets import DataFile, read_background, read_sms_spam
 from text_classifier.text import has_chinese
 from text_classifier.training.config import DataArguments
 from text_classifier.training.data import (
@@ -266,8 +265,8 @@ def test_review_snippets_come_from_the_pinned_package_alone(capfd, monkeypatch, 
     assert "4,996 positive and 5,076 negative" in capfd.readouterr().out
     made = target.read_bytes()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
-    wrong = replace(background.VADER_MIRROR, source_sha256="0" * 64)
-    monkeypatch.setattr(background, "VADER_MIRROR", wrong)
+    wrong = replace(datasets.VADER_MIRROR, source_sha256="0" * 64)
+    monkeypatch.setattr(datasets, "VADER_MIRROR", wrong)
     assert review_snippets.main() == 1
     error = capfd.readouterr().err
     assert "Error: pip could not download" in error and "setup.py" not in error.partition("Expected")[0]

@@ -14,7 +14,7 @@ from scipy.special import expit
 from gpt_classification_model import load_splits
 from text_classifier.classifier import Classifier
 from text_classifier.metrics import classification_metrics
-from text_classifier.sources.background import read_background
+from text_classifier.sources.datasets import read_background
 from text_classifier.tfidf import TfidfModel, fit_tfidf
 from text_classifier.training.config import DataArguments
 from text_classifier.training.data import read_tsv

@@ -16,7 +16,7 @@ import pandas as pd
 
 from text_classifier.errors import run_command
 from text_classifier.files import atomic_path
-from text_classifier.sources.background import read_rated
+from text_classifier.sources.datasets import read_rated
 
 TARGET = Path(__file__).parents[2] / "dataset" / "review_snippets.csv"
 

