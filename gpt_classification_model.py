@@ -33,7 +33,7 @@ from transformers import (
 
 from text_classifier.classifier import Settings
 from text_classifier.errors import ConfigurationError
-from text_classifier.extras.hub import check_login
+from text_classifier.export import check_login
 from text_classifier.files import write_json
 from text_classifier.metrics import classification_metrics
 from text_classifier.runtime import encode, limit_kernel_cache

@@ -34,7 +34,7 @@ from transformers import (
 from text_classifier import cards
 from text_classifier.classifier import Settings
 from text_classifier.errors import UnreachableError
-from text_classifier.extras.hub import check_login
+from text_classifier.export import check_login
 from text_classifier.extras.pretraining import (
     CorpusArguments,
     GPTArguments,

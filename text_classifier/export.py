@@ -7,6 +7,7 @@ python -m text_classifier.export lora_model --push_to_hub me/spam-adapter       
 """
 
 import argparse
+import contextlib
 import shutil
 import sys
 import tempfile
@@ -15,14 +16,16 @@ from pathlib import Path
 
 import torch
 import yaml
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import HfApi, ModelCard, ModelCardData, constants, get_session
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from transformers import AutoTokenizer
 
 from text_classifier import cards
 from text_classifier.classifier import Classifier, Settings, holds_adapter
-from text_classifier.errors import run_command
-from text_classifier.extras.hub import full_name, send_folder
+from text_classifier.errors import ArtifactError, ConfigurationError, run_command
 from text_classifier.files import exchange_folder, file_sha256
+from text_classifier.sources.registry import CONNECT_TIMEOUT_SECONDS
 
 # The model card of the folder that was exported, under the name that it has in the export.
 ADAPTER_CARD = "adapter_card.md"
@@ -60,17 +63,12 @@ def check_target(target: Path) -> None:
     Raises:
         ValueError: it holds something else, which would be replaced.
     """
-    free = not target.exists() or (target.is_dir() and (not any(target.iterdir()) or is_export(target)))
-    if not free:
-        raise ValueError(f"{target} exists and is no earlier export. Name another folder, or remove it first.")
-
-
-def is_export(folder: Path) -> bool:
-    """Return whether a folder was written by `export_model`."""
-    try:
-        return Settings.load(folder).exported_from is not None
-    except (OSError, ValueError):
-        return False
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    with contextlib.suppress(OSError, ValueError):
+        if Settings.load(target).exported_from is not None:
+            return
+    raise ValueError(f"{target} exists and is no earlier export. Name another folder, or remove it first.")
 
 
 def export_model(folder: Path, target: Path, name: str, onnx: bool = False) -> None:
@@ -156,18 +154,73 @@ def model_card(folder: Path, name: str, classifier: Classifier, onnx: bool) -> s
         "exported",
         metadata,
         name=name,
-        labels=classifier.labels,
-        base_name=classifier.base_name,
+        classifier=classifier,
         base=base,
         adapter=holds_adapter(folder),
-        layers=classifier.model.config.num_hidden_layers,
-        tfidf=classifier.tfidf is not None,
-        max_tokens=classifier.tokenizer.model_max_length,
-        threshold=classifier.settings.decision_threshold,
         licence=known.license,
         adapter_card=ADAPTER_CARD if (folder / "README.md").is_file() else None,
         onnx=onnx,
     )
+
+
+# ---------------------------------------------------------------------------- the Hub
+
+
+def check_login() -> str:
+    """Check that the Hub can be reached and knows who is asking, and return the name of that account.
+
+    Raises:
+        ConfigurationError: it cannot be reached, or nobody is logged in.
+    """
+    try:
+        # Send a small request with a time limit first, because `whoami` waits without one.
+        get_session().head(constants.ENDPOINT, timeout=CONNECT_TIMEOUT_SECONDS)
+        return HfApi().whoami()["name"]
+    # Without a connection, huggingface_hub passes on what its HTTP client raises.
+    except Exception as error:
+        raise ConfigurationError(
+            f"--push_to_hub needs a connection to the Hub and a login (hf auth login): {_reason(error)}"
+        ) from error
+
+
+def full_name(name: str) -> str:
+    """Return the name of a repository with its account; a name without one means the account that is logged in.
+
+    Raises:
+        ConfigurationError: the Hub has no such names, it cannot be reached, or nobody is logged in.
+    """
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise ConfigurationError(f"--push_to_hub {name}: {_reason(error)}") from error
+    account = check_login()
+    return name if "/" in name else f"{account}/{name}"
+
+
+def send_folder(folder: Path, name: str, private: bool) -> str:
+    """Send the files of a folder to a model repository in one commit, and return the repository's address.
+
+    Args:
+        name: name of the repository with its account; it is created if the Hub does not have it.
+        private: create it as a private one; one that is public already gets nothing.
+
+    Raises:
+        ArtifactError: the Hub refused them, or the connection broke; the repository has none of the files then.
+    """
+    hub = HfApi()
+    try:
+        address = hub.create_repo(name, private=private or None, exist_ok=True)
+        if private and not hub.model_info(name).private:
+            raise ValueError("it is there already and is public")
+        hub.upload_folder(repo_id=name, folder_path=folder, commit_message=f"Upload {folder.resolve().name}")
+    # As in `check_login`. The Hub may name several reasons, a line each.
+    except Exception as error:
+        raise ArtifactError(f"{folder} was not sent to {name}: {' '.join(str(error).split())}") from error
+    return str(address)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 # ---------------------------------------------------------------------------- the command
