@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -210,25 +210,22 @@ class Classifier:
             TypeError: `texts` is one message, or one of the messages is not a string.
             ValueError: the threshold is not between 0 and 1.
         """
-        texts = as_list(texts)
         if threshold is not None and not 0 <= threshold <= 1:
             raise ValueError(f"The decision threshold {threshold:g} does not lie between 0 and 1.")
-        messages = self.prepare(texts)
-        answers = [None if exact else self.answer_early(message, threshold) for message in messages]
-        left = [index for index, answer in enumerate(answers) if answer is None]
-        for index, answer in zip(left, self.read([messages[index] for index in left], threshold), strict=True):
-            answers[index] = answer
-        return answers
+        messages = self.prepare(as_list(texts))
+        early = [None if exact else self.answer_early(message, threshold) for message in messages]
+        others = iter(self.read([message for message, answer in zip(messages, early, strict=True) if answer is None]))
+        answers = [next(others) if answer is None else answer for answer in early]
+        return answers if threshold is None else [answer and replace(answer, threshold=threshold) for answer in answers]
 
     def prepare(self, texts: Sequence[str]) -> list[Message | None]:
         """Return n messages as both models take them, None for a message with nothing to read."""
         normalised = list(map(normalise, texts))
-        readable = [index for index, text in enumerate(texts) if not is_empty(text, normalised[index])]
-        of_tfidf = self._of_tfidf([normalised[index] for index in readable])
         messages: list[Message | None] = [None] * len(texts)
-        for index, log_odds in zip(readable, of_tfidf, strict=True):
-            other = is_other_language(texts[index], normalised[index], self.settings.languages)
-            messages[index] = Message(texts[index], log_odds, other)
+        for index, log_odds in enumerate(self._of_tfidf(normalised)):
+            text, plain = texts[index], normalised[index]
+            if not is_empty(text, plain):
+                messages[index] = Message(text, log_odds, is_other_language(text, plain, self.settings.languages))
         return messages
 
     def answer_early(self, message: Message | None, threshold: float | None = None) -> Answer | None:
@@ -248,14 +245,10 @@ class Classifier:
         if abs(beyond) < early_exit["bound"]:
             return None
         log_odds = message.of_tfidf + early_exit["usual_log_odds"][int(beyond > 0)]
-        return self._answer(message, log_odds, len(message.text) > TFIDF_MAX_CHARACTERS, "TF-IDF", threshold)
+        return self._answer(message, log_odds, len(message.text) > TFIDF_MAX_CHARACTERS, "TF-IDF")
 
-    def read(self, messages: Sequence[Message | None], threshold: float | None = None) -> list[Answer | None]:
-        """Let the language model read n messages, and answer them together with TF-IDF; None gets None.
-
-        Args:
-            threshold: decision threshold; by default the classifier's own.
-        """
+    def read(self, messages: Sequence[Message | None]) -> list[Answer | None]:
+        """Let the language model read n messages, and answer them together with TF-IDF; None gets None."""
         given = [message for message in messages if message is not None]
         encoded = encode([message.text for message in given], self.tokenizer, self.tokenizer.model_max_length)
         log_odds, who = read_log_odds(encoded, self.tokenizer, self.model), "language model"
@@ -263,7 +256,7 @@ class Classifier:
             of_tfidf = np.array([message.of_tfidf for message in given])
             log_odds, who = self.settings.joint.log_odds(log_odds, of_tfidf), "both"
         answers = (
-            self._answer(message, of_message, bool(encoding.overflowing), who, threshold)
+            self._answer(message, of_message, bool(encoding.overflowing), who)
             for message, of_message, encoding in zip(given, log_odds, encoded.encodings or [], strict=True)
         )
         return [message if message is None else next(answers) for message in messages]
@@ -277,11 +270,9 @@ class Classifier:
     def _of_tfidf(self, normalised: Sequence[str]) -> list[float]:
         return self.tfidf.log_odds_of_normalised(normalised).tolist() if self.tfidf else [np.nan] * len(normalised)
 
-    def _answer(
-        self, message: Message, log_odds: float, truncated: bool, answered_by: str, threshold: float | None
-    ) -> Answer:
-        threshold = self.settings.decision_threshold if threshold is None else threshold
-        return Answer(float(expit(log_odds)), truncated, answered_by, message.other_language, self.labels, threshold)
+    def _answer(self, message: Message, log_odds: float, truncated: bool, answered_by: str) -> Answer:
+        probability, threshold = float(expit(log_odds)), self.settings.decision_threshold
+        return Answer(probability, truncated, answered_by, message.other_language, self.labels, threshold)
 
 
 def holds_adapter(folder: Path) -> bool:

@@ -29,11 +29,15 @@ def _connection(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-@contextlib.contextmanager
-def _written(path: Path) -> Iterator[sqlite3.Connection]:
+def _write(path: Path, command: str, *values: str | int) -> int:
+    """Run a command that changes the corrections, and return the id of the last row that was inserted.
+
+    Raises:
+        OSError: the file cannot be written, as on a full disk; earlier corrections are safe.
+    """
     try:
         with _connection(path) as connection:
-            yield connection
+            return connection.execute(command, values).lastrowid
     # SQLite's error for a full disk, a folder that is gone, a file that may not be written.
     except sqlite3.OperationalError as error:
         raise OSError(f"{path} cannot be written: {error}. Earlier corrections are safe.") from error
@@ -53,26 +57,15 @@ def open_feedback(path: Path) -> None:
 
 
 def save_feedback(path: Path, text: str, given_label: str, right_label: str) -> int:
-    """Store one correction and return its id.
-
-    Raises:
-        OSError: it cannot be stored, as on a full disk; earlier corrections are safe.
-    """
-    with _written(path) as connection:
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        row = (now, replace_half_surrogates(text), given_label, right_label)
-        insertion = "INSERT INTO feedback (created_at, text, given_label, right_label) VALUES (?, ?, ?, ?)"
-        return connection.execute(insertion, row).lastrowid
+    """Store one correction and return its id; OSError if it cannot be stored."""
+    insertion = "INSERT INTO feedback (created_at, text, given_label, right_label) VALUES (?, ?, ?, ?)"
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return _write(path, insertion, now, replace_half_surrogates(text), given_label, right_label)
 
 
 def delete_feedback(path: Path, feedback_id: int) -> None:
-    """Delete a correction.
-
-    Raises:
-        OSError: it cannot be deleted, as on a full disk.
-    """
-    with _written(path) as connection:
-        connection.execute("DELETE FROM feedback WHERE id = ?", (feedback_id,))
+    """Delete a correction; OSError if it cannot be deleted."""
+    _write(path, "DELETE FROM feedback WHERE id = ?", feedback_id)
 
 
 def read_feedback(path: Path) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 
 from text_classifier.files import atomic_path, file_sha256
 from text_classifier.sources.registry import cache_dir
-from text_classifier.sources.weights import BaseModel, resolve_base_model
+from text_classifier.sources.weights import resolve_base_model
 
 # The names that PEFT gives its files; importing PEFT for them would take time at every start.
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -70,8 +70,13 @@ def load_merged(
         return model
     from peft import PeftConfig, PeftModel
 
-    base = resolve_base_model(PeftConfig.from_pretrained(adapter_dir).base_model_name_or_path, trained_on=trained_on)
-    _check_kind(base, config, adapter_dir, trained_on)
+    base = resolve_base_model(PeftConfig.from_pretrained(adapter_dir).base_model_name_or_path, trained_on)
+    wanted, found = (
+        f"{one.model_type}, hidden size {one.hidden_size}" for one in (config, AutoConfig.from_pretrained(base.path))
+    )
+    if wanted != found:
+        name = trained_on["name"] if trained_on else "another base model"
+        raise ValueError(f"{adapter_dir} belongs to {name} ({wanted}) and not to {base.name} ({found})")
     kept = _kept_folder(adapter, base.sha256, dtype)
     if model := _load_kept(kept, config, dtype):
         return model
@@ -87,15 +92,6 @@ def load_merged(
         with tempfile.TemporaryDirectory() as folder:
             model.save_pretrained(folder)
             return _load(Path(folder), config, dtype)
-
-
-def _check_kind(base: BaseModel, config: PreTrainedConfig, adapter_dir: Path, trained_on: dict | None) -> None:
-    kinds = [
-        f"{one.model_type}, hidden size {one.hidden_size}" for one in (AutoConfig.from_pretrained(base.path), config)
-    ]
-    if kinds[0] != kinds[1]:
-        name = (trained_on or {}).get("name", "another base model")
-        raise ValueError(f"{adapter_dir} belongs to {name} ({kinds[1]}) and not to {base.name} ({kinds[0]})")
 
 
 def _kept_folder(adapter_sha256: str, base_sha256: str, dtype: torch.dtype) -> Path:

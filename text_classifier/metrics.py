@@ -37,29 +37,18 @@ def classification_metrics(labels: Sequence[int], probabilities: Sequence[float]
     predictions = (probabilities >= threshold).astype(int)
     matrix = [[int(np.sum((labels == truth) & (predictions == said))) for said in (0, 1)] for truth in (0, 1)]
     (true_negatives, false_positives), _ = matrix
-    precision = recall = f1 = roc_auc = None
-    if len(set(labels.tolist())) == 2:
-        precision, recall, f1, _ = precision_recall_fscore_support(
-            labels, predictions, average="binary", zero_division=0
-        )
-        roc_auc = roc_auc_score(labels, probabilities)
     negatives = true_negatives + false_positives
-    metrics = {
-        "n": len(labels),
-        "threshold": threshold,
-        "loss": log_loss(labels, probabilities, labels=[0, 1]) if len(labels) else None,
-        "accuracy": (predictions == labels).mean() if len(labels) else None,
-        "precision": precision,
-        "recall": recall,
-        "f1": f1,
-        "roc_auc": roc_auc,
-        "false_positive_rate": false_positives / negatives if negatives else None,
-        "calibration_error": calibration_error(labels, probabilities),
-    }
-    return {
-        **{name: value if value is None or name == "n" else float(value) for name, value in metrics.items()},
-        "confusion_matrix": matrix,
-    }
+    figures: dict[str, float | None] = dict.fromkeys(("loss", "accuracy", "precision", "recall", "f1", "roc_auc"))
+    if len(labels):
+        figures |= {"loss": log_loss(labels, probabilities, labels=[0, 1]), "accuracy": (predictions == labels).mean()}
+    if len(set(labels.tolist())) == 2:
+        scores = precision_recall_fscore_support(labels, predictions, average="binary", zero_division=0)
+        figures |= zip(("precision", "recall", "f1"), scores[:3], strict=True)
+        figures["roc_auc"] = roc_auc_score(labels, probabilities)
+    figures["false_positive_rate"] = false_positives / negatives if negatives else None
+    figures["calibration_error"] = calibration_error(labels, probabilities)
+    figures = {name: value if value is None else float(value) for name, value in figures.items()}
+    return {"n": len(labels), "threshold": float(threshold), **figures, "confusion_matrix": matrix}
 
 
 # ---------------------------------------------------------------------------- tables

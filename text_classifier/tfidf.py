@@ -41,7 +41,7 @@ TFIDF_MAX_CHARACTERS = 10_000
 WEIGHTS_FILE, VOCABULARY_FILE = "tfidf.safetensors", "tfidf_vocabulary.json"
 
 
-def as_read(normalised: Sequence[str]) -> list[str]:
+def _as_read(normalised: Sequence[str]) -> list[str]:
     """Return n normalised messages as TF-IDF reads them: their beginnings, in simplified Chinese."""
     return [simplify(text[:TFIDF_MAX_CHARACTERS]) for text in normalised]
 
@@ -57,7 +57,7 @@ class NgramModel:
     intercept: float
 
     def log_odds(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the log odds of class 1 of n messages that were made by `as_read`, shape (n,)."""
+        """Return the log odds of class 1 of n messages that were made by `_as_read`, shape (n,)."""
         features = {name: vectorizer.transform(texts) for name, vectorizer in self.vectorizers.items()}
         return self.intercept + sum(features[name] @ of_name for name, of_name in self.coefficients.items())
 
@@ -79,19 +79,19 @@ class TfidfModel:
 
     def log_odds_of_normalised(self, normalised: Sequence[str]) -> np.ndarray:
         """Return the log odds of class 1 of n messages that are normalised already, shape (n,)."""
-        texts = as_read(normalised)
+        texts = _as_read(normalised)
         log_odds = np.empty(len(texts))
-        for name, indices in _divide(texts, "chinese" in self.models).items():
+        for name, indices in _parts(texts, "chinese" in self.models).items():
             if len(indices):
                 log_odds[indices] = self.models[name].log_odds([texts[index] for index in indices])
         return log_odds
 
 
-def _divide(texts: Sequence[str], by_language: bool) -> dict[str, np.ndarray]:
-    """Return the indices of the messages with Chinese characters and of the others, or of all as `other`."""
-    chinese = np.array([by_language and has_chinese(text) for text in texts], dtype=bool)
+def _parts(texts: Sequence[str], two_models: bool) -> dict[str, np.ndarray]:
+    """Return the indices of the messages that each model answers."""
+    chinese = np.array([two_models and has_chinese(text) for text in texts], dtype=bool)
     parts = {"chinese": np.flatnonzero(chinese), "other": np.flatnonzero(~chinese)}
-    return parts if by_language else {"other": parts["other"]}
+    return parts if two_models else {"other": parts["other"]}
 
 
 def fit_tfidf(texts: Sequence[str], labels: Sequence[int], weights: Sequence[float] | None = None) -> TfidfModel:
@@ -104,15 +104,15 @@ def fit_tfidf(texts: Sequence[str], labels: Sequence[int], weights: Sequence[flo
     Raises:
         ValueError: the messages hold no words, or only one class.
     """
-    texts, labels = as_read(list(map(normalise, texts))), np.asarray(labels)
+    texts, labels = _as_read(list(map(normalise, texts))), np.asarray(labels)
     weights = np.ones(len(texts)) if weights is None else np.asarray(weights)
-    parts = _divide(texts, by_language=True)
+    parts = _parts(texts, two_models=True)
     enough = np.bincount(labels[parts["chinese"]], minlength=2).min() >= CHINESE_MESSAGES
-    both = len(np.unique(labels[parts["other"]])) > 1
-    models = {}
-    for name, indices in _divide(texts, by_language=bool(enough and both)).items():
-        models[name] = _fit([texts[index] for index in indices], labels[indices], weights[indices])
-    return TfidfModel(models)
+    if not enough or len(np.unique(labels[parts["other"]])) < 2:
+        parts = _parts(texts, two_models=False)
+    return TfidfModel(
+        {name: _fit([texts[index] for index in of], labels[of], weights[of]) for name, of in parts.items()}
+    )
 
 
 def _fit(texts: Sequence[str], labels: np.ndarray, weights: np.ndarray) -> NgramModel:
