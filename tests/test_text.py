@@ -18,34 +18,18 @@ from text_classifier.sources.weights import resolve_base_model
 from text_classifier.text import is_empty, is_other_language, make_normalizer, normalise
 from text_classifier.training.models import load_tokenizer
 
-NOTHING = {
-    "zero-width space": "\u200b",
-    "byte-order mark": "\ufeff",
-    "soft hyphen": "\u00ad",
-    "word joiner": "\u2060",
-    "left-to-right mark": "\u200e",
-    "accent alone": "\u0301",
-    "variation selector": "\ufe0f",
-    "Arabic vowel mark": "\u0650",
-    "accent that normalises to a space": "\u00b4 \u00a8",
-    "several of them": "\u200b \u0301\n\ufe0f",
-    "Hangul filler": "\u3164",
-    "empty Braille pattern": "\u2800",
-    "control characters": "\x00\x07",
-    "white space": " \t\n\u3000",
-    "nothing at all": "",
-}
+# Zero-width space, byte-order mark, soft hyphen, word joiner, left-to-right mark, an accent alone, variation selector,
+# Arabic vowel mark, accents that normalise to a space, several of them, Hangul filler, empty Braille pattern, control
+# characters, white space.
+NOTHING = ["\u200b", "\ufeff", "\u00ad", "\u2060", "\u200e", "\u0301", "\ufe0f", "\u0650", "\u00b4 \u00a8"]
+NOTHING += ["\u200b \u0301\n\ufe0f", "\u3164", "\u2800", "\x00\x07", " \t\n\u3000", ""]
 SOMETHING = ["a", "7", "。", "好", "❤️", "🎁", "?", "é", "и\u0306", "\ud800", "ｆ", "ـ", "नि"]
 
 
-@pytest.mark.parametrize("text", NOTHING.values(), ids=NOTHING.keys())
-def test_what_nobody_can_read_is_empty(text):
-    assert is_empty(text)
-
-
 @pytest.mark.parametrize("text", SOMETHING)
-def test_what_can_be_read_is_not_empty(text):
+def test_what_can_be_read_is_not_empty_and_the_adapters_tokenizer_reads_it(loaded, text):
     assert not is_empty(text) and not is_empty(f"\u200b{text}\u0301")
+    assert encode([text], loaded.tokenizer)["input_ids"][0]
 
 
 @pytest.fixture(scope="module")
@@ -73,19 +57,19 @@ def test_training_leaves_empty_messages_out_and_counts_them(tmp_path, tiny_gpt2,
     assert len(written) == 180 and not written["Text"].map(is_empty).any()
 
 
-@pytest.mark.parametrize("text", NOTHING.values(), ids=NOTHING.keys())
+@pytest.mark.parametrize("text", NOTHING, ids=ascii)
 def test_an_empty_message_gets_no_answer_and_changes_nobody_elses(loaded, text):
     neighbours = ["WIN a FREE prize now, call 10001", "see you at 7 tonight"]
     alone = [loaded.answer([neighbour])[0] for neighbour in neighbours]
     first, nothing, second = loaded.answer([neighbours[0], text, neighbours[1]])
-    assert nothing is None and loaded.answer([text]) == [None]
+    assert is_empty(text) and nothing is None and loaded.answer([text]) == [None]
     for together, expected in zip((first, second), alone, strict=True):
         assert together.probability == pytest.approx(expected.probability, abs=1e-5)
 
 
 def test_an_empty_row_of_a_file_stays_without_a_label(trained_on_them, tmp_path):
     source, target = tmp_path / "between.csv", tmp_path / "scored.csv"
-    rows = ["call 900 prize", *NOTHING.values(), "see you at lunch"]
+    rows = ["call 900 prize", *NOTHING, "see you at lunch"]
     pd.DataFrame({"id": range(len(rows)), "Text": rows}).to_csv(source, index=False)
     argv = [str(source), "--output", str(target), "--adapter_dir", str(trained_on_them / "lora_model")]
     assert score(argv) == 0
@@ -115,10 +99,6 @@ def test_no_answer_depends_on_what_else_is_in_the_batch(loaded, texts):
 @given(ANY_TEXT)
 def test_what_is_not_empty_has_tokens_in_front_of_every_tokenizer(text):
     assert is_empty(text) or normalise(text).strip()
-
-
-def test_a_text_that_is_not_empty_is_read_by_the_adapters_tokenizer(loaded):
-    assert all(encode(SOMETHING, loaded.tokenizer)["input_ids"])
 
 
 # ---------------------------------------------------------------------------- letter tricks
