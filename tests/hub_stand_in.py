@@ -23,7 +23,6 @@ def hub_handler(repositories: dict[str, Path], uploads: Path | None = None) -> t
     class Handler(http.server.BaseHTTPRequestHandler):
         requests: ClassVar[list[str]] = []
         private: ClassVar[set[str]] = set()
-        large_files: ClassVar[dict[str, bytes]] = {}
 
         def do_GET(self):
             path = self.path.split("?")[0]
@@ -63,21 +62,10 @@ def hub_handler(repositories: dict[str, Path], uploads: Path | None = None) -> t
             if path == "/api/repos/create":
                 return self.create(f"{request['organization'] or ACCOUNT}/{request['name']}", request.get("visibility"))
             if path.endswith("/preupload/main"):
-                modes = {file["path"]: "lfs" if file["size"] > 10_000 else "regular" for file in request["files"]}
-                answer = [{"path": name, "uploadMode": mode, "shouldIgnore": False} for name, mode in modes.items()]
-                return self.send_json({"files": answer})
-            if path.endswith(".git/info/lfs/objects/batch"):
-                host = f"http://{self.headers['Host']}"
-                for one in request["objects"]:
-                    one["actions"] = {"upload": {"href": f"{host}/large/{one['oid']}"}}
-                return self.send_json({"transfer": "basic", "objects": request["objects"]})
+                # Large files stand in the commit, too. The Hub itself stores them apart (LFS, Xet).
+                mode = {"uploadMode": "regular", "shouldIgnore": False}
+                return self.send_json({"files": [mode | {"path": file["path"]} for file in request["files"]]})
             self.send_json({}, 404)
-
-        def do_PUT(self):
-            self.requests.append(f"PUT {self.path}")
-            content = self.rfile.read(int(self.headers["Content-Length"]))
-            self.large_files[hashlib.sha256(content).hexdigest()] = content
-            self.send_json({})
 
         def create(self, repo_id: str, visibility: str | None):
             if uploads is None or not repo_id.startswith(f"{ACCOUNT}/"):
@@ -92,15 +80,11 @@ def hub_handler(repositories: dict[str, Path], uploads: Path | None = None) -> t
             self.send_json(address)
 
         def commit(self, repo_id: str, content: bytes):
-            for line in map(json.loads, content.splitlines()):
-                if line["key"] == "header":
-                    continue
-                file = repositories[repo_id] / line["value"]["path"]
+            _header, *files = map(json.loads, content.splitlines())
+            for value in (line["value"] for line in files):
+                file = repositories[repo_id] / value["path"]
                 file.parent.mkdir(parents=True, exist_ok=True)
-                if line["key"] == "lfsFile":
-                    file.write_bytes(self.large_files[line["value"]["oid"]])
-                else:
-                    file.write_bytes(base64.b64decode(line["value"]["content"]))
+                file.write_bytes(base64.b64decode(value["content"]))
             address = f"http://{self.headers['Host']}/{repo_id}/commit/{COMMIT}"
             self.send_json({"success": True, "commitOid": COMMIT, "commitUrl": address})
 

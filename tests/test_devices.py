@@ -1,11 +1,13 @@
 """The model goes to the accelerator where there is one, and everything it reads follows it there."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import cached_property
+from itertools import pairwise
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -64,18 +66,13 @@ def test_inputs_follow_the_model(accelerator, tiny_review_adapter, monkeypatch, 
 
 
 def test_batches_are_larger_on_an_accelerator(accelerator, tiny_review_adapter, monkeypatch):
-    sizes = []
-    packed_logits = runtime._packed_logits
-
-    def recorded(input_ids, model):
-        sizes.append(sum(map(len, input_ids)))
-        return packed_logits(input_ids, model)
-
-    monkeypatch.setattr(runtime, "_packed_logits", recorded)
+    packed_logits = Mock(wraps=runtime._packed_logits)
+    monkeypatch.setattr(runtime, "_packed_logits", packed_logits)
     for device in (CPU, accelerator):
-        sizes.clear()
+        packed_logits.reset_mock()
         Classifier.load(tiny_review_adapter, device=device).answer(TEXTS * 4)
-        assert max(sizes) <= 256 if device == CPU else 1000 < max(sizes) <= 4096
+        largest = max(sum(map(len, call.args[0])) for call in packed_logits.call_args_list)
+        assert largest <= 256 if device == CPU else 1000 < largest <= 4096
     assert usual_batch_size(CPU) == 16 and usual_batch_size(accelerator) == 256
     # Explanations of an accelerator take larger steps, too.
     steps = []
@@ -102,32 +99,22 @@ def test_a_device_that_is_not_there_is_told_in_one_line(tiny_review_adapter, mon
     command = [str(tmp_path / "messages.csv"), "--output", str(tmp_path / "scored.csv")]
     assert main([*command, "--adapter_dir", str(tiny_review_adapter)]) == 1
     assert capsys.readouterr().err == "Error: DEVICE=cuda:7: this machine has cpu.\n"
-
-
-def test_the_chat_tells_it_too(tiny_review_adapter, monkeypatch, tmp_path):
-    monkeypatch.setenv("DEVICE", "cuda:7")
-    monkeypatch.setenv("ADAPTER_DIR", str(tiny_review_adapter))
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    # The chat tells it, too.
+    environment = os.environ | {"ADAPTER_DIR": str(tiny_review_adapter), "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-c", "import chainlit_gpt_classification"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     *_, error = result.stderr.splitlines()
     assert result.returncode == 1 and "无法加载模型" in error and "DEVICE=cuda:7: this machine has" in error
 
 
 def test_bfloat16_where_the_device_has_it(monkeypatch):
-    asked = []
-
-    def device_module(device: torch.device):
-        if device.type == "mps":
-            return SimpleNamespace()
-        return SimpleNamespace(
-            is_bf16_supported=lambda including_emulation: asked.append(including_emulation) or device.type == "cuda"
-        )
-
-    monkeypatch.setattr(torch, "get_device_module", device_module)
-    formats = {name: fast_dtype(torch.device(name)) for name in ("cuda", "xpu", "mps")}
+    modules = {"cuda": Mock(), "xpu": Mock(), "mps": SimpleNamespace()}
+    modules["cuda"].is_bf16_supported.return_value = True
+    # Emulated bfloat16 is slower than float32.
+    modules["xpu"].is_bf16_supported = lambda including_emulation: including_emulation
+    monkeypatch.setattr(torch, "get_device_module", lambda device: modules[device.type])
+    formats = {name: fast_dtype(torch.device(name)) for name in modules}
     assert formats == {"cuda": torch.bfloat16, "xpu": torch.float32, "mps": torch.float32}
-    assert asked == [False, False], "emulated bfloat16 is slower than float32"
     for instructions, expected in (({}, torch.float32), ({"amx_bf16": True}, torch.bfloat16)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda instructions=instructions: instructions)
         assert fast_dtype(CPU) is expected
@@ -147,9 +134,9 @@ def test_ray_workers_get_a_gpu_each_or_none(monkeypatch, gpus, workers, device, 
         ray_scoring._has_gpus(workers)
 
 
-def test_a_ray_worker_uses_its_gpu(accelerator, tiny_review_adapter):
-    assert ray_scoring.Scorer(str(tiny_review_adapter), "Text", has_gpu=True).classifier.model.device == DEVICE
-    assert ray_scoring.Scorer(str(tiny_review_adapter), "Text", has_gpu=False).classifier.model.device == CPU
+@pytest.mark.parametrize(("has_gpu", "device"), [(True, DEVICE), (False, CPU)])
+def test_a_ray_worker_uses_its_gpu(accelerator, tiny_review_adapter, has_gpu, device):
+    assert ray_scoring.Scorer(str(tiny_review_adapter), None, has_gpu).classifier.model.device == device
 
 
 # ---------------------------------------------------------------------------- training
@@ -170,8 +157,7 @@ def test_training_takes_the_fast_number_format_of_a_gpu(monkeypatch, has_bf16, f
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: gpu)
     module = SimpleNamespace(is_bf16_supported=lambda including_emulation: has_bf16)
     monkeypatch.setattr(torch, "get_device_module", lambda device: module)
-    defaults = machine_defaults(flags)
-    chosen = defaults | {flags[0].strip("-"): flags[1] == "true"} if flags else defaults
+    chosen = machine_defaults(flags) | {flag.strip("-"): value == "true" for flag, value in pairwise(flags)}
     assert (chosen["bf16"], chosen["fp16"]) == expected
 
 
@@ -184,9 +170,7 @@ def test_one_of_two_gpus_is_used_and_said(tmp_path, tiny_gpt2, messages_csv, mon
         args._n_gpu = 2
         return device
 
-    two = cached_property(setup_two)
-    two.__set_name__(TrainingArguments, "_setup_devices")
-    monkeypatch.setattr(TrainingArguments, "_setup_devices", two)
+    monkeypatch.setattr(TrainingArguments._setup_devices, "func", setup_two)
     flags = ["--num_train_epochs", "1", "--per_device_train_batch_size", "6", "--eval_strategy", "no"]
     flags += ["--save_strategy", "no", "--load_best_model_at_end", "false"]
     with caplog.at_level("INFO"):

@@ -76,8 +76,8 @@ def test_the_folder_is_a_plain_model_without_the_layers_that_are_not_used(merged
     # The package loads it as well, and answers with the language model alone.
     texts = ["Win £1000, call 09061701461!", "See you at seven?"]
     exported = Classifier.load(merged)
-    tokenizer = exported.tokenizer
-    assert exported.tfidf is None and (tokenizer.padding_side, tokenizer.model_max_length) == ("right", 512)
+    assert exported.tfidf is None
+    assert (exported.tokenizer.padding_side, exported.tokenizer.model_max_length) == ("right", 512)
     answers = [answer.probability for answer in exported.answer_parts(texts)]
     assert answers == pytest.approx(probabilities_of_language_model(shipped_adapter, texts), abs=1e-6)
 
@@ -158,12 +158,11 @@ def test_an_earlier_export_is_replaced_and_nothing_else(tiny_review_adapter, tmp
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/cat.jpg").write_bytes(b"cat")
     (tmp_path / "file").write_text("text")
-    capsys.readouterr()
+    before = files_in(tmp_path)
     for occupied in ("adapter", "photos", "file"):
-        before = files_in(tmp_path / occupied)
         assert export_here(tmp_path, "adapter", occupied) == 1
         assert f"Error: {occupied} exists and is no earlier export" in capsys.readouterr().err
-        assert files_in(tmp_path / occupied) == before
+    assert files_in(tmp_path) == before
 
 
 def test_nothing_is_half_written(tiny_review_adapter, tmp_path, monkeypatch, capsys):
@@ -180,20 +179,16 @@ def test_nothing_is_half_written(tiny_review_adapter, tmp_path, monkeypatch, cap
     assert [path.name for path in tmp_path.iterdir()] == ["merged"]
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda folder: None, "holds neither an adapter nor a model"),
-        (lambda folder: folder.mkdir(), "holds neither an adapter nor a model"),
-        (lambda folder: (folder.mkdir(), (folder / "adapter_config.json").write_text("{")), "adapter"),
-    ],
-)
-def test_a_folder_that_cannot_be_exported_is_told_in_one_line(tmp_path, capsys, make, message):
-    make(tmp_path / "adapter")
-    assert export_here(tmp_path, "adapter", "merged") == 1
-    *_, error = capsys.readouterr().err.splitlines()
-    assert error.startswith("Error: ") and message in error
-    assert not (tmp_path / "merged").exists()
+def test_a_folder_that_cannot_be_exported_is_told_in_one_line(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/adapter_config.json").write_text("{")
+    neither = "holds neither an adapter nor a model"
+    for folder, message in (("nowhere", neither), ("empty", neither), ("broken", "broken")):
+        assert export_here(tmp_path, folder, "merged") == 1
+        *_, error = capsys.readouterr().err.splitlines()
+        assert error.startswith("Error: ") and message in error
+        assert not (tmp_path / "merged").exists()
 
 
 @pytest.mark.parametrize(
@@ -244,9 +239,7 @@ def test_a_missing_package_is_named_before_any_work(tiny_review_adapter, tmp_pat
 
 def send(folder: Path, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess:
     """Run the command in a new process, because huggingface_hub reads its settings when it is imported."""
-    settings = {"HF_TOKEN": "hf_x", "HF_HOME": str(folder / "home"), "PYTHONPATH": str(REPOSITORY)}
-    # The stand-in does not speak the protocol of Xet, the Hub's own storage.
-    settings |= {"HF_HUB_DISABLE_XET": "1", **environment}
+    settings = {"HF_TOKEN": "hf_x", "HF_HOME": str(folder / "home"), "PYTHONPATH": str(REPOSITORY), **environment}
     command = [sys.executable, "-m", "text_classifier.export", *map(str, arguments)]
     return subprocess.run(command, cwd=folder, env=os.environ | settings, capture_output=True, text=True)
 
@@ -277,20 +270,19 @@ def test_an_adapter_is_sent_as_it_is(tiny_review_adapter, tmp_path, serve):
 
 
 @pytest.mark.parametrize(
-    "environment", [{"HF_TOKEN": ""}, {"HF_ENDPOINT": "http://127.0.0.1:9"}, {"HF_HUB_OFFLINE": "1"}], ids=str
+    ("name", "environment", "message"),
+    [
+        ("me/x", {"HF_TOKEN": ""}, "--push_to_hub needs a connection to the Hub and a login"),
+        ("me/x", {"HF_ENDPOINT": "http://127.0.0.1:9"}, "--push_to_hub needs a connection to the Hub and a login"),
+        ("me/x", {"HF_HUB_OFFLINE": "1"}, "--push_to_hub needs a connection to the Hub and a login"),
+        ("a/b/c", {}, "--push_to_hub a/b/c: Repo id must be"),
+    ],
 )
-def test_what_cannot_be_sent_is_told_before_any_work(tiny_review_adapter, tmp_path, serve, environment):
+def test_what_cannot_be_sent_is_told_before_any_work(tiny_review_adapter, tmp_path, serve, name, environment, message):
     environment = {"HF_ENDPOINT": serve(hub_handler({}))} | environment
-    result = send(tmp_path, tiny_review_adapter, "merged", "--push_to_hub", "me/x", **environment)
+    result = send(tmp_path, tiny_review_adapter, "merged", "--push_to_hub", name, **environment)
     (error,) = result.stderr.splitlines()
-    assert result.returncode == 1 and error.startswith("Error: --push_to_hub needs a connection to the Hub and a login")
-    assert not (tmp_path / "merged").exists()
-
-
-def test_a_name_that_the_hub_cannot_have_is_told_before_any_work(tiny_review_adapter, tmp_path, capsys):
-    assert export_here(tmp_path, tiny_review_adapter, "merged", "--push_to_hub", "a/b/c") == 1
-    (error,) = capsys.readouterr().err.splitlines()
-    assert error.startswith("Error: --push_to_hub a/b/c: Repo id must be") and not (tmp_path / "merged").exists()
+    assert result.returncode == 1 and error.startswith(f"Error: {message}") and not (tmp_path / "merged").exists()
 
 
 def test_what_the_hub_refuses_is_told_and_the_export_stays(tiny_review_adapter, tmp_path, serve):
@@ -303,7 +295,6 @@ def test_what_the_hub_refuses_is_told_and_the_export_stays(tiny_review_adapter, 
 
 def test_only_a_trained_folder_is_sent(tmp_path, serve):
     (tmp_path / "keys").mkdir()
-    (tmp_path / "keys/id").write_text("secret")
     hub = hub_handler({}, tmp_path / "hub")
     result = send(tmp_path, "keys", "--push_to_hub", "me/x", HF_ENDPOINT=serve(hub))
     assert result.returncode == 1 and "neither an adapter nor a model" in result.stderr and not hub.requests

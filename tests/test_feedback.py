@@ -19,7 +19,8 @@ def feedback_file(tmp_path):
     return path
 
 
-def test_corrections_are_kept_until_taken_back(feedback_file):
+def test_corrections_are_kept_until_taken_back_and_only_their_owner_can_read_them(feedback_file):
+    assert stat.S_IMODE(feedback_file.stat().st_mode) == 0o600
     save_feedback(feedback_file, "Your code is 1234", "spam", "ham")
     mistaken = save_feedback(feedback_file, "free prize 🎁 '); DROP TABLE feedback; --", "spam", "ham")
     delete_feedback(feedback_file, mistaken)
@@ -47,10 +48,6 @@ def test_a_full_disk_is_told_in_one_line_and_loses_nothing(feedback_file):
     assert read_feedback(feedback_file)["Text"].tolist() == ["Your code is 1234"]
 
 
-def test_only_the_owner_can_read_the_file(feedback_file):
-    assert stat.S_IMODE(feedback_file.stat().st_mode) == 0o600
-
-
 def test_corrections_never_touch_what_is_held_out_and_replace_what_is_trained_on():
     messages = pd.DataFrame(
         [("ham", f"see you at {i}") for i in range(200)] + [("spam", f"win prize {i}") for i in range(60)],
@@ -74,10 +71,8 @@ def test_corrections_never_touch_what_is_held_out_and_replace_what_is_trained_on
 def test_training_takes_feedback_and_says_so(tmp_path, monkeypatch, tiny_gpt2, messages_csv, feedback_file, capsys):
     monkeypatch.chdir(tmp_path)
     save_feedback(feedback_file, "Your parcel arrives tomorrow", "spam", "ham")
-    arguments = [
-        *("--model_name_or_path", str(tiny_gpt2), "--data_file", str(messages_csv)),
-        *("--num_train_epochs", "1", "--feedback_file"),
-    ]
+    arguments = ["--model_name_or_path", str(tiny_gpt2), "--data_file", str(messages_csv)]
+    arguments += ["--num_train_epochs", "1", "--feedback_file"]
     assert main([*arguments, str(feedback_file)]) == 0
     results = tmp_path / "results" / messages_csv.stem
     assert pd.read_csv(results / "dataset/feedback.csv")["Text"].tolist() == ["Your parcel arrives tomorrow"]

@@ -12,15 +12,6 @@ from conftest import REPOSITORY
 from text_classifier.files import atomic_path
 
 
-def test_atomic_path_keeps_the_old_file_when_writing_fails(tmp_path):
-    target = tmp_path / "file.txt"
-    target.write_text("old")
-    with pytest.raises(RuntimeError), atomic_path(target) as scratch:
-        scratch.write_text("half")
-        raise RuntimeError
-    assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
-
-
 def run_until_killed(script: str, *argv: str) -> None:
     """Run Python code that kills itself; if it prints `ready`, kill it a moment later."""
     command, environment = [sys.executable, "-c", script, *argv], {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -31,9 +22,13 @@ def run_until_killed(script: str, *argv: str) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
-def test_atomic_path_keeps_the_old_file_when_killed(tmp_path):
-    target = tmp_path / "train.csv"
+def test_atomic_path_keeps_the_old_file_when_writing_fails_or_is_killed(tmp_path):
+    target = tmp_path / "file.txt"
     target.write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(target) as scratch:
+        scratch.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
     script = (
         "import os, sys, pathlib, text_classifier.files as a\n"
         "with a.atomic_path(pathlib.Path(sys.argv[1])) as scratch:\n"

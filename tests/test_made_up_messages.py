@@ -19,12 +19,12 @@ def test_modern_messages_share_no_five_words_with_those_for_testing():
         words = [text.split() for text in text_key(texts)]
         return {tuple(of_text[at : at + 5]) for of_text in words for at in range(len(of_text) - 4)}
 
-    today = read_made_up_messages("modern")
+    learned = read_made_up_messages("modern")
     tested = read_labelled(REPOSITORY / "tests/modern_messages.tsv")
-    assert not runs_of_words(today["Text"]) & runs_of_words(tested["Text"])
-    assert not set(text_key(today["Text"])) & set(text_key(tested["Text"]))
-    assert today["Label"].value_counts().to_dict() == {"ham": 1181, "spam": 955}
-    assert not today["Text"].str.contains(".example", regex=False).any(), "an ending that no real link has"
+    assert not runs_of_words(learned["Text"]) & runs_of_words(tested["Text"])
+    assert not set(text_key(learned["Text"])) & set(text_key(tested["Text"]))
+    assert learned["Label"].value_counts().to_dict() == {"ham": 1181, "spam": 955}
+    assert not learned["Text"].str.contains(".example", regex=False).any(), "an ending that no real link has"
 
 
 def test_chinese_messages_share_no_five_characters_with_those_for_testing():
@@ -68,25 +68,17 @@ def test_kinds_of_made_up_messages_can_be_left_out(tmp_path):
         load_splits(DataArguments(**wanted | {"left_out_kinds": ["beuaty"]}))
 
 
-def test_chinese_messages_are_trained_on_unless_they_are_left_out(tmp_path):
+def test_made_up_messages_are_trained_on_besides_the_collection_alone(tmp_path, messages_csv):
     uci_stand_in(tmp_path)
-    with_chinese, _, data = load_splits(DataArguments(dataset_dir=str(tmp_path), extra_data=["chinese"]))
+    both = ["modern", "chinese"]
+    more, names, data = load_splits(DataArguments(dataset_dir=str(tmp_path), extra_data=both))
     without, _, other = load_splits(DataArguments(dataset_dir=str(tmp_path)))
-    assert set(with_chinese) - set(without) == {"chinese"} and len(with_chinese["chinese"]) > 1_000
+    assert names == ("ham", "spam") and set(more) - set(without) == set(both)
+    assert more["modern"]["Label"].value_counts().to_dict() == {0: 1181, 1: 955} and len(more["chinese"]) > 1_000
     assert (data.languages, other.languages) == (["en", "zh"], ["en"])
-    assert "Chinese messages" in data.description and "Chinese" not in other.description
-
-
-def test_modern_messages_are_trained_on_besides_the_collection_alone(tmp_path, messages_csv):
-    folder = tmp_path / "dataset"
-    folder.mkdir()
-    uci_stand_in(folder)
-    with_today, names, data = load_splits(DataArguments(dataset_dir=str(folder), extra_data=["modern"]))
-    without = load_splits(DataArguments(dataset_dir=str(folder)))[0]
-    assert names == ("ham", "spam") and set(with_today) - set(without) == {"modern"}
-    assert with_today["modern"]["Label"].value_counts().to_dict() == {0: 1181, 1: 955}
     assert "also takes 2,136 modern messages" in data.description
+    assert "Chinese messages" in data.description and "Chinese" not in other.description
     for name, part in without.items():
-        pd.testing.assert_frame_equal(with_today[name], part)
-    own = load_splits(DataArguments(data_file=str(messages_csv), extra_data=["modern"]))[0]
+        pd.testing.assert_frame_equal(more[name], part)
+    own = load_splits(DataArguments(data_file=str(messages_csv), extra_data=both))[0]
     assert set(own) == set(without)

@@ -30,7 +30,7 @@ def base(tmp_path, tiny_gpt2) -> Path:
 
 
 @pytest.fixture
-def adapter(tmp_path, base, tiny_review_adapter) -> Path:
+def adapter(tmp_path, base, tiny_review_adapter, cache) -> Path:
     """An adapter on `base` that has learned something, and that names the checksum of its base as training does."""
     folder = shutil.copytree(tiny_review_adapter, tmp_path / "adapter")
     adapter_config = json.loads((folder / "adapter_config.json").read_text())
@@ -53,13 +53,13 @@ def answers(adapter: Path, dtype: torch.dtype = torch.float32) -> list[float]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_every_start_gives_the_same_answers_and_the_second_needs_no_base(cache, base, adapter, dtype):
+def test_every_start_gives_the_same_answers_and_the_second_needs_no_base(base, adapter, dtype):
     first = answers(adapter, dtype)
     shutil.rmtree(base)
     assert answers(adapter, dtype) == first
 
 
-def test_the_second_start_does_not_import_peft(cache, adapter):
+def test_the_second_start_does_not_import_peft(adapter):
     code = (
         "import sys; from text_classifier import load_tokenizer_and_model\n"
         f"load_tokenizer_and_model({str(adapter)!r}); print('peft' in sys.modules)"
@@ -67,15 +67,11 @@ def test_the_second_start_does_not_import_peft(cache, adapter):
     assert [run_pasted(code, REPOSITORY) for _ in range(2)] == ["True\n", "False\n"]
 
 
-def test_another_adapter_in_the_same_folder_is_merged_anew(cache, adapter):
-    before = answers(adapter)
-    change(adapter, seed=2)
-    assert answers(adapter) != before
-
-
-def test_each_number_format_is_kept_on_its_own(cache, adapter):
-    answers(adapter, torch.bfloat16)
+def test_another_adapter_in_the_same_folder_and_another_number_format_are_merged_anew(adapter):
+    before = answers(adapter, torch.bfloat16)
     assert Classifier.load(adapter, torch.float32).model.dtype is torch.float32
+    change(adapter, seed=2)
+    assert answers(adapter, torch.bfloat16) != before
 
 
 def test_a_damaged_merged_model_is_made_anew(cache, adapter):

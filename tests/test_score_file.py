@@ -1,6 +1,7 @@
-"""One command classifies a file of any length. It can be stopped at any moment, and then goes on."""
+"""One command classifies a file of any length and can be stopped at any moment. Results open in a spreadsheet."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -15,9 +16,10 @@ import pandas as pd
 import pytest
 from conftest import REPOSITORY
 
+from chat.dropped_files import neutralise_formula, to_csv
 from text_classifier import runtime, scoring
 from text_classifier.__main__ import main
-from text_classifier.classifier import Classifier
+from text_classifier.classifier import Answer, Classifier
 from text_classifier.reading.messages import read_messages
 
 SCORE = [sys.executable, "-m", "text_classifier"]
@@ -94,16 +96,15 @@ def test_killed_at_random_it_goes_on_and_nothing_is_lost_or_doubled(tmp_path, ti
 
 def test_another_file_is_not_mixed_into_an_unfinished_one(reviews, tiny_review_adapter, monkeypatch, capsys):
     monkeypatch.setattr(scoring, "ROWS_PER_CHUNK", 16)
-    usual, calls = Classifier.answer, []
+    usual, calls = scoring.score_table, iter(range(3))
 
-    def interrupted(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 3:
+    def interrupted(*args):
+        if next(calls) == 2:
             raise KeyboardInterrupt
-        return usual(*args, **kwargs)
+        return usual(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "answer", interrupted)
+        patch.setattr(scoring, "score_table", interrupted)
         assert main(command(reviews, tiny_review_adapter)) == 130
     assert "goes on from here" in capsys.readouterr().err
     given = reviews.read_text()
@@ -175,31 +176,22 @@ def test_labels_of_a_file_measure_the_answers_and_the_threshold_moves_them(revie
     assert cells[4] == f"{100 * right.mean():.2f}" and cells[-1] == f"0/{(~right).sum()}/0/{right.sum()}"
 
 
-@pytest.mark.parametrize("form", ["xlsx", "jsonl", "semicolons", "no header", "subject and body"])
-def test_files_of_every_form_give_the_same_answers(reviews, tiny_review_adapter, form):
-    assert main(command(reviews, tiny_review_adapter)) == 0
-    scored = reviews.with_name("scored.csv")
-    expected = pd.read_csv(scored)["positive_probability"].tolist()
-    table, other, more = (
-        as_texts(reviews),
-        reviews.with_name(f"other.{form if form in ('xlsx', 'jsonl') else 'csv'}"),
-        [],
-    )
-    if form == "xlsx":
-        table.to_excel(other, index=False)
-    elif form == "jsonl":
-        table.to_json(other, orient="records", lines=True)
-    elif form == "semicolons":
-        table.to_csv(other, index=False, sep=";", encoding="utf-16")
-    elif form == "no header":
-        table.to_csv(other, index=False, header=False)
-        more = ["--no_header", "--text_column", "column 2"]
-    else:
-        halves = table["text"].str.partition("\n")
-        table.assign(text=halves[0], rest=halves[2]).to_csv(other, index=False)
-        more = ["--text_column", "text", "rest"]
-    assert main(command(other, tiny_review_adapter, *more)) == 0
-    assert pd.read_csv(scored)["positive_probability"].tolist() == pytest.approx(expected, nan_ok=True, abs=1e-3)
+def test_files_of_every_form_give_the_same_answers(reviews, tiny_review_adapter):
+    def probabilities(source: Path, *more: str) -> list[float]:
+        assert main(command(source, tiny_review_adapter, *more)) == 0
+        return pd.read_csv(source.with_name("scored.csv"))["positive_probability"].tolist()
+
+    expected, table = pytest.approx(probabilities(reviews), nan_ok=True, abs=1e-3), as_texts(reviews)
+    table.to_excel(reviews.with_name("other.xlsx"), index=False)
+    table.to_json(reviews.with_name("other.jsonl"), orient="records", lines=True)
+    table.to_csv(reviews.with_name("semicolons.csv"), index=False, sep=";", encoding="utf-16")
+    table.to_csv(reviews.with_name("no_header.csv"), index=False, header=False)
+    halves = table["text"].str.partition("\n")
+    table.assign(text=halves[0], rest=halves[2]).to_csv(reviews.with_name("subject_and_body.csv"), index=False)
+    for name in ("other.xlsx", "other.jsonl", "semicolons.csv"):
+        assert probabilities(reviews.with_name(name)) == expected
+    assert probabilities(reviews.with_name("no_header.csv"), "--no_header", "--text_column", "column 2") == expected
+    assert probabilities(reviews.with_name("subject_and_body.csv"), "--text_column", "text", "rest") == expected
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 40, 10_000])
@@ -225,9 +217,7 @@ STRANGE = [
 @pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl", ".xlsx", ".csv.gz", ".jsonl.xz"])
 def test_a_result_is_what_its_name_says_and_every_cell_is_read_back(tmp_path, tiny_review_adapter, ending):
     source, target = tmp_path / "messages.jsonl", tmp_path / f"scored{ending}"
-    source.write_text(
-        "".join(json.dumps({"id": f"{number}", "text": text}) + "\n" for number, text in enumerate(STRANGE))
-    )
+    source.write_text("".join(json.dumps({"id": str(id), "text": text}) + "\n" for id, text in enumerate(STRANGE)))
     assert main(command(source, tiny_review_adapter, output=target)) == 0
     assert read_messages(target).table()["text"].tolist() == STRANGE
     if ending in (".csv", ".csv.gz"):
@@ -237,7 +227,7 @@ def test_a_result_is_what_its_name_says_and_every_cell_is_read_back(tmp_path, ti
             assert [row[1] for row in csv.reader(file, delimiter="\t")][1:] == STRANGE
     elif ending == ".xlsx":
         table = pd.read_excel(target, dtype=str, keep_default_na=False)
-        assert table["id"].tolist() == [str(number) for number in range(len(STRANGE))]
+        assert table["id"].tolist() == list(map(str, range(len(STRANGE))))
     assert names_in(tmp_path) == ["messages.jsonl", target.name]
 
 
@@ -249,9 +239,7 @@ def test_excel_is_told_the_encoding_of_a_csv_that_is_not_ascii(tmp_path, tiny_re
 
 
 def test_devices_pipes_and_links_are_written_to_and_stay(reviews, tiny_review_adapter, tmp_path, capsys):
-    folder = tmp_path / "out"
-    folder.mkdir()
-    pipe, link, real = folder / "pipe", folder / "link.csv", folder / "real.csv"
+    pipe, link, real = tmp_path / "pipe", tmp_path / "link.csv", tmp_path / "real.csv"
     os.mkfifo(pipe)
     link.symlink_to(real.name)
     read = ThreadPoolExecutor(1).submit(pipe.read_bytes)
@@ -260,7 +248,7 @@ def test_devices_pipes_and_links_are_written_to_and_stay(reviews, tiny_review_ad
     assert read.result(timeout=60).startswith(b"\xef\xbb\xbfid,text,predicted_label") and pipe.is_fifo()
     assert link.is_symlink() and real.read_bytes() == read.result()
     assert Path("/dev/null").is_char_device()
-    assert names_in(folder) == ["link.csv", "pipe", "real.csv"]
+    assert names_in(tmp_path) == ["link.csv", "pipe", "real.csv", "reviews.csv"]
 
 
 def test_standard_input_and_output(reviews, tiny_review_adapter):
@@ -297,3 +285,32 @@ def test_two_processes_do_not_write_one_result(reviews, tiny_review_adapter, cap
     assert f"scored.csv is being written by process {other.pid}" in capsys.readouterr().err
     assert main(command(reviews, tiny_review_adapter)) == 0, "the lock of a killed process holds nobody up"
     assert names_in(reviews.parent) == ["reviews.csv", "scored.csv"]
+
+
+# ---------------------------------------------------------------------------- what the chat gives back
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1+1"])
+def test_formulas_are_neutralised(cell):
+    assert neutralise_formula(cell) == f"'{cell}"
+
+
+@pytest.mark.parametrize("cell", ["-5", "+44 20 7946 0958", "-1,234.5", "hello = world", "a@b.c", "", "5%"])
+def test_numbers_and_text_stay_as_they_are(cell):
+    assert neutralise_formula(cell) == cell
+
+
+def test_result_has_every_row_and_column_in_order_and_opens_in_a_spreadsheet():
+    table = pd.DataFrame({"predicted_label": ["x", "y", "z"], "=text": ["=1+1", "晚饭", ""]})
+    names = {"labels": ("ham", "spam"), "threshold": 0.5}
+    answers = [Answer(0.98765, True, "both", False, **names), Answer(0.2, False, "TF-IDF", True, **names), None]
+    content = to_csv(scoring.add_answers(table, answers, "spam", 0.5))
+    assert content.startswith(b"\xef\xbb\xbf"), "Excel takes the file for another encoding otherwise"
+    rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+    more = ["predicted_label_2", "spam_probability", "truncated", "answered_by", "other_language", "less_sure"]
+    assert rows == [
+        ["predicted_label", "'=text", *more],
+        ["x", "'=1+1", "spam", "0.9877", "true", "both", "false", "false"],
+        ["y", "晚饭", "ham", "0.2000", "false", "TF-IDF", "true", "true"],
+        ["z", "", "", "", "", "", "", ""],
+    ]

@@ -66,19 +66,14 @@ def markdown_table(rows: Sequence[Sequence[str]], left: int = 1, pad: bool = Fal
         left: number of columns that are aligned left; the others are aligned right.
         pad: whether to pad the cells with blanks, so that the table is readable on the console.
     """
-    widths = [max(map(len, column)) if pad else 0 for column in zip(*rows, strict=True)]
-    dashes = ["-" * max(width, 3) for width in widths]
-    ruler = dashes[:left] + [f"{dash[1:] if pad else dash}:" for dash in dashes[left:]]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            cell.ljust(width) if number < left else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    header, *body = rows
-    return "\n".join([line(header), line(ruler), *map(line, body)])
+    columns = []
+    for number, column in enumerate(zip(*rows, strict=True)):
+        width, is_left = max(map(len, column)) if pad else 0, number < left
+        dashes = "-" * max(width, 3)
+        ruler = dashes if is_left else f"{dashes[1:] if pad else dashes}:"
+        header, *body = (cell.ljust(width) if is_left else cell.rjust(width) for cell in column)
+        columns.append([header, ruler, *body])
+    return "\n".join(f"| {' | '.join(line)} |" for line in zip(*columns, strict=True))
 
 
 def results_table(results: dict[str, dict[str, dict]]) -> str:

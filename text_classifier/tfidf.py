@@ -50,16 +50,15 @@ def _as_read(normalised: Sequence[str]) -> list[str]:
 class NgramModel:
     """A trained logistic regression on TF-IDF features of n-grams."""
 
-    vectorizers: dict[str, TfidfVectorizer]
-    """Vectorizers by name, with the names of `FEATURES`."""
-    coefficients: dict[str, np.ndarray]
-    """Coefficients by the same names, each of shape (n_features,)."""
+    features: dict[str, tuple[TfidfVectorizer, np.ndarray]]
+    """By its name in `FEATURES`, each vectorizer and the coefficients of its n-grams, shape (n_ngrams,)."""
     intercept: float
 
     def log_odds(self, texts: Sequence[str]) -> np.ndarray:
         """Return the log odds of class 1 of n messages that were made by `_as_read`, shape (n,)."""
-        features = {name: vectorizer.transform(texts) for name, vectorizer in self.vectorizers.items()}
-        return self.intercept + sum(features[name] @ of_name for name, of_name in self.coefficients.items())
+        return self.intercept + sum(
+            vectorizer.transform(texts) @ coefficients for vectorizer, coefficients in self.features.values()
+        )
 
 
 @dataclass(frozen=True)
@@ -116,25 +115,23 @@ def fit_tfidf(texts: Sequence[str], labels: Sequence[int], weights: Sequence[flo
 
 
 def _fit(texts: Sequence[str], labels: np.ndarray, weights: np.ndarray) -> NgramModel:
-    vectorizers = {name: TfidfVectorizer(**settings) for name, settings in FEATURES.items()}
-    features = [vectorizer.fit_transform(texts) for vectorizer in vectorizers.values()]
+    vectorizers = [TfidfVectorizer(**settings) for settings in FEATURES.values()]
+    counts = [vectorizer.fit_transform(texts) for vectorizer in vectorizers]
     regression = LogisticRegression(C=C, max_iter=1000, class_weight="balanced")
-    regression.fit(sparse.hstack(features), labels, weights)
-    ends = np.cumsum([matrix.shape[1] for matrix in features])[:-1]
-    coefficients = dict(zip(vectorizers, np.split(regression.coef_[0], ends), strict=True))
-    return NgramModel(vectorizers, coefficients, float(regression.intercept_[0]))
+    regression.fit(sparse.hstack(counts), labels, weights)
+    coefficients = np.split(regression.coef_[0], np.cumsum([matrix.shape[1] for matrix in counts])[:-1])
+    features = dict(zip(FEATURES, zip(vectorizers, coefficients, strict=True), strict=True))
+    return NgramModel(features, float(regression.intercept_[0]))
 
 
 def save_tfidf(model: TfidfModel, folder: Path) -> None:
     """Save a model as two files in a folder: its weights, and the n-grams that the weights belong to."""
     tensors, vocabulary = {}, {}
-    for part, of_part in model.models.items():
-        tensors[f"{part}.intercept"] = np.array([of_part.intercept])
-        for name, vectorizer in of_part.vectorizers.items():
-            tensors[f"{part}.{name}.coefficients"] = of_part.coefficients[name]
-            tensors[f"{part}.{name}.idf"] = vectorizer.idf_
-        names = {name: vectorizer.get_feature_names_out().tolist() for name, vectorizer in of_part.vectorizers.items()}
-        vocabulary[part] = names
+    for part, ngrams in model.models.items():
+        tensors[f"{part}.intercept"], vocabulary[part] = np.array([ngrams.intercept]), {}
+        for name, (vectorizer, coefficients) in ngrams.features.items():
+            tensors |= {f"{part}.{name}.coefficients": coefficients, f"{part}.{name}.idf": vectorizer.idf_}
+            vocabulary[part][name] = vectorizer.get_feature_names_out().tolist()
     save_file(tensors, folder / WEIGHTS_FILE)
     (folder / VOCABULARY_FILE).write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
 
@@ -150,7 +147,7 @@ def load_tfidf(folder: Path) -> TfidfModel:
     try:
         tensors = load_file(weights_file)
         vocabulary = json.loads(vocabulary_file.read_text(encoding="utf-8"))
-        return TfidfModel({part: _load_part(part, tensors, vocabulary[part]) for part in {"other": {}} | vocabulary})
+        return TfidfModel({part: _load_part(part, tensors, vocabulary[part]) for part in {"other", *vocabulary}})
     except (SafetensorError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
             f"{weights_file} or {VOCABULARY_FILE} beside it is damaged, or of an earlier version: {error}"
@@ -158,10 +155,10 @@ def load_tfidf(folder: Path) -> TfidfModel:
 
 
 def _load_part(part: str, tensors: dict[str, np.ndarray], vocabulary: dict[str, list[str]]) -> NgramModel:
-    vectorizers = {}
+    features = {}
     for name, settings in FEATURES.items():
-        vectorizers[name] = TfidfVectorizer(vocabulary=vocabulary[name], **settings)
+        vectorizer = TfidfVectorizer(vocabulary=vocabulary[name], **settings)
         # scikit-learn raises an error here if there are not as many weights as n-grams.
-        vectorizers[name].idf_ = tensors[f"{part}.{name}.idf"]
-    coefficients = {name: tensors[f"{part}.{name}.coefficients"] for name in FEATURES}
-    return NgramModel(vectorizers, coefficients, float(tensors[f"{part}.intercept"][0]))
+        vectorizer.idf_ = tensors[f"{part}.{name}.idf"]
+        features[name] = vectorizer, tensors[f"{part}.{name}.coefficients"]
+    return NgramModel(features, float(tensors[f"{part}.intercept"][0]))
