@@ -32,12 +32,9 @@ def pair(tiny_review_adapter):
         lambda texts: pd.Series(texts, index=[4, 2, 0, 1, 3]),
         lambda texts: pd.Series(texts, index=list("abcde")),
         lambda texts: pd.Series([*texts, "x"], dtype="str").iloc[:-1],
-        np.array,
-        pa.array,
         lambda texts: pa.chunked_array([texts]),
-        tuple,
-        iter,
         lambda texts: dict(enumerate(texts)).values(),
+        *(np.array, pa.array, tuple, iter),
     ],
 )
 @pytest.mark.parametrize("exact", [True, False])
@@ -47,22 +44,16 @@ def test_answers_come_in_the_order_of_the_messages(pair, give, exact):
     assert len({answer.positive_probability for answer in answers if answer}) > 1
 
 
-@pytest.mark.parametrize("one", ["WIN a prize", b"WIN a prize"])
-def test_one_message_is_no_list_of_characters(pair, one):
-    with pytest.raises(TypeError, match=r"for a single one write \[text\]"):
-        classify(one, *pair)
-
-
-@pytest.mark.parametrize("wrong", [None, float("nan"), pd.NA, 7, b"bytes", ["hi"]])
-def test_what_is_not_a_string_is_named_with_its_position(pair, wrong):
-    with pytest.raises(TypeError, match="position 1 is not a string"):
-        classify(["hi", wrong], *pair)
-
-
-@pytest.mark.parametrize("threshold", [-0.1, 1.5, float("nan"), 50])
-def test_a_threshold_lies_between_0_and_1(pair, threshold):
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        classify(["hi"], *pair, threshold)
+def test_what_is_no_list_of_messages_or_no_threshold_is_named(pair):
+    for one in ("WIN a prize", b"WIN a prize"):
+        with pytest.raises(TypeError, match=r"for a single one write \[text\]"):
+            classify(one, *pair)
+    for wrong in (None, float("nan"), pd.NA, 7, b"bytes", ["hi"]):
+        with pytest.raises(TypeError, match="position 1 is not a string"):
+            classify(["hi", wrong], *pair)
+    for threshold in (-0.1, 1.5, float("nan"), 50):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            classify(["hi"], *pair, threshold)
 
 
 # ---------------------------------------------------------------------------- TF-IDF
@@ -93,20 +84,13 @@ def test_it_is_the_logistic_regression_on_ngrams_that_people_know(messages, tfid
     assert tfidf.log_odds([]).shape == (0,)
 
 
-@pytest.mark.parametrize(
-    ("written", "meant"),
-    [
-        ("您的貸款已批准，請點擊連結", "您的贷款已批准,请点击链接"),
-        ("ＷＩＮ　a ｐｒｉｚｅ", "WIN a prize"),
-        ("F R E E! рrize", "FREE! prize"),
-        ("贷.款.秒.批", "贷款秒批"),
-    ],
-    ids=["traditional", "full width", "set apart and Cyrillic", "Chinese set apart"],
-)
-def test_it_reads_what_is_meant(messages, written, meant):
+def test_it_reads_what_is_meant(messages):
     texts, labels = messages
     chinese = fit_tfidf([*texts, "您的贷款已批准,请点击链接", "贷款秒批", "晚上回家吃饭"], [*labels, 1, 1, 0])
-    assert chinese.log_odds([written]) == pytest.approx(chinese.log_odds([meant]))
+    # Traditional characters, full width, letters set apart with a Cyrillic one, Chinese characters set apart.
+    written = ["您的貸款已批准，請點擊連結", "ＷＩＮ　a ｐｒｉｚｅ", "F R E E! рrize", "贷.款.秒.批"]
+    meant = ["您的贷款已批准,请点击链接", "WIN a prize", "FREE! prize", "贷款秒批"]
+    assert chinese.log_odds(written) == pytest.approx(chinese.log_odds(meant))
 
 
 def test_enough_chinese_messages_get_a_model_of_their_own_and_change_nothing_for_the_others(messages, tfidf):
@@ -141,9 +125,7 @@ def test_saved_and_loaded_it_says_the_same(tfidf, tmp_path):
     assert np.array_equal(load_tfidf(tmp_path).log_odds(TEXTS), tfidf.log_odds(TEXTS))
 
 
-@pytest.mark.parametrize(
-    ("texts", "labels"), [(["?", "!"], [0, 1]), (["one class", "one class only"], [0, 0])], ids=["no words", "no class"]
-)
+@pytest.mark.parametrize(("texts", "labels"), [(["?", "!"], [0, 1]), (["one class", "one class only"], [0, 0])])
 def test_what_cannot_be_learned_is_refused(texts, labels):
     with pytest.raises(ValueError):
         fit_tfidf(texts, labels)
@@ -151,7 +133,7 @@ def test_what_cannot_be_learned_is_refused(texts, labels):
 
 @pytest.fixture
 def folder(tmp_path, tiny_review_adapter, tfidf):
-    """An adapter with the model beside it."""
+    """An adapter with the TF-IDF model beside it."""
     folder = shutil.copytree(tiny_review_adapter, tmp_path / "adapter")
     give_tfidf(folder, tfidf, 0.25)
     return folder
@@ -202,9 +184,8 @@ def test_tfidf_answers_what_it_is_sure_of_and_the_output_says_so(both):
     assert [answer and answer.answered_by for answer in exact] == ["both"] * 3 + [None], "exact unless it is told"
     assert [answer and answer.label for answer in early] == [answer and answer.label for answer in exact]
     spam, ham = both.tfidf.log_odds(texts[:2])
-    assert [answer.positive_probability for answer in early[:2]] == pytest.approx(
-        [expit(spam + 0.25), expit(ham - 0.5)]
-    )
+    expected = pytest.approx([expit(spam + 0.25), expit(ham - 0.5)])
+    assert [answer.positive_probability for answer in early[:2]] == expected
 
 
 def test_whether_it_is_sure_is_measured_from_the_threshold(both):

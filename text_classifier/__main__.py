@@ -28,11 +28,7 @@ from text_classifier.scoring import Task, check_output, classes_of, finished_row
 
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line.
-
-    Raises:
-        SystemExit: the options are wrong, or help was asked for; argparse prints the reason or the help.
-    """
+    """Read the command line. If it is wrong, or asks for help, argparse says so and ends the program."""
     parser = HfArgumentParser(
         [ReadOptions],
         prog="python -m text_classifier",
@@ -87,8 +83,7 @@ def score(options: argparse.Namespace) -> None:
     """Classify the file, measure the answers if it has labels, and print what was done.
 
     Raises:
-        ValueError: the file or an option cannot be used; the message says why.
-        OSError: the result cannot be written.
+        ValueError, OSError: the file or an option cannot be used, or the result cannot be written.
     """
     reading = ReadOptions(**{entry.name: getattr(options, entry.name) for entry in fields(ReadOptions)})
     with given_file(options.file) as source:
@@ -127,11 +122,7 @@ def score(options: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Classify the file that the command line names.
-
-    Returns:
-        The exit code: 0, 1 after an error, or 130 after an interruption.
-    """
+    """Do what the command line asks for, and return the exit code of `run_command`."""
     options = parse_options(argv)
     goes_on = options.workers is None and options.output and not is_stream(options.output)
     again = "the same command goes on from here" if goes_on else "nothing was written"

@@ -53,7 +53,7 @@ def run_command(work: Callable[[], object], place: str, interrupted: str = "Inte
     """Do the work of a command, and print an error that the user can fix in one line, without a traceback.
 
     Args:
-        place: see `describe_failure`.
+        place: what is being written, as in `describe_failure`.
         interrupted: what to say after an interruption.
 
     Returns:

@@ -32,11 +32,7 @@ ADAPTER_CARD = "adapter_card.md"
 
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line.
-
-    Raises:
-        SystemExit: the options are wrong, or help was asked for; argparse prints the reason or the help.
-    """
+    """Read the command line. If it is wrong, or asks for help, argparse says so and ends the program."""
     parser = argparse.ArgumentParser(
         prog="python -m text_classifier.export",
         description="Write a trained classifier as an ordinary model: merged, without TF-IDF, for transformers' "
@@ -75,14 +71,11 @@ def export_model(folder: Path, target: Path, name: str, onnx: bool = False) -> N
     """Write the language model of a trained folder as an ordinary model, which replaces an earlier export as a whole.
 
     Args:
-        folder: a folder that the training script saved.
-        target: the folder to write.
         name: where people will load the model from, for the model card.
         onnx: also write it for ONNX Runtime, and check that the answers are the same.
 
     Raises:
-        FileNotFoundError, ArtifactError, ValueError, OSError: see `Classifier.load`; or `target` holds
-            something else.
+        FileNotFoundError, ArtifactError, ValueError, OSError: see `Classifier.load` and `check_target`.
         ModuleNotFoundError: a package of requirements/onnx.txt is missing.
     """
     check_target(target)
@@ -128,13 +121,7 @@ def settings_of_export(classifier: Classifier, folder: Path) -> Settings:
 
 
 def model_card(folder: Path, name: str, classifier: Classifier, onnx: bool) -> str:
-    """Return the text of an export's README.md.
-
-    Args:
-        folder: the trained folder; its own model card tells the licence.
-        name: where people will load the model from.
-        classifier: what was loaded from `folder`.
-    """
+    """Return the text of an export's README.md; the model card in `folder` tells the licence."""
     base = classifier.settings.base_model or {}
     try:
         known = ModelCard.load(folder / "README.md").data
@@ -238,11 +225,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line says.
-
-    Returns:
-        The exit code: 0, 1 after an error, or 130 after an interruption.
-    """
+    """Do what the command line asks for, and return the exit code of `run_command`."""
     options = parse_options(argv)
     return run_command(lambda: run(options), str(options.target))
 

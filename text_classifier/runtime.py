@@ -22,10 +22,9 @@ _PACKABLE = {"gpt2": "transformer", "llama": "model"}
 
 
 def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> BatchEncoding:
-    """Tokenise messages. Training and serving both call this function, so the model always reads the same tokens.
+    """Tokenise n messages. Training and serving both call this function, so the model always reads the same tokens.
 
     Args:
-        texts: n messages.
         max_length: cut each message after this many tokens; None keeps it whole.
 
     Returns:

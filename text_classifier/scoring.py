@@ -61,9 +61,7 @@ def add_answers(
     """Return a table of n messages with n answers in six more columns, empty for a message that was not classified.
 
     Args:
-        positive_label: name of class 1, whose probability is given.
-        threshold: decision threshold.
-        digits: digits of the probability after the decimal point.
+        positive_label: name of class 1, whose probability is given with so many `digits` after the decimal point.
     """
 
     def column(value: Callable[[Answer], str]) -> list[str]:
@@ -185,10 +183,7 @@ def _unfinished(part: Path, task: dict) -> dict:
 
 
 def classes_of(messages: Messages, task: Task, names: Sequence[str]) -> Classes:
-    """Return the two classes of the file's labels: those of the adapter, or else what its own labels must mean.
-
-    Args:
-        names: names of the adapter's class 0 and class 1.
+    """Return the two classes of the file's labels: those of the adapter (`names`), or else what they must mean.
 
     Raises:
         ValueError: the labels are neither the adapter's nor two of their own.
@@ -202,11 +197,7 @@ def classes_of(messages: Messages, task: Task, names: Sequence[str]) -> Classes:
 
 
 def measure(part: Path, task: Task, classes: Classes, adapter: str) -> str:
-    """Compare the answers in a finished CSV with its labels, and return the figures as a table.
-
-    Args:
-        adapter: name of the adapter in the table.
-    """
+    """Compare the answers in a finished CSV with its labels, and return the figures of the adapter as a table."""
     scored = pd.read_csv(part, dtype=str, keep_default_na=False)
     probability = scored.columns[-5]
     told = scored[scored[probability].ne("")]
@@ -260,11 +251,7 @@ def check_output(target: Path, source: Path, rows: int) -> None:
 
 
 def write_result(part: Path, target: Path) -> None:
-    """Write the rows of a finished CSV in the format that the result's name says.
-
-    Args:
-        part: a CSV in UTF-8; it is left where it is.
-    """
+    """Write the rows of `part`, a finished CSV in UTF-8, in the format that the name of the result says."""
     name, packed = format_of(target)
     if target == STANDARD:
         _write(part, sys.stdout.buffer, name)

@@ -27,14 +27,11 @@ PACKAGE = Path(__file__).parents[1]
 
 
 class Scorer:
-    """A Ray worker. It loads the adapter once and then classifies pieces of the file.
-
-    Args:
-        has_gpu: whether Ray gave this worker a GPU of its own. A worker without one may see those of the others.
-    """
+    """A Ray worker. It loads the adapter once and then classifies pieces of the file."""
 
     def __init__(self, adapter_dir: str, task: Task, has_gpu: bool):
         self.task = task
+        # A worker without a GPU of its own may see those of the others.
         device = choose_device() if has_gpu else torch.device("cpu")
         self.classifier = Classifier.load(adapter_dir, fast_dtype(device), device)
 

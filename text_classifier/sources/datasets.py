@@ -133,7 +133,6 @@ def resolve_sms_spam(folder: Path, source: str = "auto") -> DataFile:
     """Find the SMS Spam Collection; it is downloaded into `folder` if it is not there yet.
 
     Args:
-        folder: folder of the .tsv.
         source: `uci` (the whole collection, 5,574 messages), `mirror` (4,862 of them), or `auto`, which takes the
             mirror if UCI cannot be reached.
 

@@ -178,7 +178,6 @@ def resolve_base_model(name: str, trained_on: dict | None = None) -> BaseModel:
     """Find base weights by Hub id or local path.
 
     Args:
-        name: a Hub id such as `gpt2`, or a folder.
         trained_on: `name`, `source` and `sha256` of the base weights that an adapter was trained on, from the adapter's
             config. The adapter belongs to exactly these weights, so their source is asked first.
 
