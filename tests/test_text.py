@@ -57,14 +57,8 @@ def test_training_leaves_empty_messages_out_and_counts_them(tmp_path, tiny_gpt2,
     assert len(written) == 180 and not written["Text"].map(is_empty).any()
 
 
-@pytest.mark.parametrize("text", NOTHING, ids=ascii)
-def test_an_empty_message_gets_no_answer_and_changes_nobody_elses(loaded, text):
-    neighbours = ["WIN a FREE prize now, call 10001", "see you at 7 tonight"]
-    alone = [loaded.answer([neighbour])[0] for neighbour in neighbours]
-    first, nothing, second = loaded.answer([neighbours[0], text, neighbours[1]])
-    assert is_empty(text) and nothing is None and loaded.answer([text]) == [None]
-    for together, expected in zip((first, second), alone, strict=True):
-        assert together.probability == pytest.approx(expected.probability, abs=1e-5)
+def test_what_nobody_can_read_is_empty_and_gets_no_answer(loaded):
+    assert loaded.answer(NOTHING) == [None] * len(NOTHING) and all(map(is_empty, NOTHING))
 
 
 def test_an_empty_row_of_a_file_stays_without_a_label(trained_on_them, tmp_path):
@@ -80,9 +74,8 @@ def test_an_empty_row_of_a_file_stays_without_a_label(trained_on_them, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["between.csv", "scored.csv"]
 
 
-ANY_TEXT = st.text(st.characters(), max_size=60) | st.text(
-    st.sampled_from("\u200b\u0301\ufe0f\u00ad \u00b4aé好"), max_size=8
-)
+BLANKS = st.text(st.sampled_from("\u200b\u0301\ufe0f\u00ad \u00b4aé好"), max_size=8)
+ANY_TEXT = st.text(st.characters(), max_size=60) | BLANKS
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
