@@ -46,22 +46,14 @@ class Joint:
 class Settings:
     """What training found out about a classifier; `SETTINGS_FILE` holds it."""
 
-    base_model: dict | None = None
-    """Name, source and SHA-256 of the base weights."""
-    decision_threshold: float = 0.5
-    """Lowest probability that makes a message class 1."""
-    joint: Joint | None = None
-    """None if the language model answers alone."""
-    early_exit: dict | None = None
-    """Where TF-IDF answers alone; see `training.evaluation.choose_early_exit`."""
-    languages: Sequence[str] = ()
-    """ISO 639-1 codes of the languages that were learned; empty if they are not known."""
-    accuracy: dict[str, float] = field(default_factory=dict)
-    """Share of held-out messages that each model labels correctly."""
-    warnings: Sequence[str] = ()
-    """Where the language model is worth nothing."""
-    exported_from: dict | None = None
-    """The folder that an export was made from, with its checksum."""
+    base_model: dict | None = None  # name, source and SHA-256 of the base weights
+    decision_threshold: float = 0.5  # lowest probability that makes a message class 1
+    joint: Joint | None = None  # None if the language model answers alone
+    early_exit: dict | None = None  # where TF-IDF answers alone; see `training.evaluation.choose_early_exit`
+    languages: Sequence[str] = ()  # ISO 639-1 codes of the languages that were learned; empty if they are not known
+    accuracy: dict[str, float] = field(default_factory=dict)  # share of held-out messages that each model gets right
+    warnings: Sequence[str] = ()  # where the language model is worth nothing
+    exported_from: dict | None = None  # the folder that an export was made from, with its checksum
 
     @classmethod
     def load(cls, folder: Path) -> "Settings":
@@ -99,18 +91,12 @@ def _older_settings(config: dict) -> dict:
 class Answer:
     """The answer to one message."""
 
-    probability: float
-    """Probability of class 1 (spam), from 0 to 1."""
-    truncated: bool
-    """Whether the message was too long, so that its end was not read by the language model, or by whoever answered."""
-    answered_by: str
-    """`language model`, `TF-IDF`, or `both`."""
-    other_language: bool
-    """Whether the message is in a language that was not learned."""
-    labels: tuple[str, str]
-    """Names of class 0 and class 1."""
-    threshold: float
-    """The decision threshold of `label`."""
+    probability: float  # of class 1 (spam), from 0 to 1
+    truncated: bool  # the message was too long: its end was not read by the language model, or by TF-IDF alone
+    answered_by: str  # `language model`, `TF-IDF`, or `both`
+    other_language: bool  # the message is in a language that was not learned
+    labels: tuple[str, str]  # names of class 0 and class 1
+    threshold: float  # decision threshold of `label`
 
     @property
     def label(self) -> str:
@@ -141,8 +127,7 @@ class Message:
     """A message to answer, and what is known of it before the language model reads it."""
 
     text: str
-    of_tfidf: float
-    """TF-IDF's log odds of class 1; NaN without TF-IDF."""
+    of_tfidf: float  # TF-IDF's log odds of class 1; NaN without TF-IDF
     other_language: bool
 
 

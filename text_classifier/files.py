@@ -13,10 +13,6 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-# Line end of the tables that are written. With "\n", Python before 3.11.9 leaves a cell with a lone carriage return
-# without quotation marks, and readers take it for two rows.
-LINE_END = "\r\n"
-
 # What stands for standard output, and in place of a file to read for standard input.
 STANDARD = Path("-")
 

@@ -28,7 +28,7 @@ from openpyxl.cell import WriteOnlyCell
 from tqdm import tqdm
 
 from text_classifier.classifier import Answer, Classifier
-from text_classifier.files import LINE_END, STANDARD, atomic_path, exclusive, file_sha256, is_stream
+from text_classifier.files import STANDARD, atomic_path, exclusive, file_sha256, is_stream
 from text_classifier.metrics import classification_metrics, results_table
 from text_classifier.reading.columns import texts_of
 from text_classifier.reading.labels import Classes, find_classes, is_missing, without_case
@@ -36,6 +36,10 @@ from text_classifier.reading.messages import Messages, ReadOptions
 
 # Large enough to sort messages by length, small enough that a stopped run loses little work.
 ROWS_PER_CHUNK = 1024
+
+# Line end of the tables that are written. With "\n", Python before 3.11.9 leaves a cell with a lone carriage return
+# without quotation marks, and readers take it for two rows.
+_LINE_END = "\r\n"
 
 # Digits of probabilities that figures are computed from.
 _EXACT_DIGITS = 9
@@ -46,13 +50,9 @@ class Task:
     """What is classified, and how."""
 
     source: Path
-    options: ReadOptions
-    """How the source was read; `text_column` names the columns that were found. With `label_column`, the answers are
-    measured."""
-    threshold: float
-    """Decision threshold."""
-    exact: bool
-    """Whether both models read every message; see `Classifier.answer`."""
+    options: ReadOptions  # how it was read, with the `text_column` that was found
+    threshold: float  # decision threshold
+    exact: bool  # both models read every message; see `Classifier.answer`
 
 
 def add_answers(
@@ -92,7 +92,7 @@ def score_table(table: pd.DataFrame, task: Task, classifier: Classifier) -> pd.D
 
 def as_csv(table: pd.DataFrame, header: bool) -> bytes:
     """Return a table as CSV. The csv module reads the same cells from it, pandas too, and this project."""
-    return table.to_csv(index=False, header=header, lineterminator=LINE_END).encode()
+    return table.to_csv(index=False, header=header, lineterminator=_LINE_END).encode()
 
 
 def score_file(messages: Messages, task: Task, part: Path, classifier: Classifier, model_sha256: str) -> None:
@@ -287,7 +287,7 @@ def _write(part: Path, output: BinaryIO, name: str) -> None:
             header = next(rows)
             text.writelines(json.dumps(dict(zip(header, row, strict=True)), ensure_ascii=False) + "\n" for row in rows)
         else:
-            csv.writer(text, delimiter="\t", lineterminator=LINE_END).writerows(rows)
+            csv.writer(text, delimiter="\t", lineterminator=_LINE_END).writerows(rows)
     # Flushes, and leaves `output` open.
     text.detach()
 

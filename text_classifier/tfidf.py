@@ -50,8 +50,8 @@ def _as_read(normalised: Sequence[str]) -> list[str]:
 class NgramModel:
     """A trained logistic regression on TF-IDF features of n-grams."""
 
+    # By its name in `FEATURES`, each vectorizer and the coefficients of its n-grams, shape (n_ngrams,).
     features: dict[str, tuple[TfidfVectorizer, np.ndarray]]
-    """By its name in `FEATURES`, each vectorizer and the coefficients of its n-grams, shape (n_ngrams,)."""
     intercept: float
 
     def log_odds(self, texts: Sequence[str]) -> np.ndarray:
@@ -69,8 +69,7 @@ class TfidfModel:
     worse in both.
     """
 
-    models: dict[str, NgramModel]
-    """Models by the messages that they answer: `other`, and perhaps `chinese`."""
+    models: dict[str, NgramModel]  # by the messages that they answer: `other`, and perhaps `chinese`
 
     def log_odds(self, texts: Sequence[str]) -> np.ndarray:
         """Return the log odds of class 1 of n messages, shape (n,)."""

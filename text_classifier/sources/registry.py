@@ -30,13 +30,10 @@ class Mirror:
     """A package on the package registry, and the files of it that are needed."""
 
     requirement: str
-    files: dict[str, str]
-    """SHA-256 of each file by its path in `folder`."""
+    files: dict[str, str]  # SHA-256 of each file by its path in `folder`
     megabytes: int
-    folder: str = ""
-    """Folder in the package."""
-    source_sha256: str | None = None
-    """Checksum of the source archive; None for a wheel."""
+    folder: str = ""  # folder in the package
+    source_sha256: str | None = None  # checksum of the source archive; None for a wheel
 
 
 def cache_dir() -> Path:
