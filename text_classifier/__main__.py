@@ -87,14 +87,16 @@ def score(options: argparse.Namespace) -> None:
     """
     reading = ReadOptions(**{entry.name: getattr(options, entry.name) for entry in fields(ReadOptions)})
     with given_file(options.file) as source:
+        if options.output:
+            check_output(options.output, source)
         try:
             messages = read_messages(source, reading)
         except TableError as error:
             raise ValueError(f"{options.file}: {error}") from error
-        if options.output:
-            check_output(options.output, source, messages.rows)
         for note in messages.notes:
             print(f"{options.file}: {note}", file=sys.stderr)
+        if options.output:
+            check_output(options.output, source, messages.rows)
         # Every worker loads the adapter itself; an error in it is told here, before one starts.
         device = None if options.workers is None else torch.device("cpu")
         classifier = Classifier.load(options.adapter_dir, fast_dtype(device), device)

@@ -234,8 +234,8 @@ def format_of(target: Path) -> tuple[str, str]:
     raise ValueError(f"--output {target}: the name must end in .csv, .tsv or .jsonl, perhaps with .gz, or in .xlsx.")
 
 
-def check_output(target: Path, source: Path, rows: int) -> None:
-    """Check that a result with so many rows can be written, before any message is classified.
+def check_output(target: Path, source: Path, rows: int = 0) -> None:
+    """Check that a result with so many rows can be written, before any work.
 
     Raises:
         ValueError: it cannot; the message says why.
