@@ -48,6 +48,9 @@ def test_what_is_no_list_of_messages_or_no_threshold_is_named(pair):
     for one in ("WIN a prize", b"WIN a prize"):
         with pytest.raises(TypeError, match=r"for a single one write \[text\]"):
             classify(one, *pair)
+    for table in (pd.DataFrame({"text": GIVEN}), {"text": "WIN a prize"}):
+        with pytest.raises(TypeError, match="Give one column"):
+            classify(table, *pair)
     for wrong in (None, float("nan"), pd.NA, 7, b"bytes", ["hi"]):
         with pytest.raises(TypeError, match="position 1 is not a string"):
             classify(["hi", wrong], *pair)

@@ -1,11 +1,12 @@
 """The classifier: a language model and TF-IDF, loaded from the folder that training saved, which give one answer."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.special import expit, logit
 from transformers import (
@@ -276,10 +277,13 @@ def as_list(texts: Iterable[str]) -> list[str]:
     """Return messages as a list, in the order in which they come; the index of a pandas Series does not count.
 
     Raises:
-        TypeError: it is one message instead of several, or one of them is not a string.
+        TypeError: it is one message instead of several, or a table or dict, or a message is not a string.
     """
     if isinstance(texts, (str, bytes)):
         raise TypeError("Several messages are expected, such as a list; for a single one write [text].")
+    # They would yield the names of their columns or keys, which are strings too.
+    if isinstance(texts, (Mapping, pd.DataFrame)):
+        raise TypeError('Give one column of the table, as in table["text"], or the values of the dict.')
     # A column of pyarrow yields objects of its own.
     texts = texts.to_pylist() if hasattr(texts, "to_pylist") else list(texts)
     for position, text in enumerate(texts):
