@@ -253,19 +253,27 @@ def test_devices_pipes_and_links_are_written_to_and_stay(reviews, tiny_review_ad
     read = ThreadPoolExecutor(1).submit(pipe.read_bytes)
     for target in (pipe, link, Path("/dev/null")):
         assert main(command(reviews, tiny_review_adapter, output=target)) == 0
-    assert read.result(timeout=60).startswith(b"\xef\xbb\xbfid,text,predicted_label") and pipe.is_fifo()
-    assert link.is_symlink() and real.read_bytes() == read.result()
+    assert read.result(timeout=60).startswith(b"id,text,predicted_label") and pipe.is_fifo()
+    assert link.is_symlink() and real.read_bytes() == b"\xef\xbb\xbf" + read.result()
     assert Path("/dev/null").is_char_device()
     assert names_in(tmp_path) == ["link.csv", "pipe", "real.csv", "reviews.csv"]
 
 
-def test_standard_input_and_output(reviews, tiny_review_adapter):
+@pytest.mark.parametrize("output", ["-", "/dev/stdout"])
+def test_standard_input_and_output(reviews, tiny_review_adapter, output):
     assert main(command(reviews, tiny_review_adapter)) == 0
-    arguments = command(Path("-"), tiny_review_adapter, output="-")
+    arguments = command(Path("-"), tiny_review_adapter, output=output)
     result = subprocess.run([*SCORE, *arguments], env=ENVIRONMENT, input=reviews.read_bytes(), capture_output=True)
     assert result.returncode == 0, result.stderr.decode()
     assert result.stdout == reviews.with_name("scored.csv").read_bytes().removeprefix(b"\xef\xbb\xbf")
-    assert b"100 rows in -" in result.stderr
+    assert f"100 rows in {output}" in result.stderr.decode()
+
+
+def test_a_link_that_leads_to_itself_is_told(reviews, tiny_review_adapter, tmp_path, capsys):
+    loop = tmp_path / "loop.csv"
+    loop.symlink_to(loop)
+    assert main(command(reviews, tiny_review_adapter, output=loop)) == 1
+    assert "is a link that leads to itself" in capsys.readouterr().err
 
 
 def test_two_processes_do_not_write_one_result(reviews, tiny_review_adapter, capsys):

@@ -120,7 +120,8 @@ def score(options: argparse.Namespace) -> None:
                 done = f"{measure(part, task, classes, str(options.adapter_dir))}\n{done}"
             if options.output:
                 write_result(part, options.output)
-        print(done, file=sys.stderr if options.output == STANDARD else sys.stdout)
+        # /dev/stdout is a stream too, and what is piped on holds nothing but the result.
+        print(done, file=sys.stderr if options.output and is_stream(options.output) else sys.stdout)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -244,6 +244,9 @@ def check_output(target: Path, source: Path, rows: int = 0) -> None:
         raise ValueError(f"--output {target} is a folder; name the file to write.")
     if not target.parent.is_dir():
         raise ValueError(f"--output {target}: there is no folder {target.parent}.")
+    # What `realpath` cannot follow to its end.
+    if os.path.islink(os.path.realpath(target)):
+        raise ValueError(f"--output {target} is a link that leads to itself.")
     if target != STANDARD and target.resolve() == source.resolve():
         raise ValueError("--output is the file itself.")
     if format_of(target)[0] == ".xlsx" and rows >= _EXCEL_ROWS:
@@ -257,8 +260,8 @@ def write_result(part: Path, target: Path) -> None:
         _write(part, sys.stdout.buffer, name)
         return
     with atomic_path(target) as scratch, _PACK[packed](scratch, "wb") as output:
-        if name == ".csv" and not _is_ascii(part):
-            # Excel takes a CSV without this mark for one in an older encoding.
+        if name == ".csv" and not is_stream(target) and not _is_ascii(part):
+            # Excel takes a CSV without this mark for one in an older encoding; other programs of a pipe do not want it.
             output.write(codecs.BOM_UTF8)
         _write(part, output, name)
 
