@@ -78,13 +78,17 @@ def test_help_has_a_line_for_each_option_that_people_set(capsys):
 def test_a_run_on_an_own_file_leaves_the_included_adapter_alone():
     _, data, training = parse_arguments(["--data_file", "my/mails.csv"])
     assert (training.output_dir, training.adapter_dir) == ("results/mails", "results/mails/model")
-    assert (
-        str(training.metrics_pdf) == "results/mails/training_metrics.pdf"
-        and data.dataset_dir == "results/mails/dataset"
-    )
+    assert training.metrics_pdf == "results/mails/training_metrics.pdf"
+    assert data.dataset_dir == "results/mails/dataset"
     _, _, training = parse_arguments(["--data-file=my/mails.csv", "--adapter_dir", "lora_model"])
     assert (training.output_dir, training.adapter_dir) == ("results/mails", "lora_model")
     _, data, training = parse_arguments([])
     assert (training.output_dir, training.adapter_dir, data.dataset_dir) == ("./results", "lora_model", "dataset")
     _, _, training = parse_arguments([str(REPOSITORY / "recipes/imdb_distilbert.yaml"), "--data_file", "mails.csv"])
     assert training.adapter_dir == "results/imdb_distilbert/model"
+
+
+def test_a_small_own_file_is_read_until_there_are_enough_steps_unless_the_epochs_are_named():
+    assert parse_arguments(["--data_file", "mails.csv"])[2].min_steps == 300
+    for argv in ([], ["--data_file", "mails.csv", "--num_train_epochs=1"]):
+        assert parse_arguments(argv)[2].min_steps == 0

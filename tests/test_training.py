@@ -24,6 +24,7 @@ from transformers import AutoConfig, AutoTokenizer
 from text_classifier.classifier import Joint, classify, load_tokenizer_and_model
 from text_classifier.runtime import encode
 from text_classifier.training import models
+from text_classifier.training.config import FineTuningArguments
 from text_classifier.training.data import read_made_up_messages
 from text_classifier.training.runs import peak_memory_gib
 
@@ -254,6 +255,12 @@ def test_a_fresh_run_leaves_no_old_checkpoint_to_resume_by_mistake(trained, tmp_
     assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, "--num_train_epochs", "1")) == 0
     steps = {path.name for path in (tmp_path / "results").glob("checkpoint-*")}
     assert steps == {"checkpoint-5", "checkpoint-6"}
+
+
+def test_few_messages_are_read_until_there_are_enough_steps(tmp_path, tiny_gpt2, messages_csv, monkeypatch):
+    monkeypatch.setattr(FineTuningArguments, "min_steps", 8)
+    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, "--num_train_epochs", "1")) == 0
+    assert report_of(tmp_path)["training"]["steps"] == 8
 
 
 def test_fallback_is_told_in_the_report(tmp_path, tiny_gpt2, messages_csv, monkeypatch):

@@ -97,6 +97,7 @@ class FineTuningArguments(TrainingArguments):
     target_false_positive_rate: float | None = HfArg(
         default=None, help="Set the threshold (0.5) so that this share of held-out class 0 is called class 1."
     )
+    min_steps = 0  # no option: epochs that have fewer steps than this become more
 
     def __post_init__(self):
         super().__post_init__()
@@ -247,7 +248,11 @@ def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments,
     # after it. The last flag of a name counts, so the command line can name other places.
     folder = Path("results", Path(own_file).stem)
     places = [f"--output_dir={folder}", f"--adapter_dir={folder / 'model'}", f"--dataset_dir={folder / 'dataset'}"]
-    return parse_recipe([*places, *argv], kinds, DEFAULT_RECIPE, purpose)
+    parsed = parse_recipe([*places, *argv], kinds, DEFAULT_RECIPE, purpose)
+    # One epoch of a small file has too few steps. Who names the epochs gets so many.
+    if not any(word.replace("-", "_").startswith("__num_train_epochs") for word in argv):
+        parsed[2].min_steps = 300
+    return parsed
 
 
 # ---------------------------------------------------------------------------- options that cannot work

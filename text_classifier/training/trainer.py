@@ -1,5 +1,6 @@
 """The `Trainer`: which messages an epoch takes, in what order, and what the console shows."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from typing import Literal
@@ -59,6 +60,10 @@ class ClassificationTrainer(Trainer):
         # Classifiers take any keyword, so Trainer believes that they divide their loss by the number of messages of the
         # whole step. They do not: losses and gradients would be multiplied by processes and accumulation steps.
         self.model_accepts_loss_kwargs = False
+        # A new head needs some hundred steps, however few messages there are (Mosbach et al. 2021, "On the Stability of
+        # Fine-tuning BERT"), so a small file is read more often.
+        steps = math.ceil(len(self.train_dataset) / self._messages_per_step())
+        self.args.num_train_epochs = max(self.args.num_train_epochs, self.args.min_steps / steps)
 
     def train(self, *args, **kwargs):
         """Train, also after an evaluation, as `Trainer.train` does."""
@@ -69,10 +74,11 @@ class ClassificationTrainer(Trainer):
         self.model._is_accelerate_prepared = False
         return super().train(*args, **kwargs)
 
+    def _messages_per_step(self) -> int:
+        return self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
-        args = self.args
-        group_size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        return LengthGroups(self.train_dataset, group_size, args.seed)
+        return LengthGroups(self.train_dataset, self._messages_per_step(), self.args.seed)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> list[int]:
         return length_order(eval_dataset)
