@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 class ClassificationRequest(BaseModel):
     """One text or a list of them."""
 
-    # A mistyped key would otherwise be ignored without a word.
-    model_config = ConfigDict(extra="forbid")
+    # Otherwise a mistyped key would be ignored without a word, and `true` would be a threshold of 1.
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     texts: str | Annotated[list[str], Field(min_length=1, max_length=MAX_REQUEST_TEXTS)] = Field(
         description=(

@@ -65,6 +65,7 @@ def test_threshold_moves_the_label_and_an_answer_near_to_it_is_marked(client):
         ({"texts": "fine", "treshold": 0.9}, "treshold"),
         ({"texts": "x" * (MAX_MESSAGE_CHARACTERS + 1)}, "longer than 100,000 characters"),
         ({"texts": "fine", "threshold": 1.5}, "less than or equal to 1"),
+        ({"texts": "fine", "threshold": True}, "threshold: Input should be a valid number"),
         ({"texts": [{"secret": "value"}]}, "string"),
     ],
 )
