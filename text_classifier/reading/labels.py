@@ -18,7 +18,7 @@ _NORMAL = {
 _UNWANTED = re.compile("spam|smish|phish|scam|fraud|junk|malicious|unwanted|垃圾|诈骗|詐騙|欺诈|詐欺|骚扰|騷擾")
 # ... but not of "Safe Email", "not_spam", "nonspam", "非垃圾短信".
 _WANTED = re.compile(
-    rf"\b(not|non|no|safe|legit\w*|clean)\b|\b(not|non|no)(?={_UNWANTED.pattern})|正常|非|不是|^无|^無"
+    rf"\b(not|non|no|anti|free|safe|legit\w*|clean)\b|\b(not|non|no|anti|un)(?={_UNWANTED.pattern})|正常|非|不是|^无|^無"
 )
 
 # What begins a label in fastText's files.
