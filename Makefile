@@ -19,7 +19,7 @@ test: $(VENV)/development
 
 # This takes hours. Trainings that are finished are not repeated.
 benchmark: $(VENV)/development
-	for name in "accuracy --jobs 2" "left_out_kinds --jobs 2" training_speed "scoring --ray" chat_load; do \
+	for name in "accuracy --jobs 2" "left_out_kinds --jobs 2" "design_choices --jobs 2" "scoring --ray" chat_load; do \
 		$(VENV)/bin/python -m benchmarks.$$name || exit 1; \
 	done
 

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy.special import expit, logit
 
+from benchmarks import design_choices
 from benchmarks.accuracy import ALL, ALONE, OURS, PUBLISHED, compare, paired_interval, repeated_interval
 from benchmarks.left_out_kinds import SPAM_RATIO, likeliest_joint, table_by_kind
 from text_classifier.files import write_json
@@ -59,6 +60,22 @@ def test_runs_are_compared_on_the_same_messages(tmp_path):
         assert rows["1", model] == rows["2", model] == ("50.00", "+25.00")
         assert rows[ALL, f"**{model}**"] == ("50.00 ± 0.00", "+25.00")
     assert len(rows) == 10
+
+
+def test_a_choice_is_measured_by_the_labels_that_are_right(tmp_path, monkeypatch):
+    """Of four held-out messages this recipe is right on three; at 0.3, its threshold, the second is spam."""
+    rows = [("a", 0, "test", 0.2, 0.6, 0.6), ("b", 1, "test", 0.3, 0.6, 0.2)]
+    rows += [("c", 0, "left_out_test", 0.1, 0.1, 0.1), ("d", 0, "left_out_test", 0.4, 0.1, 0.6)]
+    columns = ["Text", "Label", "Split", "both", "after", BASELINE]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "predictions.csv", index=False)
+    write_json({"saved": "both", "decision_threshold": 0.3}, tmp_path / "metrics.json")
+    kinds = ["modern", "modern", "chinese", "background"]
+    messages = pd.DataFrame({"Kind": kinds, "Label": [1, 0, 1, 0], "Text": list("wxyz")})
+    odds = pd.DataFrame({OURS: [1.0, -1, -1, -1], ALONE: [1.0, 1, 1, 1], BASELINE: [-1.0] * 4})
+    monkeypatch.setattr(design_choices, "read_test_messages", lambda: messages)
+    monkeypatch.setattr(design_choices, "log_odds_of_run", lambda folder, texts: odds)
+    expected = {OURS: [0.75, 1, 0, 1], ALONE: [0.75, 0.5, 1, 0], BASELINE: [0.25, 0.5, 0, 1]}
+    assert design_choices.rights(tmp_path) == expected
 
 
 def test_the_formula_that_drew_the_labels_is_found_again_at_another_ratio():
