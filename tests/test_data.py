@@ -124,7 +124,7 @@ def test_rows_without_text_or_label_are_left_out_and_words_like_null_are_kept(tm
 CLEAR_PAIRS = (
     "ham/spam, safe/fraud, ham/Spam, HAM/advert, 正常短信/垃圾短信, 非诈骗短信/诈骗短信, 0.0/1.0, False/True, -1/1, "
     "Safe Email/Phishing Email, zzz mail/Phishing_SMS, not_spam/is_spam, nonspam/Spam, non-scam/scam, "
-    "0 risk/malicious, spam-free/spam, unspam/spam"
+    "0 risk/malicious, spam-free/spam, unspam/spam, anti-spam/spam"
 )
 
 
@@ -147,7 +147,9 @@ def test_class_1_is_what_is_detected(labels, positive, names):
         assert classes.ids_of(pd.Series(given)).tolist() == [label.strip().casefold() in detected for label in given]
 
 
-@pytest.mark.parametrize("labels", [["1", "2"], ["cats", "dogs"], ["spam", "scam"], ["ham", "ok"]])
+@pytest.mark.parametrize(
+    "labels", [["1", "2"], ["cats", "dogs"], ["spam", "scam"], ["ham", "ok"], ["free", "paid"], ["anti", "pro"]]
+)
 def test_which_label_to_detect_is_told_loudly_where_the_names_do_not_tell(labels, caplog):
     classes = read_classes(pd.Series(labels))
     first, second = sorted(labels)

@@ -16,9 +16,10 @@ _NORMAL = {
 }
 # Names of unwanted messages, of which a label may be a part: "Phishing Email", "诈骗短信" ...
 _UNWANTED = re.compile("spam|smish|phish|scam|fraud|junk|malicious|unwanted|垃圾|诈骗|詐騙|欺诈|詐欺|骚扰|騷擾")
-# ... but not of "Safe Email", "not_spam", "nonspam", "非垃圾短信".
+# ... but not of "Safe Email", "not_spam", "nonspam", "spam-free", "非垃圾短信".
 _WANTED = re.compile(
-    rf"\b(not|non|no|anti|free|safe|legit\w*|clean)\b|\b(not|non|no|anti|un)(?={_UNWANTED.pattern})|正常|非|不是|^无|^無"
+    rf"\b(not|non|no|safe|legit\w*|clean)\b|\b(not|non|no|anti|un)\W?(?={_UNWANTED.pattern})"
+    rf"|({_UNWANTED.pattern})\W?free\b|正常|非|不是|^无|^無"
 )
 
 # What begins a label in fastText's files.
