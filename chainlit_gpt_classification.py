@@ -204,7 +204,7 @@ async def stop() -> None:
 
 
 async def reply(key: str, /, **values) -> None:
-    """Send one of the sentences of `chat/texts.py` in the visitor's language."""
+    """Send one of the sentences of `chat/texts.yaml` in the visitor's language."""
     await cl.Message(say(key, reader_language(), **values)).send()
 
 

@@ -202,8 +202,7 @@ def pretrain(
     # Evaluate now if the recipe never evaluates, or did not evaluate at this step.
     validation_loss = losses[best_step] if best_step in losses else trainer.evaluate()["eval_loss"]
     resumed_at = json.loads(Path(checkpoint, "trainer_state.json").read_text())["global_step"] if checkpoint else 0
-    windows_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    tokens_per_step = windows_per_step * gpt_args.context_length
+    tokens_per_step = runs.messages_per_step(args) * gpt_args.context_length
     report = {
         "seed": args.seed,
         "corpus": {"name": corpus, "source": file.source, "sha256": file.sha256, "instead_of": instead_of},

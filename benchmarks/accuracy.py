@@ -113,6 +113,11 @@ def held_out(folder: Path, split: str) -> pd.DataFrame:
     return predictions.assign(**{ALONE: predictions["after"], OURS: predictions[read_report(folder)["saved"]]})
 
 
+def threshold_of(model: str, report: dict) -> float:
+    """Return a model's decision threshold: the one that the run chose is for the model that the run saved."""
+    return report["decision_threshold"] if model == OURS else 0.5
+
+
 def paired_interval(hits: np.ndarray, other_hits: np.ndarray) -> tuple[float, float]:
     """Return the 95 % bootstrap interval of the difference in accuracy on the same n messages.
 
@@ -167,7 +172,7 @@ def compare(folders: dict[int, Path], published: dict[int, Path]) -> str:
             messages[PUBLISHED] = theirs[OURS].to_numpy()
         hits = {}
         for model in [*MODELS, PUBLISHED] if seed in published else MODELS:
-            threshold = report["decision_threshold"] if model == OURS else 0.5
+            threshold = threshold_of(model, report)
             metrics = classification_metrics(messages["Label"], messages[model], threshold)
             hits[model] = messages[model].ge(threshold).eq(messages["Label"]).to_numpy()
             gain = hits[OURS].mean() - hits[model].mean()
@@ -235,6 +240,15 @@ def read_test_messages() -> pd.DataFrame:
     return messages.assign(Label=messages["Label"].eq("spam").astype(int))
 
 
+def right_by_kind(messages: pd.DataFrame, called: pd.DataFrame) -> pd.DataFrame:
+    """Return which share of each kind of messages each model labels correctly.
+
+    Args:
+        called: the same rows, a column for each model: whether it calls a message spam, or the share of its runs.
+    """
+    return (1 - called.sub(messages["Label"], axis=0).abs()).groupby(messages["Kind"], sort=False).mean()
+
+
 def compare_on_messages(
     messages: pd.DataFrame, folders: Sequence[Path], published: Sequence[Path]
 ) -> tuple[str, dict[str, str]]:
@@ -252,7 +266,7 @@ def compare_on_messages(
     called = sum(log_odds_of_run(folder, texts) >= 0 for folder in folders) / len(folders)
     if published:
         called[PUBLISHED] = sum(log_odds_of_run(folder, texts)[OURS] >= 0 for folder in published) / len(published)
-    right = (1 - called.sub(messages["Label"], axis=0).abs()).groupby(messages["Kind"], sort=False).mean()
+    right = right_by_kind(messages, called)
     called = messages[["Kind", "Group", "Label"]].join(called)
     shares, sizes = shares_by(["Kind", "Group"], pd.concat([called, called.assign(Group=ALL)]))
     rows, tables = [["Right / spam found / ham called spam, %", *right]], {}

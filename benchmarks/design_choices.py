@@ -9,15 +9,20 @@ Finished runs stay in results/accuracy/ and are not repeated. Run `make clean` a
 import argparse
 from pathlib import Path
 
+import pandas as pd
+
 from benchmarks.accuracy import (
     ALONE,
     BASELINE,
+    MODELS,
     OURS,
     SEEDS,
     finished_runs,
     held_out,
     log_odds_of_run,
     read_test_messages,
+    right_by_kind,
+    threshold_of,
 )
 from benchmarks.common import publish, read_report
 from text_classifier.metrics import markdown_table, percent
@@ -37,17 +42,18 @@ CHOICES = {
 KINDS = {"modern": "modern", "chinese": "Chinese", "background": "sentences"}
 
 
-def rights(folder: Path) -> dict[str, list[float]]:
+def rights(folder: Path, messages: pd.DataFrame) -> dict[str, list[float]]:
     """Return for each model of a run the shares of messages that it labels correctly.
 
     The shares are of the collection's held-out messages at the natural ratio, and of each of `KINDS`.
+
+    Args:
+        messages: see `read_test_messages`.
     """
-    report, held, messages = read_report(folder), held_out(folder, "test"), read_test_messages()
-    odds = log_odds_of_run(folder, messages["Text"].tolist())
-    correct = (odds >= 0).eq(messages["Label"].astype(bool), axis=0).groupby(messages["Kind"]).mean()
-    thresholds = {OURS: report["decision_threshold"], ALONE: 0.5, BASELINE: 0.5}
-    of_collection = {model: ((held[model] >= thresholds[model]) == held["Label"]).mean() for model in odds}
-    return {model: [of_collection[model], *correct.loc[list(KINDS), model]] for model in odds}
+    report, held = read_report(folder), held_out(folder, "test")
+    by_kind = right_by_kind(messages, log_odds_of_run(folder, messages["Text"].tolist()) >= 0)
+    called = {model: held[model] >= threshold_of(model, report) for model in MODELS}
+    return {model: [called[model].eq(held["Label"]).mean(), *by_kind.loc[list(KINDS), model]] for model in MODELS}
 
 
 def main() -> None:
@@ -55,19 +61,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, sharing the cores")
     runs = {(SEEDS[0], suffix): flags for suffix, flags in CHOICES.values()}
-    folders = finished_runs(runs, parser.parse_args().jobs)
+    folders, messages = finished_runs(runs, parser.parse_args().jobs), read_test_messages()
+    measured = [rights(folder, messages) for folder in folders]
     header = ["", *(f"{part}: collection / {' / '.join(KINDS.values())}" for part in ("Language model", "Both"))]
     rows = [[*header, "Trainable weights"]]
-    for (choice, (_, flags)), folder in zip(CHOICES.items(), folders, strict=True):
-        right = rights(folder)
-        if choice == "the default recipe":
-            tfidf = [f"{BASELINE} of the default recipe", _cell(right[BASELINE]), "", ""]
-        # A run without TF-IDF has its language model alone.
-        alone, both = (right[ALONE], _cell(right[OURS])) if ALONE in right else (right[OURS], "")
+    for (choice, (_, flags)), folder, right in zip(CHOICES.items(), folders, measured, strict=True):
         told = f"{choice} (`{' '.join(flags)}`)" if flags else choice
         weights = f"{read_report(folder)['training']['trainable_parameters']:,}"
-        rows.append([told, _cell(alone), both, weights])
-    publish(__file__, "Choices of the recipe", f"Labels that are right, %.\n\n{markdown_table([*rows, tfidf])}")
+        rows.append([told, _cell(right[ALONE]), _cell(right[OURS]), weights])
+    rows.append([f"{BASELINE} of the default recipe", _cell(measured[0][BASELINE]), "", ""])
+    publish(__file__, "Choices of the recipe", f"Labels that are right, %.\n\n{markdown_table(rows)}")
 
 
 def _cell(shares: list[float]) -> str:

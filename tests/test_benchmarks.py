@@ -72,10 +72,9 @@ def test_a_choice_is_measured_by_the_labels_that_are_right(tmp_path, monkeypatch
     kinds = ["modern", "modern", "chinese", "background"]
     messages = pd.DataFrame({"Kind": kinds, "Label": [1, 0, 1, 0], "Text": list("wxyz")})
     odds = pd.DataFrame({OURS: [1.0, -1, -1, -1], ALONE: [1.0, 1, 1, 1], BASELINE: [-1.0] * 4})
-    monkeypatch.setattr(design_choices, "read_test_messages", lambda: messages)
     monkeypatch.setattr(design_choices, "log_odds_of_run", lambda folder, texts: odds)
     expected = {OURS: [0.75, 1, 0, 1], ALONE: [0.75, 0.5, 1, 0], BASELINE: [0.25, 0.5, 0, 1]}
-    assert design_choices.rights(tmp_path) == expected
+    assert design_choices.rights(tmp_path, messages) == expected
 
 
 def test_the_formula_that_drew_the_labels_is_found_again_at_another_ratio():

@@ -16,7 +16,7 @@ from text_classifier.errors import ConfigurationError, UnreachableError
 from text_classifier.files import file_sha256
 from text_classifier.sources.datasets import DataFile, read_utterances, resolve_chitchat, resolve_the_verdict
 from text_classifier.sources.weights import resolve_tokenizer
-from text_classifier.training.config import check_limits, check_training_arguments, parse_recipe
+from text_classifier.training.config import check_limits, check_training_arguments, parse_recipe, unless_none
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +56,7 @@ class CorpusArguments:
     sample_tokens: int = HfArg(default=50, help="Tokens of a sample text; 0: none.")
 
     def __post_init__(self):
-        # With the word `none`, a flag unsets what the recipe sets.
-        if str(self.fallback_recipe).lower() == "none":
-            self.fallback_recipe = None
+        self.fallback_recipe = unless_none(self.fallback_recipe)
 
 
 @dataclass

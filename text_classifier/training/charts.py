@@ -21,6 +21,7 @@ from text_classifier.metrics import calibration_error, percent
 from text_classifier.training.data import Predictions
 from text_classifier.training.evaluation import at_natural_ratio
 from text_classifier.training.report import Report
+from text_classifier.training.runs import messages_per_step
 
 SIZE = (11, 4.8)
 """Width and height of a page in inches."""
@@ -144,7 +145,7 @@ def run_labels(report: Report, trainer: Trainer) -> dict:
         "best_step": training.best_step if training.best_checkpoint else None,
         # The published curves of LoRA are over steps, those of the last block over epochs.
         "over": "step" if training.tuning == "lora" else "epoch",
-        "per_step": ("Examples seen", args.train_batch_size * args.gradient_accumulation_steps * args.world_size),
+        "per_step": ("Examples seen", messages_per_step(args)),
     }
 
 

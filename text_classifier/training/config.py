@@ -24,6 +24,11 @@ from text_classifier.runtime import fast_dtype
 DEFAULT_RECIPE = Path(__file__).parents[2] / "recipes" / "sms_spam_gpt2.yaml"
 
 
+def unless_none(value: str | None) -> str | None:
+    """Return None for the word `none`, with which a flag unsets what a recipe sets; other values stay as they are."""
+    return None if str(value).lower() == "none" else value
+
+
 @dataclass
 class ModelArguments:
     """Model: what is adapted, and how."""
@@ -42,9 +47,7 @@ class ModelArguments:
     add_tfidf: bool = HfArg(default=False, help="Also save a TF-IDF model, which answers with the language model.")
 
     def __post_init__(self):
-        # With the word `none`, a flag unsets what the recipe sets.
-        if str(self.fallback_model).lower() == "none":
-            self.fallback_model = None
+        self.fallback_model = unless_none(self.fallback_model)
 
 
 @dataclass

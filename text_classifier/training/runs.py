@@ -80,6 +80,11 @@ def use_one_gpu(args: TrainingArguments) -> None:
         args._n_gpu = 1
 
 
+def messages_per_step(args: TrainingArguments) -> int:
+    """Return how many messages, or windows of text, one optimizer step takes over all processes."""
+    return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+
+
 def describe_device(args: TrainingArguments) -> str:
     """Return device, number format and batch of a run in one line."""
     device = "CPU"
@@ -89,8 +94,7 @@ def describe_device(args: TrainingArguments) -> str:
         device = f"{args.device} {name}".strip()
     number_format = "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32"
     processes = f" in {args.world_size} processes" if args.world_size > 1 else ""
-    batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    return f"{device}{processes}, {number_format}, {batch} messages a step"
+    return f"{device}{processes}, {number_format}, {messages_per_step(args)} messages a step"
 
 
 def run_script(

@@ -13,6 +13,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from text_classifier.training.config import DataArguments
 from text_classifier.training.data import EXTRA_SPLITS, splits_learned_from
+from text_classifier.training.runs import messages_per_step
 
 # The curves of training are measured on at most so many messages, of training and of validation. Measuring on all of
 # them would take a large part of the run; with 35,000 reviews it would take longer than training.
@@ -62,7 +63,7 @@ class ClassificationTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         # A new head needs some hundred steps, however few messages there are (Mosbach et al. 2021, "On the Stability of
         # Fine-tuning BERT"), so a small file is read more often.
-        steps = math.ceil(len(self.train_dataset) / self._messages_per_step())
+        steps = math.ceil(len(self.train_dataset) / messages_per_step(self.args))
         self.args.num_train_epochs = max(self.args.num_train_epochs, self.args.min_steps / steps)
 
     def train(self, *args, **kwargs):
@@ -74,11 +75,8 @@ class ClassificationTrainer(Trainer):
         self.model._is_accelerate_prepared = False
         return super().train(*args, **kwargs)
 
-    def _messages_per_step(self) -> int:
-        return self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
-        return LengthGroups(self.train_dataset, self._messages_per_step(), self.args.seed)
+        return LengthGroups(self.train_dataset, messages_per_step(self.args), self.args.seed)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> list[int]:
         return length_order(eval_dataset)
