@@ -33,11 +33,19 @@ CHOICES = {
     "the default recipe": ("", ()),
     "balanced 1:1, the rest of the ham left out": ("-balanced", ("--minority_repeats", "0")),
     "the collection alone, no further messages": ("-collection", ("--extra_data", "none")),
+    "letter tricks are not undone": ("-tricks", ("--normalize_text", "false")),
+    "a message is cut after 120 tokens": ("-short", ("--max_length", "120")),
     "only the new head is trained": ("-head", ("--tuning", "head")),
     "last block, final norm and head are trained": (
         "-last_block",
         ("--tuning", "last_block", "--learning_rate", "1e-4"),
     ),
+    "all weights are trained": ("-full", ("--tuning", "full", "--learning_rate", "1e-4")),
+    "LoRA on queries and values alone": ("-qv", ("--target_modules", "q_proj", "v_proj")),
+    "LoRA in all 12 layers": ("-layers", ("--lora_layers", "12")),
+    "LoRA of four times the rank": ("-rank", ("--lora_r", "32", "--lora_alpha", "128")),
+    "a tenth of the learning rate": ("-slow", ("--learning_rate", "1e-4")),
+    "all 30 layers of the base": ("-deep", ("--fallback_layers", "30")),
 }
 KINDS = {"modern": "modern", "chinese": "Chinese", "background": "sentences"}
 
