@@ -8,14 +8,14 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
 RUN useradd --create-home chat && install --directory --owner=chat /app /data
 WORKDIR /app
-# Installed packages stay when only the code changes.
+# Docker installs the packages again only when requirements.txt changes.
 COPY requirements.txt .
 RUN pip install --no-cache-dir --index-url $TORCH_INDEX "$(grep ^torch== requirements.txt)" \
     && pip install --no-cache-dir --index-url $PIP_INDEX_URL --requirement requirements.txt
 COPY --chown=chat . .
 USER chat
-# The merged model stays, in the number formats of either kind of CPU, and the base weights go: the container starts
-# without a network.
+# Merge the model in bfloat16 and float32, for either kind of CPU, so that the container starts without a network. The
+# base weights are not needed after that.
 RUN python -c "import torch; from text_classifier import Classifier; \
         [Classifier.load('lora_model', dtype) for dtype in (torch.float32, torch.bfloat16)]" \
     && cd ~/.cache/gpt-classification-model && find . -mindepth 1 -maxdepth 1 ! -name merged -exec rm -r {} +

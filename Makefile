@@ -38,6 +38,6 @@ $(VENV)/development: $(wildcard requirements/*.txt) $(VENV)/runtime
 	$(VENV)/bin/pip install -r requirements/dev.txt
 	touch $@
 
-# Remove installed packages and measured figures; trained models stay.
+# Remove installed packages and the trainings of the benchmarks; other results stay.
 clean:
 	rm -rf $(VENV) results/accuracy
