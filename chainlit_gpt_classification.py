@@ -6,7 +6,7 @@ Environment variables:
     CHAT_USERNAME, CHAT_PASSWORD: name and password that visitors must give; everyone may come in if not set.
     CHAT_HOSTS: host names that the server answers to, separated by commas. If not set, the server answers to
         this machine's own names, or to every name when it is started with `--host`.
-    DEVICE: `cpu` forbids the GPU, `cuda:1` names one of several; the accelerator is used where there is one if not set.
+    DEVICE: `cpu` forbids the GPU, `cuda:1` names one of several; if not set, a GPU is used where there is one.
 """
 
 import asyncio
@@ -133,7 +133,7 @@ async def welcome(user: cl.User | None, language: str | None) -> list[cl.ChatPro
 def describe_model(language: str) -> str:
     """Return one line about the model that answers, with the test figures of its model card.
 
-    It also tells what the language model, TF-IDF and both have on held-out messages, if the folder says so.
+    It also gives the accuracy of the language model, TF-IDF and both on held-out messages, if the folder has it.
     """
     tuning = " + LoRA" if Path(settings.ADAPTER_DIR, "adapter_config.json").is_file() else ""
     tuning += " + TF-IDF" if classifier.tfidf else ""

@@ -68,7 +68,7 @@ class Health(BaseModel):
     status: str = Field(examples=["ok"])
     base_model: str
     labels: list[str]
-    max_tokens: int = Field(description="The language model reads so many tokens of a text.")
+    max_tokens: int = Field(description="Tokens of a text that the language model reads.")
 
 
 def log_failure(what: str) -> str:

@@ -43,7 +43,7 @@ class BatchingClassifier:
     single message waits for at most one batch of a file. Explanations use the time that is left: they pause
     while a single message waits for its label.
 
-    TF-IDF alone answers what it is sure of in files and lists; of single messages, only while more than a batch wait.
+    In files and lists, TF-IDF alone answers what it is sure of; in single messages, only while more than a batch wait.
 
     Args:
         batch_size: largest number of messages in a batch; 1 classifies one at a time.
@@ -135,10 +135,10 @@ class BatchingClassifier:
         """Let TF-IDF answer waiting messages that it is sure of, so that the language model reads fewer."""
         long_queue = sum(not job.bulk for job in self._waiting) > self.batch_size
         asked = [job for job in self._waiting if not job.needs_both and (job.bulk or long_queue)]
-        asked = asked[:256]  # A single message that comes meanwhile waits for so many.
+        asked = asked[:256]  # A single message that comes meanwhile waits for all of these.
         for job in asked:
             job.needs_both = True
-        # After an error both models try each message later, and the one that cannot be read gets it.
+        # After an error both models try each message later, and the error goes to the message that causes it.
         if asked:
             with contextlib.suppress(Exception):
                 await self._ask(asked, early=True)

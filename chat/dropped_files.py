@@ -28,12 +28,10 @@ from text_classifier.text import replace_half_surrogates
 # Rows given to the model at a time, or a batch where that is more. Between these steps, the app checks whether the
 # visitor has stopped it.
 ROWS_PER_STEP = 128
-# Buttons of a question.
-MOST_CHOICES = 12
-# Rows of the result that the page shows.
-PREVIEW_ROWS = 10
+MOST_CHOICES = 12  # buttons of a question
+PREVIEW_ROWS = 10  # rows of the result that the page shows
 
-# A spreadsheet takes a cell that begins like this for a formula (OWASP, "CSV Injection"), unless it is a number.
+# A spreadsheet runs a cell that begins like this as a formula (OWASP, "CSV Injection"), unless it is a number.
 _FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
 _NUMBER = re.compile(r"[+-]?[\d\s.,]*\d%?")
 
@@ -66,7 +64,7 @@ async def answer_file(
 
     Args:
         name: name of the file on the visitor's machine.
-        threshold: returns the decision threshold; called at the end, because the visitor may have moved it meanwhile.
+        threshold: returns the decision threshold; asked again at the end, because the visitor may have moved it.
     """
     started = time.monotonic()
     messages = await read_file(path, name, language, ReadOptions(encoding=encoding))
@@ -84,7 +82,7 @@ async def answer_file(
 
 
 async def read_file(path: Path, name: str, language: str, options: ReadOptions) -> Messages | None:
-    """Read a file, and ask for its column or sheet with the messages where that is not clear; None: no answer."""
+    """Read a file, and ask for its column or sheet with the messages if that is not clear; None without an answer."""
     if Path(name).suffix.lower() not in SUFFIXES:
         raise TableError("file_type", formats=" ".join(SUFFIXES))
     try:

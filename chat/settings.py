@@ -12,7 +12,6 @@ from text_classifier.reading.messages import Limits
 
 ADAPTER_DIR = os.environ.get("ADAPTER_DIR", "./lora_model")
 FEEDBACK_FILE = Path(os.environ["FEEDBACK_FILE"]) if os.environ.get("FEEDBACK_FILE") else None
-# Names of this machine.
 OWN_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 # The chat and the API refuse a longer message. A longer cell of a file is cut.
@@ -41,13 +40,13 @@ def give_up(reason: str) -> NoReturn:
 def check_address() -> None:
     """Give up where another program has the address that `chainlit run` was told to serve at.
 
-    Chainlit would end with exit code 0, after it had removed the uploads.
+    Chainlit itself would end with exit code 0, after it had removed the uploads.
     """
     run = chainlit_config.run
     if run.module_name is None or run.watch:
         return  # Somebody imports the app, or a server that watches its files loads it again.
     with socket.socket(socket.AF_INET6 if ":" in run.host else socket.AF_INET) as probe:
-        # As the server itself asks for it.
+        # The server itself sets this option, too.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((run.host, run.port))
