@@ -104,7 +104,6 @@ def make_splits(
     parts = dict(zip(SPLITS, random_split(balanced, seed=seed), strict=True))
     parts |= dict(zip((f"left_out_{name}" for name in SPLITS), random_split(left_out, seed=seed), strict=True))
     if test is not None:
-        # What would have been tested on is trained on.
         for prefix in ("", "left_out_"):
             parts[f"{prefix}train"] = pd.concat([parts[f"{prefix}train"], parts[f"{prefix}test"]])
         parts["test"] = create_balanced_dataset(test, seed)
@@ -140,7 +139,7 @@ class SpamDataset(Dataset):
     """The messages of one split, tokenised once.
 
     They are not padded here: a batch is padded to its longest message. That took 44 % of the time that padding all to
-    120 tokens takes, and with messages of like length in one batch it took 34 %.
+    120 tokens takes, and with messages of similar length in one batch it took 34 %.
 
     Args:
         csv_file: CSV file of the split, with the columns `Label` (0 or 1) and `Text`.
@@ -282,7 +281,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
         check_login()
     config.check_limits(model_args, data_args, args)
     config.check_training_arguments(args)
-    # Batches of all lengths need more programs than the 1,024 that are kept by default.
+    # Batches of all lengths need more kernels than the 1,024 that are kept by default.
     limit_kernel_cache(10_000)
     checkpoint, main_process = runs.checkpoint_to_resume(args), args.process_index == 0
     splits, label_names, data, base = prepare(model_args, data_args, args)

@@ -2,5 +2,5 @@
 
 import os
 
-# The tables tell of CPU cores, on a machine with a GPU too.
+# All figures are of CPU cores, also on a machine with a GPU.
 os.environ["DEVICE"] = "cpu"

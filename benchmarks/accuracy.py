@@ -4,7 +4,7 @@ The recipe is trained once for each of five seeds; a seed also draws the split. 
 model alone, with its TF-IDF model alone, and for the first seed with the published recipe. All are measured on the same
 held-out messages: the test split and the left-out ham, together at the natural ratio. All also classify messages that
 none of them was trained on: modern, Chinese and short ones (`tests/*_messages.tsv`), and sentences that are no messages
-(`text_classifier.sources.datasets`). Last, it is measured which messages are taken for another language.
+(`text_classifier.sources.datasets`). Last, it counts the messages that are taken for another language.
 
 Finished runs stay in results/accuracy/ and are not repeated. Run `make clean` after a change of the recipe.
 """

@@ -27,8 +27,7 @@ from benchmarks.accuracy import (
 from benchmarks.common import publish, read_report
 from text_classifier.metrics import markdown_table, percent
 
-# Name of a row -> the end of its run's folder, and its flags. For weights of the base itself, a learning rate of 1e-3
-# is too much.
+# Name of a row -> the end of its run's folder, and its flags.
 CHOICES = {
     "the default recipe": ("", ()),
     "balanced 1:1, the rest of the ham left out": ("-balanced", ("--minority_repeats", "0")),
@@ -38,7 +37,7 @@ CHOICES = {
     "only the new head is trained": ("-head", ("--tuning", "head")),
     "last block, final norm and head are trained": (
         "-last_block",
-        ("--tuning", "last_block", "--learning_rate", "1e-4"),
+        ("--tuning", "last_block", "--learning_rate", "1e-4"),  # for weights of the base itself, 1e-3 is too much
     ),
     "all weights are trained": ("-full", ("--tuning", "full", "--learning_rate", "1e-4")),
     "LoRA on queries and values alone": ("-qv", ("--target_modules", "q_proj", "v_proj")),

@@ -68,7 +68,7 @@ class Trial:
             self.failed.append(otherwise)
 
     def finish(self, command: list[str], name: str) -> float:
-        """Run a command to its end, which must be a success, and return its seconds."""
+        """Run a command, which must succeed, and return its seconds."""
         started = time.perf_counter()
         complaint = complaint_of(start(command))
         self.check(not complaint, f"{name}: {complaint[-300:]}")

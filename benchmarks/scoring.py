@@ -80,8 +80,8 @@ def mistype(word: str, draw: random.Random) -> str:
     return word[:at] + changed + word[at + 2 :]
 
 
-# How texts are changed: errors in two words of five, two of five longer words set apart, l i k e this, and every second
-# letter that has a Cyrillic look-alike replaced by it.
+# How texts are changed: typing errors in two words of five, two of five longer words s p a c e d, and half of the
+# letters that have a Cyrillic look-alike replaced by it.
 TRICKS: dict[str, Callable[[str, random.Random], str]] = {
     "with typing errors": lambda text, draw: " ".join(
         mistype(word, draw) if draw.random() < 0.4 else word for word in text.split(" ")

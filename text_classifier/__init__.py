@@ -9,7 +9,7 @@ __all__ = ["Answer", "Classifier", "classify", "load_tokenizer_and_model"]
 
 
 def __getattr__(name: str):
-    # PyTorch takes seconds to import, and what only reads tables or fetches files does without it.
+    # PyTorch takes seconds to import, and code that only reads tables or fetches files does not need it.
     if name in __all__:
         from text_classifier import classifier
 

@@ -48,9 +48,9 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--exact", action="store_true", help="let the language model read every message, also where TF-IDF is sure"
     )
-    parser.add_argument("--workers", type=int, help="classify in so many processes, with Ray (requirements/ray.txt)")
+    parser.add_argument("--workers", type=int, help="number of processes, with Ray (requirements/ray.txt)")
     parser.add_argument(
-        "--ray_address", help="of a running Ray cluster, `auto` for this machine's; by default one is started here"
+        "--ray_address", help="a running Ray cluster, `auto` for this machine's; by default one is started here"
     )
     options = parser.parse_args(argv)
     if options.ray_address and options.workers is None:
@@ -120,7 +120,7 @@ def score(options: argparse.Namespace) -> None:
                 done = f"{measure(part, task, classes, str(options.adapter_dir))}\n{done}"
             if options.output:
                 write_result(part, options.output)
-        # /dev/stdout is a stream too, and what is piped on holds nothing but the result.
+        # A stream, such as /dev/stdout, gets nothing but the result.
         print(done, file=sys.stderr if options.output and is_stream(options.output) else sys.stdout)
 
 

@@ -32,7 +32,7 @@ LESS_SURE = 9
 
 @dataclass(frozen=True)
 class Joint:
-    """How the log odds of both models are joined; training takes one of the two in training/evaluation.py."""
+    """How the log odds of both models are joined; `JOINT` or `SPAM_JOINT` in training/evaluation.py."""
 
     language_model: float
     tfidf: float = 1.0
@@ -53,7 +53,7 @@ class Settings:
     early_exit: dict | None = None  # where TF-IDF answers alone; see `training.evaluation.choose_early_exit`
     languages: Sequence[str] = ()  # ISO 639-1 codes of the languages that were learned; empty if they are not known
     accuracy: dict[str, float] = field(default_factory=dict)  # share of held-out messages that each model gets right
-    warnings: Sequence[str] = ()  # where the language model is worth nothing
+    warnings: Sequence[str] = ()  # where the language model is of no use
     exported_from: dict | None = None  # the folder that an export was made from, with its checksum
 
     @classmethod
@@ -93,7 +93,7 @@ class Answer:
     """The answer to one message."""
 
     probability: float  # of class 1 (spam), from 0 to 1
-    truncated: bool  # the message was too long: its end was not read by the language model, or by TF-IDF alone
+    truncated: bool  # the language model, or TF-IDF where it answers alone, did not read the end of the message
     answered_by: str  # `language model`, `TF-IDF`, or `both`
     other_language: bool  # the message is in a language that was not learned
     labels: tuple[str, str]  # names of class 0 and class 1
@@ -218,8 +218,8 @@ class Classifier:
         """Answer a message that TF-IDF is sure of, without the language model; any other gets None.
 
         TF-IDF is sure where its log odds are farther from the threshold than the language model's can outweigh. How
-        far that is, was measured on validation messages (`training.evaluation.choose_early_exit`). The probability
-        takes the log odds that the language model usually adds to such messages.
+        far that is was measured on validation messages (`training.evaluation.choose_early_exit`). For the probability,
+        the log odds that the language model usually adds to such messages are added.
 
         Args:
             threshold: decision threshold; by default the classifier's own.

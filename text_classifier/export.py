@@ -91,7 +91,7 @@ def export_model(folder: Path, target: Path, name: str, onnx: bool = False) -> N
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch_dir:
         scratch = Path(scratch_dir) / target.name
         classifier.model.save_pretrained(scratch)
-        # safetensors lets nobody else read its files.
+        # safetensors lets only the owner read its files.
         for weights in scratch.glob("*.safetensors"):
             shutil.copymode(scratch / "config.json", weights)
         tokenizer.save_pretrained(scratch)
@@ -107,7 +107,7 @@ def export_model(folder: Path, target: Path, name: str, onnx: bool = False) -> N
 
 
 def settings_of_export(classifier: Classifier, folder: Path) -> Settings:
-    """Return the settings of the language model alone; a threshold for both models together is none for it."""
+    """Return the settings of the language model alone; a threshold for both together does not apply to it."""
     settings = classifier.settings
     return Settings(
         base_model=settings.base_model,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-# What stands for standard output, and in place of a file to read for standard input.
+# Stands for standard output or, in place of a file to read, for standard input.
 STANDARD = Path("-")
 
 

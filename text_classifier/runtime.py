@@ -12,8 +12,8 @@ from text_classifier.text import replace_half_surrogates
 # Tokens of one batch on a CPU. Smaller batches leave its cores idle. Larger batches are slower too, because attention
 # between different messages is computed and then thrown away.
 _BATCH_TOKENS = 256
-# Tokens of one batch on an accelerator, whose units need more to be busy. In one row of so many tokens, attention
-# already takes as many operations as the rest of GPT-2 small: that is so at six times the hidden size.
+# Tokens of one batch on an accelerator, whose units need more to be busy. In longer rows, attention takes more
+# operations than the rest of the model: both take the same at six times the hidden size, 4,608 tokens for GPT-2 small.
 _ACCELERATOR_BATCH_TOKENS = 4096
 
 # Decoders, and the attribute that holds each one's body. Their classification head reads the last token of a message,
@@ -59,7 +59,7 @@ def choose_device() -> torch.device:
 def limit_kernel_cache(number: int) -> None:
     """Set how many matrix products PyTorch and oneDNN keep prepared on a CPU; a number that the user has set stays.
 
-    Each new shape of a product needs a program of its own, of about a megabyte. By default the last 1,024 are kept.
+    Each new shape of a product needs a kernel of its own, of about a megabyte. By default the last 1,024 are kept.
     Call this before the first product, because the variables are read then.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(number))

@@ -61,7 +61,7 @@ def add_answers(
     """Return a table of n messages with n answers in six more columns, empty for a message that was not classified.
 
     Args:
-        positive_label: name of class 1, whose probability is given with so many `digits` after the decimal point.
+        positive_label: name of class 1, whose probability is given with `digits` digits after the decimal point.
     """
 
     def column(value: Callable[[Answer], str]) -> list[str]:
@@ -91,7 +91,7 @@ def score_table(table: pd.DataFrame, task: Task, classifier: Classifier) -> pd.D
 
 
 def as_csv(table: pd.DataFrame, header: bool) -> bytes:
-    """Return a table as CSV. The csv module reads the same cells from it, pandas too, and this project."""
+    """Return a table as CSV from which the csv module, pandas and this project read the same cells."""
     return table.to_csv(index=False, header=header, lineterminator=_LINE_END).encode()
 
 
@@ -137,11 +137,11 @@ def score_file(messages: Messages, task: Task, part: Path, classifier: Classifie
 def finished_rows(target: Path | None) -> Iterator[Path]:
     """Yield the path of the CSV that gets the finished rows; if the block ends without error, the CSV is removed.
 
-    For a file it stands beside it, and no other process may write it meanwhile. For a device, a pipe, standard output
-    and no output at all it is a temporary file.
+    If `target` is a file, the CSV stands beside it, and no other process may write `target` meanwhile. Otherwise (a
+    device, a pipe, standard output, None) the CSV is a temporary file.
 
     Raises:
-        BlockingIOError: another process is writing it.
+        BlockingIOError: another process is writing `target`.
     """
     if target is None or is_stream(target):
         with tempfile.TemporaryDirectory() as folder:
@@ -173,7 +173,7 @@ def _unfinished(part: Path, task: dict) -> dict:
                 f"{part} belongs to another file, adapter or option. Finish that run with its own command, "
                 f"or remove {part.name} and {state_file.name}."
             )
-        # Without its rows, a run was killed right after it had renamed the part, or somebody removed it.
+        # Otherwise a run was killed right after it had removed its rows, or somebody else removed them.
         if part.is_file() and part.stat().st_size >= state["bytes"]:
             return state
     return {"task": task, "rows": 0, "bytes": 0}
@@ -183,7 +183,7 @@ def _unfinished(part: Path, task: dict) -> dict:
 
 
 def classes_of(messages: Messages, task: Task, names: Sequence[str]) -> Classes:
-    """Return the two classes of the file's labels: those of the adapter (`names`), or else what they must mean.
+    """Return the two classes of the file's labels: those of the adapter (`names`), or else of `find_classes`.
 
     Raises:
         ValueError: the labels are neither the adapter's nor two of their own.
@@ -244,7 +244,7 @@ def check_output(target: Path, source: Path, rows: int = 0) -> None:
         raise ValueError(f"--output {target} is a folder; name the file to write.")
     if not target.parent.is_dir():
         raise ValueError(f"--output {target}: there is no folder {target.parent}.")
-    # What `realpath` cannot follow to its end.
+    # `realpath` follows links to their end, unless they lead in a circle.
     if os.path.islink(os.path.realpath(target)):
         raise ValueError(f"--output {target} is a link that leads to itself.")
     if target != STANDARD and target.resolve() == source.resolve():

@@ -1,4 +1,4 @@
-"""Read the text of a message as a person does: undo letter tricks, tell what is empty, tell another language.
+"""Read messages as a person does: undo letter tricks, recognise empty messages and other languages.
 
 Spammers write `F R E E`, `frее` with Cyrillic letters, `ｆｒｅｅ` or `贷.款`. `make_normalizer` undoes such tricks.
 The normalizer is saved as a part of the tokenizer, so serving reads the same text as training.
@@ -121,12 +121,11 @@ def make_normalizer() -> normalizers.Normalizer:
 # English look like Nigerian Pidgin.
 _FORMS = {"en": ("en", "pcm"), "zh": ("zh", "yue", "wuu")}
 _NO_LANGUAGE = "zxx"
-# A text in another language shows it at its beginning.
-_CHARACTERS = 1_000
+_CHARACTERS = 1_000  # a text in another language shows it at its beginning
 
-# How much likelier a language must be than those that the adapter learned, as log odds. With this one,
-# 0.5 % of the collection's ham counts as another language (most of that is), and 98.7 % of 300 short messages in ten
-# other languages (`python -m benchmarks.accuracy`).
+# How much likelier a language must be than those that the adapter learned, as log odds. With this one, 0.5 % of the
+# collection's ham counts as another language, most of it rightly, and 98.7 % of 300 short messages in ten other
+# languages (`python -m benchmarks.accuracy`).
 _MARGIN = 10.0
 
 

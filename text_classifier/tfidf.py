@@ -31,7 +31,7 @@ FEATURES = {
 # messages get the wrong label in cross-validation.
 C = 30.0
 
-# With so many Chinese messages of each class in training, they get a model of their own.
+# Chinese messages get a model of their own if at least this many of each class are trained on.
 CHINESE_MESSAGES = 50
 
 # Characters of a message that are read, in training and in use. More is not read, because the n-grams of a pasted book

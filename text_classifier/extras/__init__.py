@@ -1,1 +1,1 @@
-"""Parts that only some readers need: Ray, ONNX, the Hugging Face Hub, pretraining, film reviews."""
+"""Parts that only some readers need: Ray, ONNX, pretraining, film reviews."""

@@ -20,8 +20,7 @@ LABEL_COLUMN_NAMES = {
     *("标签", "类别", "分类", "类型", "是否垃圾", "是否垃圾短信"),
 }
 
-# A column of labels has at most so many different ones.
-_MOST_LABELS = 10
+_MOST_LABELS = 10  # different ones in a column of labels
 
 
 def has_known_name(first: Sequence[str], names: Collection[str]) -> bool:

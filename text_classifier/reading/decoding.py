@@ -18,8 +18,8 @@ from charset_normalizer import from_bytes
 
 from text_classifier.reading.notes import Note, TableError
 
-# Encodings of files without a mark, from Windows in many countries, by how often this project's users meet them. A
-# short text fits several of them.
+# Encodings of files without a byte order mark, from Windows in many countries, by how often this project's users meet
+# them. A short text fits several of them.
 ENCODINGS = {
     "gb18030": "简体中文",
     "cp1252": "Western Europe",
@@ -51,18 +51,18 @@ _OTHER_FORMATS = {".xls", ".ods", ".doc", ".docx", ".pdf", ".parquet", ".zst", "
 
 @dataclass
 class ReadOptions:
-    """Your own file: how it is read. What is not set is found."""
+    """Your own file: how it is read. What is not set is guessed."""
 
     text_column: list[str] | None = field(
         default=None, metadata={"help": "Column with the message, or several, such as subject and body."}
     )
-    label_column: str | None = field(default=None, metadata={"help": "Column with its right label."})
+    label_column: str | None = field(default=None, metadata={"help": "Column with the right label."})
     positive_label: list[str] | None = field(
         default=None, metadata={"help": "Label to detect (class 1), or several; a known name such as spam if not set."}
     )
-    encoding: str | None = field(default=None, metadata={"help": "Of a text file, such as gb18030."})
+    encoding: str | None = field(default=None, metadata={"help": "Encoding of a text file, such as gb18030."})
     no_header: bool = field(default=False, metadata={"help": "The first row is a message."})
-    sheet: str | None = field(default=None, metadata={"help": "Of a workbook (.xlsx)."})
+    sheet: str | None = field(default=None, metadata={"help": "Sheet of a workbook (.xlsx)."})
 
     def __post_init__(self):
         # A recipe may name one without writing a list.
@@ -73,7 +73,7 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class Limits:
-    """What is read at most. By default it is what Excel takes, so that a workbook that states more is no trap."""
+    """What is read at most. By default Excel's own limit, because a damaged workbook may state any size."""
 
     rows: int | None = None
     columns: int = 16_384
@@ -141,7 +141,7 @@ class Source:
             with self.path.open("rb") as file, _UNPACK.get(self.packed, contextlib.nullcontext)(file) as content:
                 yield content
         except _DAMAGED as error:
-            # Errors of the system have a name, those of archives have none.
+            # Errors of the system have a `strerror`, those of archives have none.
             if reason := getattr(error, "strerror", None):
                 raise TableError("file_missing", reason=reason) from error
             raise TableError("file_damaged", ending=self.packed) from error
@@ -156,7 +156,7 @@ class Source:
 def find_encoding(source: Source) -> str:
     """Return the encoding of a text file, and note it if it is not plain.
 
-    A mark at the file's beginning tells it. Text that is nearly all valid UTF-8 is UTF-8 with damaged characters: a
+    A byte order mark tells it. Text that is nearly all valid UTF-8 is UTF-8 with damaged characters: a
     file that was cut, or put together from several. Otherwise charset-normalizer guesses.
     """
     if named := source.options.encoding:

@@ -1,4 +1,4 @@
-"""The one door for people's files of messages: training, file scoring and the chat read through it.
+"""Read people's files of messages, for training, file scoring and the chat alike.
 
 It reads .csv and .tsv with any usual separator, .jsonl, .json, .xlsx, and .txt with one message a line; all but .xlsx
 also compressed. Reading is by rows, so a file may be longer than memory; only a workbook is held whole. Every function
@@ -31,7 +31,7 @@ from text_classifier.text import replace_half_surrogates
 # Rows that decide which columns there are, and what they hold.
 _SAMPLE_ROWS = 1000
 
-# A message that was not put in quotation marks has this many cells at most, times the limit of columns.
+# A row may have this many times more cells than columns are allowed, because an unquoted message's commas make cells.
 _CELLS_PER_COLUMN = 100
 
 

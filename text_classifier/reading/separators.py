@@ -14,7 +14,7 @@ from text_classifier.reading.notes import TableError
 Rows = Iterator[tuple[int, list[str]]]
 """Rows with the number of the line that each one ends in; blank cells at their ends and blank rows are left out."""
 
-# What people's programs write, and what few of them do. The few are only believed where all rows agree.
+# Usual separators, and rare ones, which lose a tie.
 _USUAL, _RARE = ",;\t|", "¤^~"
 _NAMES = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "vertical bars"}
 

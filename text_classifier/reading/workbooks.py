@@ -15,7 +15,8 @@ from text_classifier.reading.notes import TableError
 # Rows of a sheet that tell whether it has messages.
 _SAMPLE_ROWS = 50
 
-# Excel's own limit. openpyxl adds a blank row for each one that the file leaves out, so a false number is a trap.
+# Excel's own limit. openpyxl adds a blank row for each one that the file leaves out, and a false number would fill the
+# memory.
 _MOST_ROWS = 1 << 20
 
 
@@ -35,7 +36,7 @@ def read_workbook(source: Source) -> list[tuple[int, list[str]]]:
             raise TableError("file_unpacks_too_large")
         workbook = openpyxl.load_workbook(content, read_only=True, data_only=True)
         sheet = _choose_sheet(workbook.worksheets, source.options.sheet, limits.columns)
-        # Read twice the allowed rows, because of the blank ones.
+        # Read twice the allowed rows, because blank ones do not count.
         rows = _read_sheet(sheet, min(_MOST_ROWS, 2 * limits.rows) if limits.rows else _MOST_ROWS, limits.columns)
     except TableError:
         raise
@@ -50,7 +51,7 @@ def read_workbook(source: Source) -> list[tuple[int, list[str]]]:
 
 def _read_sheet(sheet: ReadOnlyWorksheet, last_row: int, max_columns: int) -> list[tuple[int, list[str]]]:
     """Return the rows that have cells, each with its number and without blank cells at its end."""
-    # Ignore the size that the file states: it may be wrong, or a trap.
+    # Ignore the size that the file states: it may be wrong.
     sheet.reset_dimensions()
     rows = []
     # openpyxl fills every row up to the last column, so Excel's own limit, which no row exceeds, is not named.

@@ -1,4 +1,4 @@
-"""The options of a training run: a recipe sets them, flags override it, and what cannot work is told within seconds.
+"""The options of a training run: a recipe sets them, flags override it, and wrong ones are told within seconds.
 
 `parse_recipe` serves both training scripts. The options of pretraining are in `extras/pretraining.py`.
 """
@@ -34,16 +34,16 @@ class ModelArguments:
     """Model: what is adapted, and how."""
 
     model_name_or_path: str = HfArg(default="gpt2", help="Hub id or folder of the base model.")
-    fallback_model: str | None = HfArg(default=None, help="Base where the first is out of reach; `none` forbids one.")
-    fallback_layers: int | None = HfArg(default=None, help="Keep only its first layers, so many; all if not set.")
+    fallback_model: str | None = HfArg(default=None, help="Base if the Hub is out of reach. `none` forbids one.")
+    fallback_layers: int | None = HfArg(default=None, help="First layers of the fallback to keep; all if not set.")
     tuning: Literal["lora", "head", "last_block", "last_two_blocks", "full"] = HfArg(
         default="lora", help="What is trained; all but `lora` change the base, and save a whole model."
     )
     lora_r: int = HfArg(default=8, help="Rank of the LoRA matrices.")
     lora_alpha: int = HfArg(default=32, help="LoRA updates are scaled by lora_alpha / lora_r.")
     lora_dropout: float = HfArg(default=0.1, help="Dropout in front of the LoRA matrices.")
-    target_modules: list[str] | None = HfArg(default=None, help="Parts of a layer that LoRA adapts, not the usual.")
-    lora_layers: int | None = HfArg(default=None, help="LoRA adapts only so many layers, the last; all if not set.")
+    target_modules: list[str] | None = HfArg(default=None, help="Parts of a layer that LoRA adapts, if not the usual.")
+    lora_layers: int | None = HfArg(default=None, help="Last layers that LoRA adapts; all if not set.")
     add_tfidf: bool = HfArg(default=False, help="Also save a TF-IDF model, which answers with the language model.")
 
     def __post_init__(self):
@@ -62,7 +62,7 @@ class DataArguments(ReadOptions):
     dataset_dir: str = HfArg(default="dataset", help="Folder that data files are written to.")
     feedback_file: str | None = HfArg(default=None, help="Also train on answers corrected in the chat (FEEDBACK_FILE).")
     extra_data: list[str] | None = HfArg(
-        default=None, help="Beside the SMS collection, train on `modern`, `chinese`, `background`, or on `none`."
+        default=None, help="Train on these beside the SMS collection. `modern`, `chinese`, `background` or `none`."
     )
     left_out_kinds: list[str] | None = HfArg(
         default=None, help="Kinds of the messages written for this project to leave out, to measure on them."
@@ -100,7 +100,7 @@ class FineTuningArguments(TrainingArguments):
     target_false_positive_rate: float | None = HfArg(
         default=None, help="Set the threshold (0.5) so that this share of held-out class 0 is called class 1."
     )
-    min_steps = 0  # no option: epochs that have fewer steps than this become more
+    min_steps = 0  # not an option: a run with fewer steps gets more epochs
 
     def __post_init__(self):
         super().__post_init__()
@@ -112,7 +112,7 @@ REPLACED_OPTIONS = {
     "warmup_ratio": "use --warmup_steps with the same value; below 1, it is a share of all steps",
     "logging_dir": "set TENSORBOARD_LOGGING_DIR in the environment; without it, the curves go to --output_dir",
     "evaluation_strategy": "use --eval_strategy",
-    "group_by_length": "messages of like length share a batch without it",
+    "group_by_length": "messages of similar length share a batch without it",
     "no_cuda": "use --use_cpu true",
     "loss_pdf": "the charts are put beside --model_dir",
     "split_seed": "--seed draws the split as well",
@@ -252,7 +252,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments,
     folder = Path("results", Path(own_file).stem)
     places = [f"--output_dir={folder}", f"--adapter_dir={folder / 'model'}", f"--dataset_dir={folder / 'dataset'}"]
     parsed = parse_recipe([*places, *argv], kinds, DEFAULT_RECIPE, purpose)
-    # One epoch of a small file has too few steps. Who names the epochs gets so many.
+    # One epoch of a small file has too few steps. Who names the epochs gets that many.
     if not any(word.replace("-", "_").startswith("__num_train_epochs") for word in argv):
         parsed[2].min_steps = 300
     return parsed

@@ -45,7 +45,7 @@ Predictions = dict[str, tuple[np.ndarray, np.ndarray]]
 def read_labelled(data_file: Path, options: ReadOptions | None = None) -> pd.DataFrame:
     """Read a file of people's messages into columns `Label` and `Text` (strings).
 
-    Rows without a label or a text are dropped, and a warning says how many. What was found out about the file is told.
+    Rows without a label or a text are dropped, and a warning says how many. What was guessed about the file is logged.
 
     Raises:
         ConfigurationError: the file cannot be used; the message says why.
@@ -120,8 +120,8 @@ def read_tsv(file: Path) -> pd.DataFrame:
 def read_made_up_messages(split: str, left_out_kinds: Sequence[str] = ()) -> pd.DataFrame:
     """Return messages that were made up for this project, columns `Label`, `Kind` and `Text`.
 
-    In the files, the made-up links of spam end in `.example`, because nobody can own such an address. Here they get the
-    endings of real links. Otherwise a model would learn that `example` means spam.
+    In the files, made-up links end in `.example`, because nobody can own such an address. Here they get the endings of
+    real links. Otherwise a model would learn that `example` means spam.
 
     Raises:
         ConfigurationError: no file has messages of one of the kinds to leave out.
@@ -214,7 +214,7 @@ def find_messages(data_args: DataArguments) -> FoundMessages:
         # A run that resumes this one must have the same test file too.
         sha256 += file_sha256(tested)
         test = clean(name_labels(read_labelled(tested, data_args), classes, tested)).reset_index(drop=True)
-        # What was trained on tests nothing.
+        # A test on messages that were trained on shows nothing.
         both = text_key(messages["Text"]).isin(text_key(test["Text"]))
         if both.any():
             logger.warning("%d messages to train on stand in the test file too and are left out.", both.sum())

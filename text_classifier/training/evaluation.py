@@ -28,10 +28,10 @@ SPAM_JOINT = Joint(language_model=0.45, tfidf=0.8, intercept=-0.4)
 # Name of the TF-IDF model in tables and files.
 BASELINE = "TF-IDF"
 
-# Log odds from where TF-IDF may answer alone. Among 2,259 held-out messages of the collection and unlike it, some with
-# typing errors, the farthest from the decision threshold whose label the language model turned stood at 2.0.
+# Distance from the decision threshold, in log odds, at which TF-IDF may answer alone. Among 2,259 held-out messages of
+# the collection and unlike it, some with typing errors, the language model changed no label beyond 2.0.
 SURE_LOG_ODDS = 2.5
-# A run takes a larger bound if one of its validation messages comes within so many log odds of it.
+# A run's bound is at least this far beyond all its validation messages whose label the language model changed.
 EXIT_MARGIN = 0.5
 
 
@@ -174,8 +174,8 @@ def compare_models(
 # ---------------------------------------------------------------------------- the baseline
 
 
-# Weight of the modern spam beside the other messages. With full weight more ham is called spam, of the collection and
-# of wanted notices.
+# Weight of the modern spam beside the other messages. With full weight, more ham of the collection and more
+# wanted notices are called spam.
 MODERN_SPAM_WEIGHT = 0.5
 
 

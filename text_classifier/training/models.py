@@ -79,7 +79,7 @@ def load_tokenizer(base: BaseModel, max_length: int, normalize_text: bool = Fals
 def make_config(
     base: BaseModel, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], layers: int | None
 ) -> PreTrainedConfig:
-    """Return the base model's config for two classes; `layers` keeps only so many layers, the first ones."""
+    """Return the base model's config for two classes; only the first `layers` layers are kept; None: all."""
     config = AutoConfig.from_pretrained(
         base.path,
         num_labels=2,
@@ -146,7 +146,7 @@ def modules_after_blocks(model: PreTrainedModel) -> list[str]:
 
 
 def modules_below(model: PreTrainedModel, layers: int | None) -> str | None:
-    """Return the `exclude_modules` of a `LoraConfig` that adapts only so many blocks, the last ones; None: all.
+    """Return the `exclude_modules` of a `LoraConfig` that adapts only the last `layers` blocks; None: all.
 
     Nothing below the adapted blocks is trained, so the backward pass ends there.
     """

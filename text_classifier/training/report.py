@@ -116,7 +116,7 @@ class Report(Comparison):
     summary: str
     """The same in one line."""
     warnings: list[str]
-    """Where the language model is worth nothing; empty if it is worth its weight."""
+    """Where the language model is of no use; empty if it is of use."""
 
     @property
     def title(self) -> str:
@@ -175,7 +175,7 @@ def make_report(
     total_seconds: float,
     train_seconds: float,
 ) -> Report:
-    """Return the report of a run that took so many seconds, so many of them for training."""
+    """Return the report of a run; `train_seconds` are a part of `total_seconds`."""
     requested = model_args.model_name_or_path
     layers = trainer.model.config.num_hidden_layers
     return Report(

@@ -1,4 +1,4 @@
-"""What every training run needs: one command line, several processes, errors, checkpoints and resuming."""
+"""What every training run needs: devices, several processes, errors, checkpoints and resuming."""
 
 import contextlib
 import json
@@ -189,7 +189,7 @@ def check_same_run(checkpoint: str | None, facts: dict) -> None:
 def begin_run(args: TrainingArguments, facts: dict) -> None:
     """Note the facts of a new run (see `check_same_run`), and delete the checkpoints of an earlier one."""
     if args.resume_from_checkpoint is None:
-        # `last` would mean them.
+        # Otherwise `--resume_from_checkpoint last` would find them.
         for checkpoint in complete_checkpoints(args.output_dir):
             shutil.rmtree(checkpoint)
         write_json(facts, Path(args.output_dir, RUN_FILE))

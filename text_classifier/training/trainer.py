@@ -15,7 +15,7 @@ from text_classifier.training.config import DataArguments
 from text_classifier.training.data import EXTRA_SPLITS, splits_learned_from
 from text_classifier.training.runs import messages_per_step
 
-# The curves of training are measured on at most so many messages, of training and of validation. Measuring on all of
+# The curves of training are measured on at most this many messages, of training and of validation. Measuring on all of
 # them would take a large part of the run; with 35,000 reviews it would take longer than training.
 CURVE_MESSAGES = 128
 
