@@ -337,7 +337,8 @@ def save(
     same = ("decision_threshold", "joint", "early_exit", "accuracy", "warnings")
     settings = Settings(**{name: getattr(report, name) for name in same}, languages=report.data.languages or [])
     adapter_dir = Path(args.adapter_dir)
-    save_adapter(trainer.model, trainer.processing_class, base, model_card(report), adapter_dir, settings, tfidf)
+    card = model_card(report, adapter_dir)
+    save_adapter(trainer.model, trainer.processing_class, base, card, adapter_dir, settings, tfidf)
     pages = [reliability_page(report, predictions[report.saved])]
     plot_metrics(trainer.state.log_history, args.metrics_pdf, **run_labels(report, trainer), more_pages=pages)
     save_predictions(predictions, splits, Path(args.output_dir, "predictions.csv"))

@@ -82,6 +82,8 @@ def test_a_run_on_an_own_file_leaves_the_included_adapter_alone():
     assert data.dataset_dir == "results/mails/dataset"
     _, _, training = parse_arguments(["--data-file=my/mails.csv", "--adapter_dir", "lora_model"])
     assert (training.output_dir, training.adapter_dir) == ("results/mails", "lora_model")
+    _, _, training = parse_arguments([str(DEFAULT_RECIPE), "--data_file", "my/mails.csv"])
+    assert (training.adapter_dir, training.min_steps) == ("results/mails/model", 300), "the default recipe, named"
     _, data, training = parse_arguments([])
     assert (training.output_dir, training.adapter_dir, data.dataset_dir) == ("./results", "lora_model", "dataset")
     _, _, training = parse_arguments([str(REPOSITORY / "recipes/imdb_distilbert.yaml"), "--data_file", "mails.csv"])

@@ -126,16 +126,16 @@ def test_a_normalizer_of_gpt2_comes_along(trained, tmp_path):
 
 
 def test_a_whole_model_is_exported_and_runs_as_its_own_card_shows(tmp_path, tiny_gpt2, messages_csv):
-    flags = ["--tuning", "head", "--num_train_epochs", "1", "--adapter_dir", "model"]
+    flags = ["--tuning", "head", "--num_train_epochs", "1", "--adapter_dir", "mine/model"]
     assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags)) == 0
-    (code,) = python_blocks(tmp_path / "model/README.md")
+    (code,) = python_blocks(tmp_path / "mine/model/README.md")
     texts = ["Fr33 pr1ze, c l a i m nοw", "see you at 7 tonight"]
-    expected = probabilities_of_language_model(tmp_path / "model", texts)
+    expected = probabilities_of_language_model(tmp_path / "mine/model", texts)
     shown = {}
     with contextlib.chdir(tmp_path):
         exec(code, shown)
     assert probabilities_in(shown["classify"](texts), "spam") == pytest.approx(expected, abs=1e-5)
-    assert export_here(tmp_path, "model", "merged") == 0
+    assert export_here(tmp_path, "mine/model", "merged") == 0
     assert probabilities_of_language_model(tmp_path / "merged", texts) == pytest.approx(expected, abs=1e-6)
 
 

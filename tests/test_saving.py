@@ -144,6 +144,8 @@ def test_the_accuracy_chart_shows_all_from_0_to_1_and_enlarges_the_top(drawn):
     assert [line.get_xdata()[0] for line in inset.lines] == [0, 0, 20], "both curves and the best checkpoint"
     history[2]["eval_accuracy"] = 0.5
     assert not drawn(history)[0].child_axes, "an enlargement would hide what is low"
+    history = [entry | {"eval_accuracy": 0.8} for entry in history]
+    assert not drawn(history)[0].child_axes, "an enlargement would show what is learned by heart alone"
 
 
 def test_the_loss_chart_compares_losses_of_the_same_kind_once_per_step(drawn):

@@ -286,6 +286,9 @@ def test_all_messages_of_the_larger_class_can_be_taken(tmp_path, tiny_gpt2, mess
         assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags)) == 0
         training = report_of(tmp_path)["training"]
         assert training["steps"] == steps
+        spam = pd.read_csv(tmp_path / "dataset/train.csv")["Label"].sum()
+        told = f"an epoch takes {spam} messages of the smaller class again"
+        assert (told in report_of(tmp_path)["data"]["description"]) == (repeats == "2")
         predictions = pd.read_csv(tmp_path / "results/predictions.csv", keep_default_na=False)
         compared = predictions[predictions["Split"].isin(held_out)]
         hits = compared["after"].gt(0.5) == compared["Label"].eq(1)

@@ -105,7 +105,9 @@ def score(options: argparse.Namespace) -> None:
         classes = classes_of(messages, task, classifier.labels) if messages.label_column else None
         if classes and (described := classes.describe()):
             print(f"{options.file}: {described}", file=sys.stderr)
-        done = f"{messages.rows:,} rows" + (f" in {options.output}" if options.output else "")
+        done = f"{messages.rows:,} rows"
+        if options.output and not is_stream(options.output):
+            done += f" in {options.output}"
         with finished_rows(options.output) as part:
             if options.workers is None:
                 settings = [file for name in ("config.json", SETTINGS_FILE) for file in options.adapter_dir.glob(name)]

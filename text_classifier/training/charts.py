@@ -112,11 +112,12 @@ def _points(log_history: list[dict], key: str) -> list[tuple[int, float]]:
 
 
 def _enlarge_above(axes: Axes, level: float) -> None:
-    """Enlarge the top of an accuracy chart in its lower half, if accuracy soon gets there and leaves that empty."""
+    """Enlarge the top of an accuracy chart in its lower half, if all curves soon get there and leave that empty."""
     curves = list(axes.lines)
     x, y = np.concatenate([curve.get_xydata() for curve in curves]).T
     high = x[y >= level]
-    if len(set(high)) < 2 or (y[x > 0.2 * x.max()] < 0.75).any():
+    reached = [sum(curve.get_ydata() >= level) for curve in curves]
+    if min(reached) < 2 or (y[x > 0.2 * x.max()] < 0.75).any():
         return
     inset = axes.inset_axes((0.27, 0.11, 0.7, 0.55))
     for curve in curves:

@@ -70,9 +70,7 @@ class DataArguments(ReadOptions):
     protocol: Literal["deduplicated", "original"] = HfArg(
         default="deduplicated", help="`original` parses and splits as published: duplicates stay in."
     )
-    minority_repeats: int = HfArg(
-        default=0, help="0: as many of each class; n: all of the larger class, and the smaller one n times."
-    )
+    minority_repeats: int = HfArg(default=0, help="0: as many of each class; n: all, the smaller class up to n times.")
     normalize_text: bool = HfArg(default=False, help="Undo letter tricks: look-alikes, accents, letters set apart.")
     prepare_only: bool = HfArg(default=False, help="Only make the splits and save them in --dataset_dir.")
     max_length: int = HfArg(default=120, help="Tokens of a message that the language model reads.")
@@ -244,16 +242,16 @@ def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments,
     kinds = (ModelArguments, DataArguments, FineTuningArguments)
     purpose = "Fine-tune a language model into a text classifier."
     parsed = parse_recipe(argv, kinds, DEFAULT_RECIPE, purpose)
-    own_file = parsed[1].data_file
-    if not own_file or split_recipe(argv)[0]:
+    own_file, (recipe, flags) = parsed[1].data_file, split_recipe(argv)
+    if not own_file or (recipe and Path(recipe).resolve() != DEFAULT_RECIPE.resolve()):
         return parsed
     # The default recipe would replace the included adapter, so the results on a file of one's own go to a folder named
     # after it. The last flag of a name counts, so the command line can name other places.
     folder = Path("results", Path(own_file).stem)
     places = [f"--output_dir={folder}", f"--adapter_dir={folder / 'model'}", f"--dataset_dir={folder / 'dataset'}"]
-    parsed = parse_recipe([*places, *argv], kinds, DEFAULT_RECIPE, purpose)
+    parsed = parse_recipe([*places, *flags], kinds, DEFAULT_RECIPE, purpose)
     # One epoch of a small file has too few steps. Who names the epochs gets that many.
-    if not any(word.replace("-", "_").startswith("__num_train_epochs") for word in argv):
+    if not any(word.replace("-", "_").startswith("__num_train_epochs") for word in flags):
         parsed[2].min_steps = 300
     return parsed
 

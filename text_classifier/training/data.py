@@ -6,6 +6,7 @@
 import csv
 import itertools
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,6 +140,21 @@ def read_made_up_messages(split: str, left_out_kinds: Sequence[str] = ()) -> pd.
 def splits_learned_from(data_args: DataArguments) -> list[str]:
     """Return the names of the data's own splits that are trained on; `EXTRA_SPLITS` come on top of them."""
     return ["train", "left_out_train"] if data_args.minority_repeats else ["train"]
+
+
+def read_again(labels: Sequence[int], minority_repeats: int) -> list[int]:
+    """Return which of n messages an epoch takes again: those of the smaller class, until it took them often enough.
+
+    They end where both classes have the same number, or the smaller class would be called too often.
+
+    Args:
+        labels: 0 or 1, shape (n,).
+    """
+    counts = Counter(labels)
+    smaller = min(counts, key=counts.get)
+    members = [index for index, label in enumerate(labels) if label == smaller]
+    again = min((minority_repeats - 1) * len(members), max(counts.values()) - len(members))
+    return (members * minority_repeats)[: max(again, 0)]
 
 
 def add_training_messages(

@@ -14,7 +14,7 @@ from text_classifier.metrics import percent, results_table
 from text_classifier.sources.weights import BaseModel
 from text_classifier.tfidf import TFIDF_MAX_CHARACTERS
 from text_classifier.training.config import DataArguments, ModelArguments
-from text_classifier.training.data import SPLITS, FoundMessages, in_conflict
+from text_classifier.training.data import SPLITS, FoundMessages, in_conflict, read_again, splits_learned_from
 from text_classifier.training.evaluation import BASELINE, Comparison
 from text_classifier.training.runs import kept_step, run_facts
 
@@ -139,8 +139,9 @@ def describe_data(
     parts.append(f"of the rest {classes}, balanced 1:1 and split into {sizes}")
     if data_args.test_file:
         parts.append(f"tested on {Path(data_args.test_file).name}")
-    if data_args.minority_repeats > 1:
-        parts.append(f"an epoch takes those of the smaller class {data_args.minority_repeats} times")
+    labels = [label for name in splits_learned_from(data_args) for label in splits[name]["Label"]]
+    if again := len(read_again(labels, data_args.minority_repeats)):
+        parts.append(f"an epoch takes {again:,} messages of the smaller class again")
     left_out = len(splits["left_out_train"]) if data_args.minority_repeats else 0
     taken = [f"{left_out:,} messages of the larger class that balancing left out"] if left_out else []
     taken += [f"{len(splits[name]):,} {kind}" for name, kind in EXTRA_KINDS.items() if name in splits]
@@ -246,8 +247,8 @@ def table_of_results(compared: Comparison) -> str:
 # ---------------------------------------------------------------------------- the model card
 
 
-def model_card(report: Report) -> str:
-    """Return the text of the saved folder's README.md, which describes the model to people who find it.
+def model_card(report: Report, folder: Path) -> str:
+    """Return the text of the README.md of the folder to save, which describes the model to people who find it.
 
     Its metadata is for the Hub: base model, licence, language, and the figures of the test split.
     """
@@ -274,6 +275,7 @@ def model_card(report: Report) -> str:
         metadata,
         **vars(report),
         base=base,
+        folder=folder.as_posix(),
         test=test,
         interval=[f"{100 * bound:.1f}" for bound in interval],
         tfidf_characters=TFIDF_MAX_CHARACTERS,

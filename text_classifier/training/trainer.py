@@ -1,7 +1,6 @@
 """The `Trainer`: which messages an epoch takes, in what order, and what the console shows."""
 
 import math
-from collections import Counter
 from collections.abc import Iterator
 from typing import Literal
 
@@ -12,7 +11,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArg
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from text_classifier.training.config import DataArguments
-from text_classifier.training.data import EXTRA_SPLITS, splits_learned_from
+from text_classifier.training.data import EXTRA_SPLITS, read_again, splits_learned_from
 from text_classifier.training.runs import messages_per_step
 
 # The curves of training are measured on at most this many messages, of training and of validation. Measuring on all of
@@ -83,22 +82,15 @@ class ClassificationTrainer(Trainer):
 
 
 def training_set(datasets: dict[str, Dataset], data_args: DataArguments) -> Dataset:
-    """Return what an epoch takes: every message once, those of the smaller class `minority_repeats` times.
+    """Return what an epoch takes: every message once, and again those that `read_again` names.
 
     Args:
         datasets: split name -> dataset with `labels`.
     """
     parts = [datasets[name] for name in splits_learned_from(data_args)]
     extra = [datasets[name] for name in EXTRA_SPLITS if name in datasets]
-    if data_args.minority_repeats > 1:
-        labels = [label for part in parts for label in part.labels]
-        counts = Counter(labels)
-        smaller = min(counts, key=counts.get)
-        members = [index for index, label in enumerate(labels) if label == smaller]
-        # Only until both classes have the same number, or the smaller one would be called too often.
-        again = min((data_args.minority_repeats - 1) * len(members), max(counts.values()) - len(members))
-        parts.append(Subset(ConcatDataset(parts), (members * data_args.minority_repeats)[:again]))
-    return ConcatDataset([*parts, *extra])
+    again = read_again([label for part in parts for label in part.labels], data_args.minority_repeats)
+    return ConcatDataset([*parts, Subset(ConcatDataset(parts), again), *extra])
 
 
 def curve_messages(
