@@ -27,14 +27,13 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import chainlit as cl
 from chainlit.config import config as chainlit_config
-from huggingface_hub import ModelCard
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from chat import settings
 from chat.api import create_api, log_failure, same_credentials
 from chat.batching import BatchingClassifier, BusyError, usual_batch_size
 from chat.dropped_files import answer_file, answer_file_again
-from chat.server import harden, keep_own_uploads
+from chat.server import harden, keep_own_uploads, use_own_words
 from chat.texts import LANGUAGES, TEXTS, closest_language, label_name, say, show_probability, starters, visible
 from text_classifier.classifier import Answer, Classifier
 from text_classifier.feedback import delete_feedback, open_feedback, save_feedback
@@ -62,6 +61,7 @@ sys.setswitchinterval(0.0005)
 
 settings.check_address()
 keep_own_uploads()
+use_own_words()
 limit_kernel_cache(256)  # More are no faster here, and each takes memory.
 classifier = load_classifier()
 classifier.answer(["ok"])  # The first answer loads for half a second, which no visitor should wait.
@@ -131,26 +131,14 @@ async def welcome(user: cl.User | None, language: str | None) -> list[cl.ChatPro
 
 @functools.cache
 def describe_model(language: str) -> str:
-    """Return one line about the model that answers, with the test figures of its model card.
-
-    It also gives the accuracy of the language model, TF-IDF and both on held-out messages, if the folder has it.
-    """
+    """Return one line about the model that answers, with its accuracy on held-out messages if the folder has it."""
     tuning = " + LoRA" if Path(settings.ADAPTER_DIR, "adapter_config.json").is_file() else ""
     tuning += " + TF-IDF" if classifier.tfidf else ""
-    try:
-        card = ModelCard.load(Path(settings.ADAPTER_DIR, "README.md")).data
-        line = say("model", language, base=card.base_model.split("/")[-1], tuning=tuning)
-        figures = {result.metric_type: show_probability(result.metric_value) for result in card.eval_results}
-        dataset = card.eval_results[0].dataset_name
-        line += say("model_figures", language, accuracy=figures["accuracy"], f1=figures["f1"], dataset=dataset)
-        accuracy = classifier.settings.accuracy.items()
-        if shares := [say(name, language, share=f"{100 * share:.1f} %") for name, share in accuracy]:
-            line += say("model_halves", language, shares=say("comma", language).join(shares))
-            line += " " + say("model_is_useless", language) if classifier.settings.warnings else ""
-        return line
-    # A folder without a model card, or with a card of another form, can be served all the same.
-    except Exception:
-        return say("model", language, base=classifier.base_name, tuning=tuning)
+    line = say("model", language, base=classifier.base_name.split("/")[-1], tuning=tuning)
+    accuracy = classifier.settings.accuracy.items()
+    if shares := [say(name, language, share=f"{100 * share:.1f} %") for name, share in accuracy]:
+        line += say("model_accuracy", language, shares=say("comma", language).join(shares))
+    return line + (" " + say("model_is_useless", language) if classifier.settings.warnings else "")
 
 
 def visitor_settings() -> dict:

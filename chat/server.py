@@ -1,4 +1,4 @@
-"""Make Chainlit's web server stricter: nothing from or for other sites, no giant requests, own uploads."""
+"""Make Chainlit's web server stricter: nothing from or for other sites, no giant requests, own uploads, own words."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import chainlit.server
 import psutil
-from chainlit.config import APP_ROOT
+from chainlit.config import APP_ROOT, ChainlitConfig
 from chainlit.server import app, router, serve, sio
 from chainlit.session import BaseSession
 from fastapi import FastAPI
@@ -18,6 +18,7 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
 
 from chat.settings import MAX_REQUEST_BYTES, OWN_HOSTS
+from chat.texts import closest_language, say
 
 # Chainlit renders custom elements with `eval` and sets styles inline, so the policy has to allow both.
 CONTENT_SECURITY_POLICY = (
@@ -66,6 +67,20 @@ def harden(api: FastAPI, root_path: str, hosts: list[str]) -> None:
     app.router.routes.insert(0, Mount(f"{root_path}/api", api))
     # Insert before Chainlit's last route, which answers every address that no other route took.
     router.routes.insert(len(router.routes) - 1, Route(f"{root_path}/{{path:path}}", _page, methods=["GET"]))
+
+
+def use_own_words() -> None:
+    """Let the page ask for a name and warn of the classifier. Chainlit asks for an e-mail address and warns of LLMs."""
+    load = ChainlitConfig.load_translation
+
+    def load_translation(config: ChainlitConfig, language: str) -> dict:
+        translation, own = load(config, language), closest_language(language)
+        name, required = say("page_name", own), say("page_name_required", own)
+        translation["auth"]["login"]["form"]["email"] = {"label": name, "placeholder": "", "required": required}
+        translation["chat"]["watermark"] = say("page_warning", own)
+        return translation
+
+    ChainlitConfig.load_translation = load_translation
 
 
 def keep_own_uploads() -> None:

@@ -52,7 +52,10 @@ def check_address() -> None:
             probe.bind((run.host, run.port))
         except OSError as error:
             address = f"{run.host}:{run.port}"
-            give_up(f"错误信息: 无法使用 {address} · cannot serve at {address}: {error.strerror}")
+            give_up(
+                f"错误信息: 无法使用 {address}, 请用 --port 换一个端口 · cannot serve at {address}: {error.strerror}. "
+                "Choose another port with --port"
+            )
 
 
 def get_credentials() -> tuple[str, str] | None:

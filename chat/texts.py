@@ -13,10 +13,13 @@ CHINESE_LABELS = {"spam": "垃圾信息", "ham": "正常信息", "positive": "�
 
 _SENTENCES = yaml.safe_load(Path(__file__).with_name("texts.yaml").read_text("utf-8"))
 STARTERS: dict[str, dict] = _SENTENCES["starters"]
-LANGUAGES = {"zh": "中文", "en": "English"}
+# Where a language lacks a text, readers get the English one.
 TEXTS: dict[str, dict[str, str]] = {
-    language: _SENTENCES[language] | {key: note[language] for key, note in NOTES.items()} for language in LANGUAGES
+    language: {key: note.get(language, note["en"]) for key, note in NOTES.items()} | _SENTENCES["en"] | texts
+    for language, texts in _SENTENCES.items()
+    if language != "starters"
 }
+LANGUAGES = {language: texts["name"] for language, texts in TEXTS.items()}
 
 
 def starters(label: str, language: str, learned: Sequence[str]) -> list[tuple[str, str]]:
@@ -30,12 +33,13 @@ def starters(label: str, language: str, learned: Sequence[str]) -> list[tuple[st
         return []
     titles, texts = STARTERS[label]["titles"], STARTERS[label]["texts"]
     written_in = language if language in learned and language in texts else "en"
-    return list(zip(titles[language], texts[written_in], strict=True))
+    return list(zip(titles.get(language, titles["en"]), texts[written_in], strict=True))
 
 
 def closest_language(code: str | None) -> str:
     """Return the language to answer in for a browser's language code, such as `zh-CN`."""
-    return "zh" if (code or "").lower().startswith("zh") else "en"
+    language = (code or "").lower()[:2]
+    return language if language in LANGUAGES else "en"
 
 
 def label_name(label: str, language: str) -> str:
