@@ -440,6 +440,8 @@ def main() -> int:
     rows = [["Part", "Tried", "Failed", ""]]
     for name in options.parts:
         with tempfile.TemporaryDirectory() as folder:
+            # The tiny models would push real ones out of the user's cache.
+            os.environ["XDG_CACHE_HOME"] = folder
             trial = Trial(Path(folder), random.Random(options.seed), options)
             try:
                 tried, note = PARTS[name](trial)

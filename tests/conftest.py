@@ -1,5 +1,6 @@
 """Fixtures of several test modules: a tiny GPT-2, small data sets, HTTP servers, running chats, a trained folder."""
 
+import contextlib
 import hashlib
 import http.server
 import os
@@ -31,13 +32,28 @@ from transformers import (
 from benchmarks.app_server import copy_of_app, running_app
 from text_classifier.classifier import Joint, Settings
 from text_classifier.merged import quiet_loading
-from text_classifier.sources.registry import Mirror
+from text_classifier.sources.registry import Mirror, cache_dir
 from text_classifier.tfidf import TfidfModel, save_tfidf
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # Tests compare figures of CPUs, on a machine with a GPU too.
 os.environ["DEVICE"] = "cpu"
+
+
+def use_own_cache() -> None:
+    """Keep merged models of tests out of the user's cache, from which they would push others; share its downloads."""
+    of_user = cache_dir()
+    os.environ["XDG_CACHE_HOME"] = str(REPOSITORY / ".pytest_cache")
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    for downloads in ("registry", "models"):
+        (of_user / downloads).mkdir(parents=True, exist_ok=True)
+        # Another process of the tests may have made it.
+        with contextlib.suppress(FileExistsError):
+            (cache_dir() / downloads).symlink_to(of_user / downloads)
+
+
+use_own_cache()
 
 SPAM_TEMPLATES = ["WIN a FREE prize now, call {}", "URGENT! claim your £{} cash award", "free entry txt WIN to {}"]
 HAM_TEMPLATES = ["see you at {} tonight", "did you eat yet? I am home by {}", "ok, meeting moved to {} tomorrow"]

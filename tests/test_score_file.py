@@ -266,7 +266,7 @@ def test_standard_input_and_output(reviews, tiny_review_adapter, output):
     result = subprocess.run([*SCORE, *arguments], env=ENVIRONMENT, input=reviews.read_bytes(), capture_output=True)
     assert result.returncode == 0, result.stderr.decode()
     assert result.stdout == reviews.with_name("scored.csv").read_bytes().removeprefix(b"\xef\xbb\xbf")
-    assert f"100 rows in {output}" in result.stderr.decode()
+    assert "100 rows\n" in result.stderr.decode()
 
 
 def test_a_link_that_leads_to_itself_is_told(reviews, tiny_review_adapter, tmp_path, capsys):
