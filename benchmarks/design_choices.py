@@ -44,7 +44,6 @@ CHOICES = {
     "LoRA in all 12 layers": ("-layers", ("--lora_layers", "12")),
     "LoRA of four times the rank": ("-rank", ("--lora_r", "32", "--lora_alpha", "128")),
     "a tenth of the learning rate": ("-slow", ("--learning_rate", "1e-4")),
-    "all 30 layers of the base": ("-deep", ("--fallback_layers", "30")),
 }
 KINDS = {"modern": "modern", "chinese": "Chinese", "background": "sentences"}
 
