@@ -42,8 +42,6 @@ CHOICES = {
     "all weights are trained": ("-full", ("--tuning", "full", "--learning_rate", "1e-4")),
     "LoRA on queries and values alone": ("-qv", ("--target_modules", "q_proj", "v_proj")),
     "LoRA in all 12 layers": ("-layers", ("--lora_layers", "12")),
-    "LoRA of four times the rank": ("-rank", ("--lora_r", "32", "--lora_alpha", "128")),
-    "a tenth of the learning rate": ("-slow", ("--learning_rate", "1e-4")),
 }
 KINDS = {"modern": "modern", "chinese": "Chinese", "background": "sentences"}
 
