@@ -32,16 +32,11 @@ CHOICES = {
     "the default recipe": ("", ()),
     "balanced 1:1, the rest of the ham left out": ("-balanced", ("--minority_repeats", "0")),
     "the collection alone, no further messages": ("-collection", ("--extra_data", "none")),
-    "letter tricks are not undone": ("-tricks", ("--normalize_text", "false")),
-    "a message is cut after 120 tokens": ("-short", ("--max_length", "120")),
     "only the new head is trained": ("-head", ("--tuning", "head")),
     "last block, final norm and head are trained": (
         "-last_block",
         ("--tuning", "last_block", "--learning_rate", "1e-4"),  # for weights of the base itself, 1e-3 is too much
     ),
-    "all weights are trained": ("-full", ("--tuning", "full", "--learning_rate", "1e-4")),
-    "LoRA on queries and values alone": ("-qv", ("--target_modules", "q_proj", "v_proj")),
-    "LoRA in all 12 layers": ("-layers", ("--lora_layers", "12")),
 }
 KINDS = {"modern": "modern", "chinese": "Chinese", "background": "sentences"}
 
