@@ -154,7 +154,7 @@ def read_again(labels: Sequence[int], minority_repeats: int) -> list[int]:
     smaller = min(counts, key=counts.get)
     members = [index for index, label in enumerate(labels) if label == smaller]
     again = min((minority_repeats - 1) * len(members), max(counts.values()) - len(members))
-    return (members * minority_repeats)[: max(again, 0)]
+    return (members * minority_repeats)[:again]
 
 
 def add_training_messages(
