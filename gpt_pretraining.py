@@ -284,7 +284,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _, flags = split_recipe(argv)
     args = parsed[-1]
     alone = [Path(args.output_dir, "metrics.json"), Path(args.model_dir)]
-    outputs = [args.model_dir, str(args.loss_pdf)]
+    outputs = [args.model_dir, args.loss_pdf]
     return runs.run_script(lambda: pretrain_or_fall_back(*parsed, flags), args, outputs, alone)
 
 

@@ -15,7 +15,6 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +25,11 @@ from scipy.special import logit
 from benchmarks.common import CHINESE_MESSAGES, MODERN_MESSAGES, REPOSITORY, publish, read_report, train
 from text_classifier.classifier import Classifier
 from text_classifier.metrics import classification_metrics, markdown_table, percent
-from text_classifier.runtime import fast_dtype
+from text_classifier.runtime import encode, fast_dtype, read_log_odds
 from text_classifier.sources.datasets import read_background, read_sms_spam, resolve_sms_spam
 from text_classifier.text import is_other_language, normalise
 from text_classifier.training.data import read_tsv
-from text_classifier.training.evaluation import BASELINE, log_odds
+from text_classifier.training.evaluation import BASELINE
 
 SEEDS = (123, 124, 125, 126, 127)
 RUNS = REPOSITORY / "results" / "accuracy"
@@ -91,7 +90,8 @@ def log_odds_of_run(folder: Path, texts: Sequence[str]) -> pd.DataFrame:
     A run without TF-IDF has the column `OURS` alone.
     """
     classifier = Classifier.load(folder / "model", fast_dtype())
-    alone = log_odds(np.array([answer.probability for answer in replace(classifier, tfidf=None).answer(texts)]))
+    encoded = encode(texts, classifier.tokenizer, classifier.tokenizer.model_max_length)
+    alone = read_log_odds(encoded, classifier.tokenizer, classifier.model)
     threshold = logit(classifier.settings.decision_threshold)
     if classifier.tfidf is None:
         return pd.DataFrame({OURS: alone - threshold})

@@ -30,13 +30,18 @@ from text_classifier.metrics import markdown_table, percent
 # Name of a row -> the end of its run's folder, and its flags.
 CHOICES = {
     "the default recipe": ("", ()),
-    "balanced 1:1, the rest of the ham left out": ("-balanced", ("--minority_repeats", "0")),
-    "the collection alone, no further messages": ("-collection", ("--extra_data", "none")),
-    "only the new head is trained": ("-head", ("--tuning", "head")),
+    "LoRA on the queries and values of attention alone": ("-qv", ("--target_modules", "q_proj", "v_proj")),
+    "LoRA in all 12 layers": ("-layers", ("--lora_layers", "12")),
+    "all weights are trained": ("-full", ("--tuning", "full", "--learning_rate", "1e-4")),
     "last block, final norm and head are trained": (
         "-last_block",
         ("--tuning", "last_block", "--learning_rate", "1e-4"),  # for weights of the base itself, 1e-3 is too much
     ),
+    "only the new head is trained": ("-head", ("--tuning", "head")),
+    "letter tricks are not undone": ("-tricks", ("--normalize_text", "false")),
+    "messages are cut after 120 tokens": ("-short", ("--max_length", "120")),
+    "balanced 1:1, the rest of the ham left out": ("-balanced", ("--minority_repeats", "0")),
+    "the collection alone, no further messages": ("-collection", ("--extra_data", "none")),
 }
 KINDS = {"modern": "modern", "chinese": "Chinese", "background": "sentences"}
 

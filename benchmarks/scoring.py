@@ -9,18 +9,15 @@ Every command runs in a process of its own, as a person would start it, and its 
 
 The files hold messages of the collection, drawn with repetition. Then single messages are timed in a loaded model.
 Last, labels are compared: those of TF-IDF first with those of both models, on the collection, on messages unlike it,
-plain and with letter tricks, on Chinese ones and on sentences that are no messages; and those of bfloat16 with those
-of float32.
+on Chinese ones and on sentences that are no messages; and those of bfloat16 with those of float32.
 """
 
 import argparse
 import os
-import random
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -67,34 +64,6 @@ def run(*command: str | Path) -> tuple[float, float]:
     return time.perf_counter() - started, usage.ru_maxrss / 2**10
 
 
-# Each Latin letter, and a Cyrillic one that looks like it.
-LOOK_ALIKE = str.maketrans("aceiopsxy", "асеіорѕху")
-
-
-def mistype(word: str, draw: random.Random) -> str:
-    """Return the word with two letters swapped, or with one letter dropped or doubled; a short word stays as it is."""
-    if len(word) < 3:
-        return word
-    at = draw.randrange(len(word) - 1)
-    changed = draw.choice([word[at + 1] + word[at], word[at + 1], word[at] * 2 + word[at + 1]])
-    return word[:at] + changed + word[at + 2 :]
-
-
-# How texts are changed: typing errors in two words of five, two of five longer words s p a c e d, and half of the
-# letters that have a Cyrillic look-alike replaced by it.
-TRICKS: dict[str, Callable[[str, random.Random], str]] = {
-    "with typing errors": lambda text, draw: " ".join(
-        mistype(word, draw) if draw.random() < 0.4 else word for word in text.split(" ")
-    ),
-    "with spaced letters": lambda text, draw: " ".join(
-        " ".join(word) if len(word) > 3 and draw.random() < 0.4 else word for word in text.split(" ")
-    ),
-    "with look-alike letters": lambda text, draw: "".join(
-        letter.translate(LOOK_ALIKE) if draw.random() < 0.5 else letter for letter in text
-    ),
-}
-
-
 def score_files(folder: Path, texts: pd.Series, messages: int, ray: bool) -> list[tuple[str, str, str]]:
     """Score files with the command that people use; return rows with messages per second and peak memory."""
     small, large = messages // 10, messages
@@ -139,13 +108,12 @@ def main() -> None:
     seconds = timed(lambda text: classifier.answer([text]), collection.sample(220, random_state=0))
     # The first ones prepare matrix products.
     p50, p95 = 1000 * np.quantile(seconds[20:], [0.5, 0.95])
-    unlike = read_tsv(MODERN_MESSAGES)["Text"].tolist()
-    texts = {"the collection": collection.tolist(), "messages unlike it": unlike}
-    for trick, change in TRICKS.items():
-        draw = random.Random(0)
-        texts[f"messages unlike it {trick}"] = [change(text, draw) for text in unlike]
-    texts["sentences that are no messages"] = read_background("test")["Text"].tolist()
-    texts["Chinese messages"] = read_tsv(CHINESE_MESSAGES)["Text"].tolist()
+    texts = {
+        "the collection": collection.tolist(),
+        "messages unlike it": read_tsv(MODERN_MESSAGES)["Text"].tolist(),
+        "sentences that are no messages": read_background("test")["Text"].tolist(),
+        "Chinese messages": read_tsv(CHINESE_MESSAGES)["Text"].tolist(),
+    }
     in_float32 = Classifier.load(ADAPTER, torch.float32).answer(texts["the collection"])
     alike = agreement(classifier.answer(texts["the collection"]), in_float32)
     rows = [

@@ -192,7 +192,7 @@ async def send_result(file: ClassifiedFile, labels: tuple[str, str], threshold: 
     )
     csv_name, content = f"{Path(visible(file.name)).stem}_classified.csv", await cl.make_async(to_csv)(result)
     csv_file = cl.File(name=csv_name, content=content, mime="text/csv")
-    total, seconds = f"{len(file.answers):,}", f"{file.seconds:.0f}"
+    total, seconds = f"{len(file.answers):,}", f"{file.seconds:.1f}"
     done = say("file_done", language, name=quoted(file.name), total=total, seconds=seconds)
     lines = [f"{say('stopped', language)} {done}" if file.unreached else done]
     # The page shows the messages of the column that was read, so it need not name it.
@@ -232,6 +232,7 @@ def preview(file: ClassifiedFile, result: pd.DataFrame, language: str) -> dict:
     others = (column for column in file.table.columns if column != file.column)
     head = result[[label_column, file.column, probability_column, *others]].head(PREVIEW_ROWS)
     answers = file.answers[:PREVIEW_ROWS]
+    head[label_column] = [label_name(label, language) for label in head[label_column]]
     head[probability_column] = [show_probability(answer.probability) if answer else "" for answer in answers]
     head = head.map(lambda cell: visible(cell if len(cell) <= 100 else f"{cell[:99]}…"))
     return {

@@ -68,9 +68,9 @@ class PretrainingArguments(TrainingArguments):
     )
 
     @property
-    def loss_pdf(self) -> Path:
+    def loss_pdf(self) -> str:
         """The file of the charts."""
-        return Path(self.model_dir).parent / "loss.pdf"
+        return str(Path(self.model_dir).parent / "loss.pdf")
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[GPTArguments, CorpusArguments, PretrainingArguments]:

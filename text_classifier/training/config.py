@@ -93,16 +93,18 @@ class DataArguments(ReadOptions):
 class FineTuningArguments(TrainingArguments):
     """Result: what is saved."""
 
-    adapter_dir: str = HfArg(default="lora_model", help="Folder that the adapter is saved to.")
-    metrics_pdf: str | None = HfArg(default=None, help="File of the charts; training_metrics.pdf beside the folder.")
+    adapter_dir: str = HfArg(
+        default="lora_model", help="Folder that the adapter is saved to; training_metrics.pdf is put beside it."
+    )
     target_false_positive_rate: float | None = HfArg(
         default=None, help="Set the threshold (0.5) so that this share of held-out class 0 is called class 1."
     )
     min_steps = 0  # not an option: a run with fewer steps gets more epochs
 
-    def __post_init__(self):
-        super().__post_init__()
-        self.metrics_pdf = self.metrics_pdf or str(Path(self.adapter_dir).parent / "training_metrics.pdf")
+    @property
+    def metrics_pdf(self) -> str:
+        """The file of the charts."""
+        return str(Path(self.adapter_dir).parent / "training_metrics.pdf")
 
 
 # Options of older versions, which documents still show -> what to use instead.
@@ -112,6 +114,7 @@ REPLACED_OPTIONS = {
     "evaluation_strategy": "use --eval_strategy",
     "group_by_length": "messages of similar length share a batch without it",
     "no_cuda": "use --use_cpu true",
+    "metrics_pdf": "the charts are put beside --adapter_dir",
     "loss_pdf": "the charts are put beside --model_dir",
     "split_seed": "--seed draws the split as well",
     "left_out_messages": "use --minority_repeats 1 or more",
@@ -208,6 +211,7 @@ def parse_recipe(argv: Sequence[str], kinds: Sequence[type], default_recipe: Pat
     named, flags = split_recipe(argv)
     parser = RecipeParser(
         kinds,
+        allow_abbrev=False,  # `machine_defaults` and others look for whole names
         usage="%(prog)s [RECIPE.yaml] [--OPTION VALUE ...]",
         description=(
             f"{purpose} A recipe sets the options, flags override it;\n"
