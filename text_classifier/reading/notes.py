@@ -19,9 +19,5 @@ class Note:
         return f"{text['en'].format(**self.values)} {text.get('command_line', '')}".rstrip()
 
 
-class TableError(ValueError):
-    """A file cannot be used. `key` names the text of the reason, `values` fill its blanks; the message is English."""
-
-    def __init__(self, key: str, **values):
-        super().__init__(str(Note(key, **values)))
-        self.key, self.values = key, values
+class TableError(Note, ValueError):
+    """Why a file cannot be used."""
