@@ -14,6 +14,7 @@ from reading import opened, read, said
 
 from chat.settings import FILE_LIMITS
 from chat.texts import TEXTS
+from text_classifier.reading.columns import texts_of
 from text_classifier.reading.notes import TableError
 
 # ---------------------------------------------------------------------------- the same rows in every form
@@ -144,7 +145,7 @@ LATE_MARKS = "id\ttext\n" + "1\thello\n" * 9000 + '2\t"a ""quote"", and\ttab"\n'
 )
 def test_files_are_read_as_they_were_meant(tmp_path, name, content, columns, texts, notes):
     messages = opened(tmp_path, name, content.encode())
-    assert messages.texts(messages.table()).tolist() == texts and said(messages) == notes
+    assert texts_of(messages.table(), messages.text_columns).tolist() == texts and said(messages) == notes
     assert ", ".join(messages.columns) == columns
 
 

@@ -20,7 +20,6 @@ from text_classifier.reading.columns import (
     has_known_name,
     may_be_header,
     name_columns,
-    texts_of,
 )
 from text_classifier.reading.decoding import Limits, ReadOptions, Source, find_encoding
 from text_classifier.reading.notes import Note, TableError
@@ -57,10 +56,6 @@ class Messages:
     def table(self) -> pd.DataFrame:
         """Return all rows as one table of strings; an empty cell is ""."""
         return next(self.chunks(self.rows))
-
-    def texts(self, table: pd.DataFrame) -> pd.Series:
-        """Return the messages of some of the file's rows."""
-        return texts_of(table, self.text_columns)
 
 
 def read_messages(

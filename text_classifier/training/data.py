@@ -18,6 +18,7 @@ import pandas as pd
 from text_classifier.errors import ConfigurationError
 from text_classifier.feedback import read_feedback
 from text_classifier.files import file_sha256
+from text_classifier.reading.columns import texts_of
 from text_classifier.reading.labels import Classes, find_classes, is_missing, without_case
 from text_classifier.reading.messages import ReadOptions, read_messages
 from text_classifier.reading.notes import TableError
@@ -58,7 +59,8 @@ def read_labelled(data_file: Path, options: ReadOptions | None = None) -> pd.Dat
     for note in messages.notes:
         logger.info("%s: %s", data_file, note)
     table = messages.table()
-    table = pd.DataFrame({"Label": table[messages.label_column].str.strip(), "Text": messages.texts(table)})
+    texts = texts_of(table, messages.text_columns)
+    table = pd.DataFrame({"Label": table[messages.label_column].str.strip(), "Text": texts})
     complete = ~is_missing(table["Label"]) & ~table["Text"].map(is_empty).astype(bool)
     if dropped := int((~complete).sum()):
         logger.warning("%s: %d rows without text or label are left out.", data_file, dropped)
