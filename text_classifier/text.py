@@ -25,6 +25,7 @@ _LEET = {"a": "4", "e": "3", "i": "1", "o": "0", "s": "5", "t": "7"}
 # The range of Chinese characters, for regular expressions.
 HAN = "\u3400-\u9fff"
 _HAN = re.compile(f"[{HAN}]")
+_TO_SIMPLIFIED = opencc.OpenCC("tw2sp")
 
 # Whatever else a message has, one of these is left after normalising.
 _SURELY_READ = re.compile("[0-9A-Za-z]")
@@ -70,12 +71,7 @@ def has_chinese(text: str) -> bool:
 
 def simplify(text: str) -> str:
     """Return a message in simplified Chinese characters and the words of the mainland (OpenCC)."""
-    return _to_simplified().convert(text) if has_chinese(text) else text
-
-
-@functools.cache
-def _to_simplified() -> opencc.OpenCC:
-    return opencc.OpenCC("tw2sp")
+    return _TO_SIMPLIFIED.convert(text) if has_chinese(text) else text
 
 
 # ---------------------------------------------------------------------------- letter tricks
