@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
-from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import FeatureUnion, Pipeline
 
 from text_classifier.text import HAN, has_chinese, normalise, simplify
 
@@ -46,19 +46,10 @@ def _as_read(normalised: Sequence[str]) -> list[str]:
     return [simplify(text[:TFIDF_MAX_CHARACTERS]) for text in normalised]
 
 
-@dataclass(frozen=True)
-class NgramModel:
-    """A trained logistic regression on TF-IDF features of n-grams."""
-
-    # By its name in `FEATURES`, each vectorizer and the coefficients of its n-grams, shape (n_ngrams,).
-    features: dict[str, tuple[TfidfVectorizer, np.ndarray]]
-    intercept: float
-
-    def log_odds(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the log odds of class 1 of n messages that were made by `_as_read`, shape (n,)."""
-        return self.intercept + sum(
-            vectorizer.transform(texts) @ coefficients for vectorizer, coefficients in self.features.values()
-        )
+def _new_model() -> Pipeline:
+    features = FeatureUnion([(name, TfidfVectorizer(**settings)) for name, settings in FEATURES.items()])
+    regression = LogisticRegression(C=C, max_iter=1000, class_weight="balanced")
+    return Pipeline([("features", features), ("regression", regression)])
 
 
 @dataclass(frozen=True)
@@ -69,7 +60,7 @@ class TfidfModel:
     worse in both.
     """
 
-    models: dict[str, NgramModel]  # by the messages that they answer: `other`, and perhaps `chinese`
+    models: dict[str, Pipeline]  # by the messages that they answer: `other`, and perhaps `chinese`
 
     def log_odds(self, texts: Sequence[str]) -> np.ndarray:
         """Return the log odds of class 1 of n messages, shape (n,)."""
@@ -81,7 +72,7 @@ class TfidfModel:
         log_odds = np.empty(len(texts))
         for name, indices in _parts(texts, "chinese" in self.models).items():
             if len(indices):
-                log_odds[indices] = self.models[name].log_odds([texts[index] for index in indices])
+                log_odds[indices] = self.models[name].decision_function([texts[index] for index in indices])
         return log_odds
 
 
@@ -108,27 +99,21 @@ def fit_tfidf(texts: Sequence[str], labels: Sequence[int], weights: Sequence[flo
     enough = np.bincount(labels[parts["chinese"]], minlength=2).min() >= CHINESE_MESSAGES
     if not enough or len(np.unique(labels[parts["other"]])) < 2:
         parts = _parts(texts, two_models=False)
-    return TfidfModel(
-        {name: _fit([texts[index] for index in of], labels[of], weights[of]) for name, of in parts.items()}
-    )
-
-
-def _fit(texts: Sequence[str], labels: np.ndarray, weights: np.ndarray) -> NgramModel:
-    vectorizers = [TfidfVectorizer(**settings) for settings in FEATURES.values()]
-    counts = [vectorizer.fit_transform(texts) for vectorizer in vectorizers]
-    regression = LogisticRegression(C=C, max_iter=1000, class_weight="balanced")
-    regression.fit(sparse.hstack(counts), labels, weights)
-    coefficients = np.split(regression.coef_[0], np.cumsum([matrix.shape[1] for matrix in counts])[:-1])
-    features = dict(zip(FEATURES, zip(vectorizers, coefficients, strict=True), strict=True))
-    return NgramModel(features, float(regression.intercept_[0]))
+    models = {name: _new_model() for name in parts}
+    for name, of in parts.items():
+        models[name].fit([texts[index] for index in of], labels[of], regression__sample_weight=weights[of])
+    return TfidfModel(models)
 
 
 def save_tfidf(model: TfidfModel, folder: Path) -> None:
     """Save a model as two files in a folder: its weights, and the n-grams that the weights belong to."""
     tensors, vocabulary = {}, {}
-    for part, ngrams in model.models.items():
-        tensors[f"{part}.intercept"], vocabulary[part] = np.array([ngrams.intercept]), {}
-        for name, (vectorizer, coefficients) in ngrams.features.items():
+    for part, pipeline in model.models.items():
+        regression, vocabulary[part], start = pipeline["regression"], {}, 0
+        tensors[f"{part}.intercept"] = regression.intercept_
+        for name, vectorizer in pipeline["features"].transformer_list:
+            coefficients = regression.coef_[0, start : start + len(vectorizer.idf_)]
+            start += len(vectorizer.idf_)
             tensors |= {f"{part}.{name}.coefficients": coefficients, f"{part}.{name}.idf": vectorizer.idf_}
             vocabulary[part][name] = vectorizer.get_feature_names_out().tolist()
     save_file(tensors, folder / WEIGHTS_FILE)
@@ -153,11 +138,13 @@ def load_tfidf(folder: Path) -> TfidfModel:
         ) from error
 
 
-def _load_part(part: str, tensors: dict[str, np.ndarray], vocabulary: dict[str, list[str]]) -> NgramModel:
-    features = {}
-    for name, settings in FEATURES.items():
-        vectorizer = TfidfVectorizer(vocabulary=vocabulary[name], **settings)
+def _load_part(part: str, tensors: dict[str, np.ndarray], vocabulary: dict[str, list[str]]) -> Pipeline:
+    pipeline = _new_model()
+    for name, vectorizer in pipeline["features"].transformer_list:
+        vectorizer.vocabulary = vocabulary[name]
         # scikit-learn raises an error here if there are not as many weights as n-grams.
         vectorizer.idf_ = tensors[f"{part}.{name}.idf"]
-        features[name] = vectorizer, tensors[f"{part}.{name}.coefficients"]
-    return NgramModel(features, float(tensors[f"{part}.intercept"][0]))
+    regression = pipeline["regression"]
+    regression.classes_, regression.intercept_ = np.array([0, 1]), tensors[f"{part}.intercept"]
+    regression.coef_ = np.hstack([tensors[f"{part}.{name}.coefficients"] for name in FEATURES])[np.newaxis]
+    return pipeline
