@@ -254,7 +254,7 @@ class Classifier:
         return self.read([Message(*part, other_language=False) for part in zip(readable, of_tfidf, strict=True)])
 
     def _of_tfidf(self, normalised: Sequence[str]) -> list[float]:
-        return self.tfidf.log_odds_of_normalised(normalised).tolist() if self.tfidf else [np.nan] * len(normalised)
+        return self.tfidf.log_odds(normalised, normalised=True).tolist() if self.tfidf else [np.nan] * len(normalised)
 
     def _answer(self, message: Message, log_odds: float, truncated: bool, answered_by: str) -> Answer:
         probability, threshold = float(expit(log_odds)), self.settings.decision_threshold

@@ -62,13 +62,9 @@ class TfidfModel:
 
     models: dict[str, Pipeline]  # by the messages that they answer: `other`, and perhaps `chinese`
 
-    def log_odds(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the log odds of class 1 of n messages, shape (n,)."""
-        return self.log_odds_of_normalised(list(map(normalise, texts)))
-
-    def log_odds_of_normalised(self, normalised: Sequence[str]) -> np.ndarray:
-        """Return the log odds of class 1 of n messages that are normalised already, shape (n,)."""
-        texts = _as_read(normalised)
+    def log_odds(self, texts: Sequence[str], normalised: bool = False) -> np.ndarray:
+        """Return the log odds of class 1 of n messages, which may be normalised already, shape (n,)."""
+        texts = _as_read(texts if normalised else list(map(normalise, texts)))
         log_odds = np.empty(len(texts))
         for name, indices in _parts(texts, "chinese" in self.models).items():
             if len(indices):
