@@ -77,8 +77,7 @@ class Limits:
 
     rows: int | None = None
     columns: int = 16_384
-    unpacked_bytes: int | None = None
-    """Of a workbook, which is a zip archive."""
+    unpacked_bytes: int | None = None  # of a workbook, which is a zip archive
 
 
 def _open_zip(file: BinaryIO) -> BinaryIO:
@@ -104,16 +103,12 @@ class Source:
     """A file that is being read: its bytes, unpacked if its name says that they are packed, and what is known of it."""
 
     path: Path
-    name: str
-    """The name without the ending of the compression, such as messages.csv."""
+    name: str  # without the ending of the compression, such as messages.csv
     options: ReadOptions
     limits: Limits
-    packed: str = ""
-    """The ending of the compression, such as .gz; empty if there is none."""
-    encoding: str = ""
-    """Of its text, when it is found; what is not in the encoding is read as U+FFFD."""
-    notes: list[Note] = field(default_factory=list)
-    """How it is read, where that is not plain."""
+    packed: str = ""  # the ending of the compression, such as .gz
+    encoding: str = ""  # of its text, when it is found; what is not in the encoding is read as U+FFFD
+    notes: list[Note] = field(default_factory=list)  # how it is read, where that is not plain
 
     def __post_init__(self):
         packed = Path(self.name).suffix.lower()

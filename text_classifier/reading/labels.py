@@ -36,12 +36,9 @@ _MISSING = {"", "nan", "null", "na", "n/a", "#n/a", "<na>"}
 class Classes:
     """The two classes of the data."""
 
-    names: tuple[str, str]
-    """Names of class 0 and class 1."""
-    ids: dict[str, int]
-    """Label without case -> 0 or 1."""
-    clear: bool = True
-    """Whether the names tell which class is to be detected, or somebody named it; otherwise the alphabet decided."""
+    names: tuple[str, str]  # of class 0 and class 1
+    ids: dict[str, int]  # label without case -> 0 or 1
+    clear: bool = True  # the names tell which class to detect, or somebody named it; otherwise the alphabet decided
 
     def ids_of(self, labels: pd.Series) -> pd.Series:
         """Return the class of each label, 0 or 1; missing for a label that is in neither class."""

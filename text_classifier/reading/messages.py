@@ -8,7 +8,7 @@ here and in the modules below raises a TableError, which says why, where a file 
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -42,10 +42,8 @@ class Messages:
     text_columns: list[str]
     label_column: str | None
     rows: int
-    notes: list[Note]
-    """How the file was read, where that is not plain."""
-    _body: Callable[[], Iterator[list[str]]] = field(repr=False)
-    """Returns the rows below the header, each with as many cells as there are columns."""
+    notes: list[Note]  # how the file was read, where that is not plain
+    _body: Callable[[], Iterator[list[str]]]  # returns the rows below the header, a cell for each column
 
     def chunks(self, rows: int) -> Iterator[pd.DataFrame]:
         """Yield the file's rows in tables of strings with `rows` rows each; an empty cell is ""."""

@@ -11,8 +11,8 @@ from text_classifier.reading.decoding import Source
 from text_classifier.reading.labels import FASTTEXT_LABEL, begin_with_labels
 from text_classifier.reading.notes import TableError
 
+# Rows with the number of the line that each one ends in; blank cells at their ends and blank rows are left out.
 Rows = Iterator[tuple[int, list[str]]]
-"""Rows with the number of the line that each one ends in; blank cells at their ends and blank rows are left out."""
 
 # Usual separators, and rare ones, which lose a tie.
 _USUAL, _RARE = ",;\t|", "¤^~"
@@ -33,14 +33,10 @@ class Layout:
     """How the lines of a text file make rows."""
 
     delimiter: str = ""
-    quoted: bool = True
-    """Whether cells may stand in quotation marks."""
-    columns: Sequence[str] | None = None
-    """Names of the columns, if the lines are no table: each one is a message, perhaps behind its label."""
-    skipped_lines: int = 0
-    """Lines before the table: Excel names the delimiter in one."""
-    line_end: str = ""
-    """Delimiters of another kind that end every line, and mean nothing."""
+    quoted: bool = True  # cells may stand in quotation marks
+    columns: Sequence[str] | None = None  # if the lines are no table, but messages, perhaps behind their labels
+    skipped_lines: int = 0  # before the table: Excel names the delimiter in one
+    line_end: str = ""  # delimiters of another kind that end every line, and mean nothing
 
     @property
     def joins(self) -> str | None:
