@@ -165,18 +165,19 @@ def _is_quoted(source: Source, layout: Layout) -> bool:
     """Return whether the cells of the whole file stand in quotation marks where needed."""
     tabs = layout.delimiter == "\t"
     plain = read_rows(source, replace(layout, quoted=False))
+    # The header may stand in marks alone.
+    _, header = next(plain, (0, []))
     try:
-        uneven = _uneven_rows(read_rows(source, layout))
+        widths = (len(cells) for _, cells in read_rows(source, layout))
+        first = next(widths, 0)
+        uneven = sum(width != first for width in widths)
         if not tabs:
             return True
     except TableError:
         # Marks that do not come in pairs are text, if all rows are even without them and no cell stands in marks.
-        _, header = next(plain, (0, []))
         if not tabs and any(len(cells) != len(header) or any(map(_in_marks, cells)) for _, cells in plain):
             raise
         return False
-    # The header may stand in marks alone.
-    _, header = next(plain, (0, []))
     filled, wrapped, uneven_plain = Counter(), Counter(), 0
     for _, cells in plain:
         uneven_plain += len(cells) != len(header)
@@ -189,12 +190,6 @@ def _is_quoted(source: Source, layout: Layout) -> bool:
                     return True
     # Marks around a whole column are no text. Nor are they where a tab or line end between them would tear rows.
     return any(count == filled[column] for column, count in wrapped.items()) or uneven_plain > uneven
-
-
-def _uneven_rows(rows: Rows) -> int:
-    """Return how many rows have another number of cells than the first."""
-    _, first = next(rows, (0, []))
-    return sum(len(cells) != len(first) for _, cells in rows)
 
 
 def _in_marks(cell: str) -> bool:
