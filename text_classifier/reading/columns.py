@@ -20,8 +20,6 @@ LABEL_COLUMN_NAMES = {
     *("标签", "类别", "分类", "类型", "是否垃圾", "是否垃圾短信"),
 }
 
-_MOST_LABELS = 10  # different ones in a column of labels
-
 
 def has_known_name(first: Sequence[str], names: Collection[str]) -> bool:
     """Return whether a first row has one of these names, without regard to case."""
@@ -55,9 +53,9 @@ def without_blank_end(cells: Sequence[str]) -> list[str]:
 
 
 def _may_be_labels(column: pd.Series) -> bool:
-    """Return whether the cells come back like labels; dates, names and numbers differ from row to row."""
+    """Return whether the cells are of few kinds that come back; dates, names and numbers differ from row to row."""
     kinds = column.str.strip().str.casefold().nunique()
-    return 2 <= kinds <= min(_MOST_LABELS, len(column) // 2)
+    return 2 <= kinds <= min(10, len(column) // 2)
 
 
 def choose_text_columns(sample: pd.DataFrame, named: Sequence[str] | None, notes: list[Note]) -> list[str]:

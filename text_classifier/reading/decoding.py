@@ -95,7 +95,6 @@ def _open_zip(file: BinaryIO) -> BinaryIO:
 
 
 _UNPACK: dict[str, Callable] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zip": _open_zip}
-_DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
 
 @dataclass
@@ -135,7 +134,7 @@ class Source:
         try:
             with self.path.open("rb") as file, _UNPACK.get(self.packed, contextlib.nullcontext)(file) as content:
                 yield content
-        except _DAMAGED as error:
+        except (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
             # Errors of the system have a `strerror`, those of archives have none.
             if reason := getattr(error, "strerror", None):
                 raise TableError("file_missing", reason=reason) from error

@@ -155,11 +155,10 @@ def _find_columns(source: Source, rows: Callable[[], Rows], delimiter: str | Non
     widths = [len(cells) for cells in sample]
     width = max(widths)
     if delimiter and min(widths) < width:
-        # Punctuation has a space behind it.
-        spaced = any(cell.startswith(" ") and cell.strip() for cells in sample for cell in cells[1:])
         if min(widths) >= 2 and len({cells[0] for cells in sample}) <= max(2, len(sample) // 5):
             width = min(widths)
-        elif spaced:
+        # Punctuation has a space behind it.
+        elif any(cell.startswith(" ") and cell.strip() for cells in sample for cell in cells[1:]):
             line, cells = next((n, w) for n, w in enumerate(widths, 1) if w > min(widths))
             raise TableError("file_uneven", line=f"{line:,}", cells=cells, columns=min(widths))
     columns = name_columns([""] * width)
