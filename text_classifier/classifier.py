@@ -220,9 +220,6 @@ class Classifier:
         TF-IDF is sure where its log odds are farther from the threshold than the language model's can outweigh. How
         far that is was measured on validation messages (`training.evaluation.choose_early_exit`). For the probability,
         the log odds that the language model usually adds to such messages are added.
-
-        Args:
-            threshold: decision threshold; by default the classifier's own.
         """
         early_exit = self.settings.early_exit
         if message is None or self.tfidf is None or early_exit is None:
@@ -262,11 +259,7 @@ class Classifier:
 
 
 def holds_adapter(folder: Path) -> bool:
-    """Return whether a folder that the training script saved holds an adapter; if not, it holds a whole model.
-
-    Raises:
-        FileNotFoundError: the folder does not exist, or it holds neither.
-    """
+    """Return whether a trained folder holds an adapter; else it holds a whole model, or FileNotFoundError is raised."""
     is_adapter = (folder / ADAPTER_CONFIG).is_file()
     if not is_adapter and not list(folder.glob("model*.safetensors")):
         raise FileNotFoundError(f"{folder} holds neither an adapter nor a model")

@@ -54,11 +54,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def check_target(target: Path) -> None:
-    """Check that a folder can be written: it is not there, is empty, or holds an earlier export.
-
-    Raises:
-        ValueError: it holds something else, which would be replaced.
-    """
+    """Raise ValueError unless a folder can be written: it is not there, is empty, or holds an earlier export."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     with contextlib.suppress(OSError, ValueError):
@@ -154,11 +150,7 @@ def model_card(folder: Path, name: str, classifier: Classifier, onnx: bool) -> s
 
 
 def check_login() -> str:
-    """Check that the Hub can be reached and knows who is asking, and return the name of that account.
-
-    Raises:
-        ConfigurationError: it cannot be reached, or nobody is logged in.
-    """
+    """Return the account that is logged in to the Hub; ConfigurationError without a login or a connection."""
     try:
         # Send a small request with a time limit first, because `whoami` waits without one.
         get_session().head(constants.ENDPOINT, timeout=CONNECT_TIMEOUT_SECONDS)

@@ -30,11 +30,7 @@ def _connection(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _write(path: Path, command: str, *values: str | int) -> int:
-    """Run a command that changes the corrections, and return the id of the last row that was inserted.
-
-    Raises:
-        OSError: the file cannot be written, as on a full disk; earlier corrections are safe.
-    """
+    """Run a command that changes the corrections, and return the id of the last new row; OSError if it fails."""
     try:
         with _connection(path) as connection:
             return connection.execute(command, values).lastrowid

@@ -57,7 +57,6 @@ def load_merged(
     model that the adapter was trained on is not looked for again.
 
     Args:
-        config: config of the adapter folder.
         trained_on: name, source and SHA-256 of the base weights that the adapter was trained on, if they are known.
 
     Raises:

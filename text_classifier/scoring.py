@@ -101,7 +101,6 @@ def score_file(messages: Messages, task: Task, part: Path, classifier: Classifie
     Only some rows are in memory at a time. If a run is stopped, the next one continues after the rows in `part`.
 
     Args:
-        messages: those of the task's source.
         part: CSV that gets the finished rows; what was done with which task stands beside it.
         model_sha256: checksum of the adapter; a run with another adapter is not continued.
 
@@ -137,11 +136,8 @@ def score_file(messages: Messages, task: Task, part: Path, classifier: Classifie
 def finished_rows(target: Path | None) -> Iterator[Path]:
     """Yield the path of the CSV that gets the finished rows; if the block ends without error, the CSV is removed.
 
-    If `target` is a file, the CSV stands beside it, and no other process may write `target` meanwhile. Otherwise (a
+    If `target` is a file, the CSV stands beside it, and `target` is locked meanwhile; see `exclusive`. Otherwise (a
     device, a pipe, standard output, None) the CSV is a temporary file.
-
-    Raises:
-        BlockingIOError: another process is writing `target`.
     """
     if target is None or is_stream(target):
         with tempfile.TemporaryDirectory() as folder:
@@ -160,11 +156,7 @@ def _state_file(part: Path) -> Path:
 
 
 def _unfinished(part: Path, task: dict) -> dict:
-    """Return how far a stopped run came: its `task`, and the `rows` and `bytes` that it finished.
-
-    Raises:
-        ValueError: the stopped run had another task.
-    """
+    """Return how far a stopped run came: its `task`, `rows` and `bytes`; ValueError if that was another task."""
     state_file = _state_file(part)
     if state_file.is_file():
         state = json.loads(state_file.read_text(encoding="utf-8"))
@@ -183,11 +175,7 @@ def _unfinished(part: Path, task: dict) -> dict:
 
 
 def classes_of(messages: Messages, task: Task, names: Sequence[str]) -> Classes:
-    """Return the two classes of the file's labels: those of the adapter (`names`), or else of `find_classes`.
-
-    Raises:
-        ValueError: the labels are neither the adapter's nor two of their own.
-    """
+    """Return the two classes of the file's labels: those of the adapter (`names`), or else of `find_classes`."""
     labels = pd.concat([chunk[messages.label_column] for chunk in messages.chunks(ROWS_PER_CHUNK)], ignore_index=True)
     labels = labels[~is_missing(labels)]
     own = {name.casefold(): number for number, name in enumerate(names)}
@@ -219,10 +207,8 @@ _EXCEL_ROWS, _EXCEL_CHARACTERS = 1_048_576, 32_767
 def format_of(target: Path) -> tuple[str, str]:
     """Return what a result's name ends in: its format, such as .csv, and its compression, such as .gz, or "".
 
-    A device, a pipe and standard output may have any name; without an ending they get a CSV.
-
-    Raises:
-        ValueError: results are not written in such a format.
+    A device, a pipe and standard output may have any name; without an ending they get a CSV. For another format,
+    ValueError is raised.
     """
     suffixes = [suffix.lower() for suffix in target.suffixes]
     packed = suffixes.pop() if suffixes and suffixes[-1] in _PACK else ""
@@ -235,11 +221,7 @@ def format_of(target: Path) -> tuple[str, str]:
 
 
 def check_output(target: Path, source: Path, rows: int = 0) -> None:
-    """Check that a result with so many rows can be written, before any work.
-
-    Raises:
-        ValueError: it cannot; the message says why.
-    """
+    """Check that a result with so many rows can be written, before any work; a ValueError says why it cannot."""
     if target.is_dir():
         raise ValueError(f"--output {target} is a folder; name the file to write.")
     if not target.parent.is_dir():

@@ -69,9 +69,6 @@ def read_messages(
     Args:
         name: its name, where `path` has another; its ending tells the format.
         labelled: whether a column of labels is needed; without it, one is only looked for if `options` name it.
-
-    Raises:
-        TableError: the file cannot be used; the message says why, and what to do.
     """
     options = options or ReadOptions()
     source = Source(path, name or path.name, options, limits or Limits())
