@@ -91,7 +91,14 @@ def export_model(folder: Path, target: Path, name: str, onnx: bool = False) -> N
         for weights in scratch.glob("*.safetensors"):
             shutil.copymode(scratch / "config.json", weights)
         tokenizer.save_pretrained(scratch)
-        settings_of_export(classifier, folder).save(scratch)
+        checksum = file_sha256(*sorted(folder.glob("*.safetensors")))
+        Settings(
+            base_model=classifier.settings.base_model,
+            # A threshold for both models together does not apply to the language model alone.
+            decision_threshold=0.5 if classifier.tfidf else classifier.settings.decision_threshold,
+            languages=classifier.settings.languages,
+            exported_from={"folder": folder.resolve().name, "sha256": checksum},
+        ).save(scratch)
         (scratch / "README.md").write_text(card, encoding="utf-8")
         if (folder / "README.md").is_file():
             text = (folder / "README.md").read_text(encoding="utf-8")
@@ -100,17 +107,6 @@ def export_model(folder: Path, target: Path, name: str, onnx: bool = False) -> N
             (scratch / "onnx").mkdir()
             export_onnx(classifier.model, tokenizer, scratch / "onnx" / "model.onnx")
         exchange_folder(scratch, target)
-
-
-def settings_of_export(classifier: Classifier, folder: Path) -> Settings:
-    """Return the settings of the language model alone; a threshold for both together does not apply to it."""
-    settings = classifier.settings
-    return Settings(
-        base_model=settings.base_model,
-        decision_threshold=0.5 if classifier.tfidf else settings.decision_threshold,
-        languages=settings.languages,
-        exported_from={"folder": folder.resolve().name, "sha256": file_sha256(*sorted(folder.glob("*.safetensors")))},
-    )
 
 
 # ---------------------------------------------------------------------------- the model card
