@@ -16,9 +16,9 @@ _BATCH_TOKENS = 256
 # operations than the rest of the model: both take the same at six times the hidden size, 4,608 tokens for GPT-2 small.
 _ACCELERATOR_BATCH_TOKENS = 4096
 
-# Decoders, and the attribute that holds each one's body. Their classification head reads the last token of a message,
-# so messages can stand end to end in one row, without padding.
-_PACKABLE = {"gpt2": "transformer", "llama": "model"}
+# Decoders whose classification head reads the last token of a message, so that messages can stand end to end in one
+# row, without padding.
+_PACKABLE = ("gpt2", "llama")
 
 
 def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> BatchEncoding:
@@ -128,6 +128,5 @@ def _packed_logits(input_ids: Sequence[Sequence[int]], model: PreTrainedModel) -
     ids = torch.tensor([[token for message in input_ids for token in message]]).to(model.device)
     positions = torch.tensor([[position for message in input_ids for position in range(len(message))]]).to(model.device)
     last = torch.tensor([len(message) for message in input_ids]).cumsum(0).to(model.device) - 1
-    decoder = getattr(model, _PACKABLE[model.config.model_type])
-    hidden = decoder(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
+    hidden = model.base_model(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
     return model.score(hidden[0, last])
