@@ -40,10 +40,8 @@ def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length:
 def choose_device() -> torch.device:
     """Return the device that classifies: the accelerator where there is one, else the CPU.
 
-    The environment variable DEVICE overrides this. `cpu` forbids the accelerator, `cuda:1` names one of several.
-
-    Raises:
-        ValueError: this machine has no device of that name.
+    The environment variable DEVICE overrides this. `cpu` forbids the accelerator, `cuda:1` names one of several; for a
+    name that this machine does not have, ValueError is raised.
     """
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     devices = ["cpu"]
@@ -72,9 +70,6 @@ def fast_dtype(device: torch.device | None = None) -> torch.dtype:
     It is bfloat16 if the device has instructions for it: AVX-512 BF16 or AMX on a CPU, compute capability 8 on an
     NVIDIA GPU. Otherwise it is float32, because emulated bfloat16 is slower. `python -m benchmarks.chat_load` measures
     the speed on CPUs and how many labels agree.
-
-    Args:
-        device: by default the one that `choose_device` chooses.
     """
     device = device or choose_device()
     if device.type == "cpu":

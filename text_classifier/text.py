@@ -116,7 +116,6 @@ def make_normalizer() -> normalizers.Normalizer:
 # The identifier's names for forms of a language. Cantonese and Wu are written like Chinese, and text messages in
 # English look like Nigerian Pidgin.
 _FORMS = {"en": ("en", "pcm"), "zh": ("zh", "yue", "wuu")}
-_NO_LANGUAGE = "zxx"
 _CHARACTERS = 1_000  # a text in another language shows it at its beginning
 
 # How much likelier a language must be than those that the adapter learned, as log odds. With this one, 0.5 % of the
@@ -145,7 +144,7 @@ def _distance(text: str, home: set[str]) -> float:
     """Return the log odds of the likeliest other language against the likeliest in `home`."""
     scores = dict(_identifier().rank(text))
     known = max(scores.pop(language) for language in home)
-    del scores[_NO_LANGUAGE]
+    del scores["zxx"]  # no language
     return max(scores.values()) - known
 
 
