@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Sequence
 
 import opencc
+import py3langid
 from tokenizers import Regex, normalizers
 
 # Cyrillic and Greek letters that look like Latin ones.
@@ -142,15 +143,7 @@ def is_other_language(text: str, normalised: str, learned: Sequence[str]) -> boo
 
 def _distance(text: str, home: set[str]) -> float:
     """Return the log odds of the likeliest other language against the likeliest in `home`."""
-    scores = dict(_identifier().rank(text))
+    scores = dict(py3langid.rank(text))
     known = max(scores.pop(language) for language in home)
     del scores["zxx"]  # no language
     return max(scores.values()) - known
-
-
-@functools.cache
-def _identifier():
-    # Imported and loaded when it is first asked, because loading takes half a second.
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    return LanguageIdentifier.from_model_file(MODEL_FILE)
