@@ -12,16 +12,6 @@ import pandas as pd
 from text_classifier.files import is_stream
 from text_classifier.text import replace_half_surrogates
 
-_TABLE = """
-CREATE TABLE IF NOT EXISTS feedback (
-    id INTEGER PRIMARY KEY,
-    created_at TEXT NOT NULL,
-    text TEXT NOT NULL,
-    given_label TEXT NOT NULL,
-    right_label TEXT NOT NULL
-)
-"""
-
 
 @contextlib.contextmanager
 def _connection(path: Path) -> Iterator[sqlite3.Connection]:
@@ -49,7 +39,15 @@ def open_feedback(path: Path) -> None:
         raise FileExistsError(f"{path} is a device or a pipe, not a file.")
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     with _connection(path) as connection:
-        connection.execute(_TABLE)
+        connection.execute("""
+            CREATE TABLE IF NOT EXISTS feedback (
+                id INTEGER PRIMARY KEY,
+                created_at TEXT NOT NULL,
+                text TEXT NOT NULL,
+                given_label TEXT NOT NULL,
+                right_label TEXT NOT NULL
+            )
+        """)
 
 
 def save_feedback(path: Path, text: str, given_label: str, right_label: str) -> int:
