@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import aiohttp
 import httpx
 import socketio
 
@@ -51,8 +50,7 @@ class ChatClient:
 
     def __init__(self, address: str):
         self.address, self.answers, self.session_id = address, asyncio.Queue(), str(uuid.uuid4())
-        self.http = aiohttp.ClientSession()
-        self.connection = socketio.AsyncClient(reconnection=False, http_session=self.http)
+        self.connection = socketio.AsyncClient(reconnection=False)
         self.connection.on("new_message", self.receive)
         self.connection.on("disconnect", lambda reason: self.answers.put_nowait(None))
 
@@ -75,19 +73,12 @@ class ChatClient:
     async def __aenter__(self):
         auth = {"sessionId": self.session_id, "clientType": "webapp", "userEnv": "{}"}
         path = "/ws/socket.io"
-        try:
-            await self.connection.connect(self.address, auth=auth, socketio_path=path, transports=["websocket"])
-            await self.connection.emit("connection_successful")
-        except BaseException:
-            await self.http.close()
-            raise
+        await self.connection.connect(self.address, auth=auth, socketio_path=path, transports=["websocket"])
+        await self.connection.emit("connection_successful")
         return self
 
     async def __aexit__(self, *_):
-        try:
-            await self.connection.disconnect()
-        finally:
-            await self.http.close()
+        await self.connection.disconnect()
 
     async def upload(self, name: str, content: bytes) -> int:
         """Upload a file and return the HTTP status of the answer."""
