@@ -1,11 +1,7 @@
-"""Measure throughput and waiting time of the chat with many people, against one message at a time.
+"""Measure throughput and waiting time of the chat with many people: `python -m benchmarks.chat_load`.
 
-    python -m benchmarks.chat_load
-
-The app runs on this machine with the shipped adapter. Simulated visitors talk to it over the same WebSocket
-as a browser; each sends its next message when the last one is answered. The same run also measures the
-simpler ways that people write first: one message after another in float32 and in the CPU's fast format, and
-the model loaded anew for every message.
+The app runs on this machine with the shipped adapter. Simulated visitors talk to it over the same WebSocket as a
+browser; each sends its next message when the last one is answered.
 """
 
 import argparse
@@ -16,14 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from benchmarks.app_server import ChatClient, copy_of_app, running_app
-from benchmarks.common import ADAPTER, agreement, number_format, publish, timed
+from benchmarks.common import ADAPTER, publish
 from gpt_classification_model import load_splits
-from text_classifier.classifier import Classifier
 from text_classifier.metrics import markdown_table
-from text_classifier.runtime import fast_dtype
 from text_classifier.training.config import DataArguments
 
 
@@ -54,15 +47,10 @@ async def visitor(address: str, messages: list[str], pause: float = 0.0) -> list
     return seconds
 
 
-async def visitors(address: str, messages: list[str], users: int) -> tuple[list[float], float]:
-    """Let `users` visitors send the messages at the same time.
-
-    Returns:
-        The seconds until each message was answered, and the seconds until all were.
-    """
-    started = time.perf_counter()
+async def visitors(address: str, messages: list[str], users: int) -> list[float]:
+    """Let `users` visitors send the messages at the same time; return the seconds until each was answered."""
     waits = await asyncio.gather(*(visitor(address, messages[user::users]) for user in range(users)))
-    return [seconds for wait in waits for seconds in wait], time.perf_counter() - started
+    return [seconds for wait in waits for seconds in wait]
 
 
 def main() -> None:
@@ -72,42 +60,22 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=1000)
     arguments = parser.parse_args()
     messages = unseen_messages(arguments.messages)
-    # The second is as the chat serves: on a CPU without bfloat16 instructions it is float32, too.
-    loaded = {
-        "one at a time, float32": Classifier.load(ADAPTER, torch.float32),
-        f"one at a time, as served ({number_format()})": Classifier.load(ADAPTER, fast_dtype()),
-    }
-    rows = {}
-    for name, classifier in loaded.items():
-        classifier.answer(messages[:4])
-        seconds = timed(lambda text, classifier=classifier: classifier.answer([text]), messages[:100])
-        rows[name] = (seconds, len(seconds) / sum(seconds))
-    alike = agreement(*(classifier.answer(messages) for classifier in loaded.values()))
-    del classifier, loaded
-    seconds = timed(lambda text: Classifier.load(ADAPTER).answer([text]), messages[:5])
-    rows["model loaded for every message"] = (seconds, len(seconds) / sum(seconds))
-
     with tempfile.TemporaryDirectory() as folder:
         copy_of_app(Path(folder))
         with running_app(Path(folder), ADAPTER_DIR=str(ADAPTER)) as address:
             asyncio.run(visitor(address, messages[:20]))
             # The pause is long enough to finish the explanation of one message before the next one comes.
-            rows["the app, 1 person"] = (asyncio.run(visitor(address, messages[:30], pause=2)), None)
-            seconds, total = asyncio.run(visitors(address, messages, arguments.users))
-            rows[f"the app, {arguments.users} people"] = (seconds, len(seconds) / total)
+            alone = asyncio.run(visitor(address, messages[:30], pause=2))
+            started = time.perf_counter()
+            together = asyncio.run(visitors(address, messages, arguments.users))
+            throughput = len(messages) / (time.perf_counter() - started)
         errors = (Path(folder) / "log.txt").read_text().count("Traceback")
-
-    lines = [("", "Messages/s", "p50 ms", "p95 ms")]
-    for name, (seconds, throughput) in rows.items():
+    rows = [("", "Messages/s", "p50 ms", "p95 ms")]
+    people = f"the app, {arguments.users} people"
+    for name, per_second, seconds in (("the app, 1 person", "–", alone), (people, f"{throughput:.1f}", together)):
         p50, p95 = 1000 * np.quantile(seconds, [0.5, 0.95])
-        lines.append((name, "–" if throughput is None else f"{throughput:.1f}", f"{p50:.0f}", f"{p95:.0f}"))
-    exactly, fastly, reloaded, _, served = (throughput for _, throughput in rows.values())
-    text = f"""{markdown_table(lines)}
-
-{arguments.users} people get {served / exactly:.1f} times the messages of one at a time in float32, and
-{served / fastly:.1f} times those in {number_format()}; the model loaded for every message: {reloaded:.2f} messages/s.
-Labels as in float32: {100 * alike:.2f} % of {len(messages)}. Errors: {errors}."""
-    publish(__file__, "The chat under load", text)
+        rows.append((name, per_second, f"{p50:.0f}", f"{p95:.0f}"))
+    publish(__file__, "The chat under load", f"{markdown_table(rows)}\n\nErrors: {errors}.")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,15 @@
-"""Code that the benchmarks share: training runs, times, labels that agree, pages of figures."""
+"""Code that the benchmarks share: training runs, pages of figures."""
 
 import json
 import os
 import shlex
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from text_classifier.classifier import Answer
 from text_classifier.files import atomic_path
 from text_classifier.runtime import fast_dtype
 
@@ -44,21 +41,6 @@ def train(command: Sequence[str], folder: Path, **options) -> dict:
 def read_report(folder: Path) -> dict:
     """Return the report of a training run, its metrics.json."""
     return json.loads((folder / "metrics.json").read_text())
-
-
-def timed(function: Callable[[str], object], texts: Iterable[str]) -> np.ndarray:
-    """Call a function with each of n texts, and return the seconds of each call, shape (n,)."""
-    seconds = []
-    for text in texts:
-        started = time.perf_counter()
-        function(text)
-        seconds.append(time.perf_counter() - started)
-    return np.array(seconds)
-
-
-def agreement(answers: Sequence[Answer], others: Sequence[Answer]) -> float:
-    """Return the share of messages that get the same label from both answers."""
-    return float(np.mean([one.label == other.label for one, other in zip(answers, others, strict=True)]))
 
 
 def number_format() -> str:

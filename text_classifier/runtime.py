@@ -68,7 +68,7 @@ def fast_dtype(device: torch.device | None = None) -> torch.dtype:
     """Return the number format in which a device multiplies fastest; the labels stay the same.
 
     It is bfloat16 if the device has instructions for it: AVX-512 BF16 or AMX on a CPU, compute capability 8 on an
-    NVIDIA GPU. Otherwise it is float32, because emulated bfloat16 is slower. `python -m benchmarks.chat_load` measures
+    NVIDIA GPU. Otherwise it is float32, because emulated bfloat16 is slower. `python -m benchmarks.scoring` measures
     the speed on CPUs and how many labels agree.
     """
     device = device or choose_device()
