@@ -10,9 +10,11 @@ Finished runs stay in results/accuracy/ and are not repeated. Run `make clean` a
 """
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +24,7 @@ import pandas as pd
 from scipy import stats
 from scipy.special import logit
 
-from benchmarks.common import CHINESE_MESSAGES, MODERN_MESSAGES, REPOSITORY, publish, read_report, train
+from benchmarks.common import CHINESE_MESSAGES, MODERN_MESSAGES, REPOSITORY, publish
 from text_classifier.classifier import Classifier
 from text_classifier.metrics import classification_metrics, markdown_table, percent
 from text_classifier.runtime import encode, fast_dtype, read_log_odds
@@ -53,16 +55,19 @@ ALL = "**all**"
 # ---------------------------------------------------------------------------- runs
 
 
-def finished_runs(runs: dict[tuple[int, str], Sequence[str]], jobs: int) -> list[Path]:
-    """Train all runs that are not finished, and return the folders of all.
+def finished_runs(description: str, runs: dict[tuple[int, str], Sequence[str]]) -> list[Path]:
+    """Read the command's only option `--jobs`, train all runs that are not finished, and return the folders of all.
 
     Args:
+        description: what `--help` says of the command.
         runs: for each run its seed and the end of its folder's name, and its flags; the seed also draws the split.
-        jobs: number of trainings at a time, which share the cores.
 
     Raises:
         subprocess.CalledProcessError: a training failed; `log.txt` in its folder says why.
     """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, sharing the cores")
+    jobs = parser.parse_args().jobs
     environment = os.environ | {"OMP_NUM_THREADS": str(max(1, os.cpu_count() // jobs))}
 
     def run(key: tuple[int, str]) -> Path:
@@ -74,14 +79,21 @@ def finished_runs(runs: dict[tuple[int, str], Sequence[str]], jobs: int) -> list
             (folder / "dataset").mkdir(parents=True, exist_ok=True)
             shutil.copy(messages.path, folder / "dataset")
             source = "mirror" if "mirror" in messages.source else "uci"
-            command = ["gpt_classification_model.py", *runs[key], "--data_source", source]
-            command += ["--seed", str(seed)]
+            command = ["gpt_classification_model.py", *runs[key], "--data_source", source, "--seed", str(seed)]
+            print(f"Running {' '.join(command)} …", file=sys.stderr, flush=True)
+            command += ["--output_dir", folder, "--adapter_dir", folder / "model", "--dataset_dir", folder / "dataset"]
+            command = [sys.executable, *command, "--disable_tqdm", "true"]
             with (folder / "log.txt").open("w") as log:
-                train(command, folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
+                subprocess.run(command, cwd=REPOSITORY, check=True, env=environment, stdout=log, stderr=log)
         return folder
 
     with ThreadPoolExecutor(jobs) as pool:
         return list(pool.map(run, runs))
+
+
+def read_report(folder: Path) -> dict:
+    """Return the report of a run, its metrics.json."""
+    return json.loads((folder / "metrics.json").read_text())
 
 
 def log_odds_of_run(folder: Path, texts: Sequence[str]) -> pd.DataFrame:
@@ -150,35 +162,35 @@ def gain_cell(gain: float, interval: tuple[float, float]) -> str:
     return f"{100 * gain:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
 
 
-def compare(folders: dict[int, Path], published: dict[int, Path]) -> str:
+def compare(folders: dict[int, Path], published: Path) -> str:
     """Return a table of all models at the natural ratio, and of how much better this recipe is than each other one.
 
     Args:
         folders: for each seed the run of this recipe.
-        published: runs of the published recipe, for some of the seeds.
+        published: the first seed's run of the published recipe.
 
     Raises:
-        SystemExit: two runs of a seed have different messages.
+        SystemExit: the runs of the first seed have different messages.
     """
     better = "Ours is better by (95 % interval)"
     rows = [["Seed", "", "Accuracy %", "F1 %", "Spam found %", "Ham called spam %", "Calibration error %", better]]
     measured = []
     for seed, folder in folders.items():
-        messages, report = held_out(folder, "test"), read_report(folder)
-        if seed in published:
-            theirs = held_out(published[seed], "test")
+        messages, report, first = held_out(folder, "test"), read_report(folder), not measured
+        if first:
+            theirs = held_out(published, "test")
             if theirs["Text"].tolist() != messages["Text"].tolist():
-                raise SystemExit(f"{folder} and {published[seed]} hold different messages: put them away.")
+                raise SystemExit(f"{folder} and {published} hold different messages: put them away.")
             messages[PUBLISHED] = theirs[OURS].to_numpy()
         hits = {}
-        for model in [*MODELS, PUBLISHED] if seed in published else MODELS:
+        for model in [*MODELS, PUBLISHED] if first else MODELS:
             threshold = threshold_of(model, report)
             metrics = classification_metrics(messages["Label"], messages[model], threshold)
             hits[model] = messages[model].ge(threshold).eq(messages["Label"]).to_numpy()
             gain = hits[OURS].mean() - hits[model].mean()
             measured.append({"model": model, "gain": gain} | {name: metrics[name] for name in METRICS})
             # Of the other seeds, mean and spread are enough.
-            if seed == SEEDS[0] or seed in published:
+            if first:
                 shown = "" if model == OURS else gain_cell(gain, paired_interval(hits[OURS], hits[model]))
                 rows.append([str(seed), model, *(percent(metrics[name]) for name in METRICS), shown])
     sizes = report["data"]["split_sizes"]
@@ -251,23 +263,20 @@ def right_by_kind(messages: pd.DataFrame, called: pd.DataFrame) -> pd.DataFrame:
     return (1 - called.sub(messages["Label"], axis=0).abs()).groupby(messages["Kind"], sort=False).mean()
 
 
-def compare_on_messages(
-    messages: pd.DataFrame, folders: Sequence[Path], published: Sequence[Path]
-) -> tuple[str, dict[str, str]]:
+def compare_on_messages(messages: pd.DataFrame, folders: Sequence[Path], published: Path) -> tuple[str, dict[str, str]]:
     """Compare all models on messages that none was trained on; figures are means over the runs.
 
     Args:
         messages: see `read_test_messages`.
         folders: runs of this recipe.
-        published: runs of the published recipe.
+        published: a run of the published recipe.
 
     Returns:
         A table that shows in short how good each model is on each kind, and for each kind a table by group.
     """
     texts = messages["Text"].tolist()
     called = sum(log_odds_of_run(folder, texts) >= 0 for folder in folders) / len(folders)
-    if published:
-        called[PUBLISHED] = sum(log_odds_of_run(folder, texts)[OURS] >= 0 for folder in published) / len(published)
+    called[PUBLISHED] = (log_odds_of_run(published, texts)[OURS] >= 0).astype(float)
     right = right_by_kind(messages, called)
     called = messages[["Kind", "Group", "Label"]].join(called)
     shares, sizes = shares_by(["Kind", "Group"], pd.concat([called, called.assign(Group=ALL)]))
@@ -299,15 +308,8 @@ def taken_for_other_languages() -> str:
 
 def main() -> None:
     """Run the missing trainings, write the tables to ACCURACY.md and print them."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=len(SEEDS), choices=range(1, len(SEEDS) + 1))
-    parser.add_argument("--other_seeds", type=int, default=1, metavar="N", help="seeds of the published recipe")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, sharing the cores")
-    options = parser.parse_args()
-    runs = {(seed, ""): () for seed in SEEDS[: options.seeds]}
-    runs |= {(seed, "-published"): PUBLISHED_FLAGS for seed in SEEDS[: options.other_seeds]}
-    folders = finished_runs(runs, options.jobs)
-    folders, published = folders[: options.seeds], folders[options.seeds :]
+    runs = {(seed, ""): () for seed in SEEDS} | {(SEEDS[0], "-published"): PUBLISHED_FLAGS}
+    *folders, published = finished_runs(__doc__.splitlines()[0], runs)
     report = read_report(folders[0])
     summary, tables = compare_on_messages(read_test_messages(), folders, published)
     by_group = "\n\n".join(
@@ -322,7 +324,7 @@ Messages from: {report["data"]["source"].removesuffix(", local copy")}.
 Intervals of single seeds are bootstrapped over the messages;
 those of all seeds are for repeated splits, which share messages (Nadeau and Bengio, Machine Learning 52, 2003).
 
-{compare(dict(zip(SEEDS, folders, strict=False)), dict(zip(SEEDS, published, strict=False)))}
+{compare(dict(zip(SEEDS, folders, strict=True)), published)}
 
 ## Other text, in short
 

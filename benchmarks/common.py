@@ -1,11 +1,8 @@
-"""Code that the benchmarks share: training runs, pages of figures."""
+"""What the benchmarks share: places, the number format, the pages of figures."""
 
-import json
 import os
 import shlex
-import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,28 +16,6 @@ MODERN_MESSAGES = REPOSITORY / "tests" / "modern_messages.tsv"
 """Messages unlike the collection, for testing; nothing is trained on them."""
 CHINESE_MESSAGES = REPOSITORY / "tests" / "chinese_messages.tsv"
 """Chinese messages, for testing; nothing is trained on them."""
-
-
-def train(command: Sequence[str], folder: Path, **options) -> dict:
-    """Run a training command in the repository, and return its report; all its files go to `folder`.
-
-    Args:
-        command: arguments of `python`.
-        options: keyword arguments of `subprocess.run`.
-
-    Raises:
-        subprocess.CalledProcessError: the command failed.
-    """
-    outputs = ["--output_dir", folder, "--adapter_dir", folder / "model"]
-    outputs += ["--dataset_dir", folder / "dataset", "--disable_tqdm", "true"]
-    print(f"Running {' '.join(command)} …", file=sys.stderr, flush=True)
-    subprocess.run([sys.executable, *command, *outputs], cwd=REPOSITORY, check=True, **options)
-    return read_report(folder)
-
-
-def read_report(folder: Path) -> dict:
-    """Return the report of a training run, its metrics.json."""
-    return json.loads((folder / "metrics.json").read_text())
 
 
 def number_format() -> str:

@@ -6,7 +6,6 @@ changes a figure too: compare the spread over the seeds in ACCURACY.md.
 Finished runs stay in results/accuracy/ and are not repeated. Run `make clean` after a change of the recipe.
 """
 
-import argparse
 from pathlib import Path
 
 import pandas as pd
@@ -20,11 +19,12 @@ from benchmarks.accuracy import (
     finished_runs,
     held_out,
     log_odds_of_run,
+    read_report,
     read_test_messages,
     right_by_kind,
     threshold_of,
 )
-from benchmarks.common import publish, read_report
+from benchmarks.common import publish
 from text_classifier.metrics import markdown_table, percent
 
 # Name of a row -> the end of its run's folder, and its flags.
@@ -62,10 +62,8 @@ def rights(folder: Path, messages: pd.DataFrame) -> dict[str, list[float]]:
 
 def main() -> None:
     """Run the missing trainings, write the table to DESIGN_CHOICES.md and print it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, sharing the cores")
     runs = {(SEEDS[0], suffix): flags for suffix, flags in CHOICES.values()}
-    folders, messages = finished_runs(runs, parser.parse_args().jobs), read_test_messages()
+    folders, messages = finished_runs(__doc__.splitlines()[0], runs), read_test_messages()
     measured = [rights(folder, messages) for folder in folders]
     header = ["", *(f"{part}: collection / {' / '.join(KINDS.values())}" for part in ("Language model", "Both"))]
     rows = [[*header, "Trainable weights"]]

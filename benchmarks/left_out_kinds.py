@@ -7,7 +7,6 @@ their spam and their ham, and in both languages; then it classifies them.
 Finished runs stay in results/accuracy/ and are not repeated. Run `make clean` after a change of the recipe.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -88,10 +87,8 @@ def validation_messages(folder: Path) -> pd.DataFrame:
 
 def main() -> None:
     """Run the missing trainings, write the table to LEFT_OUT_KINDS.md and print it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, sharing the cores")
     runs = {(SEEDS[0], f"-without-{kinds[0]}"): ("--left_out_kinds", *kinds) for kinds in GROUPS}
-    folders = finished_runs(runs, parser.parse_args().jobs)
+    folders = finished_runs(__doc__.splitlines()[0], runs)
     made_up = [read_made_up_messages(split).assign(Language=language) for split, language in LANGUAGES.items()]
     made_up = pd.concat(made_up).assign(Source="kinds")
     background = read_background("validation")[["Text"]].assign(Label="ham", Source="background")

@@ -50,7 +50,7 @@ def test_runs_are_compared_on_the_same_messages(tmp_path):
         report = {"saved": "after + TF-IDF", "decision_threshold": 0.5, "data": {"split_sizes": sizes}}
         write_json(report, tmp_path / name / "metrics.json")
     folders = {number: tmp_path / str(number) for number in (1, 2)}
-    table = compare(folders, {1: tmp_path / "1-published"})
+    table = compare(folders, tmp_path / "1-published")
     # For seed and model the accuracy, and by how much ours is better.
     cells = map(cells_of, table.splitlines()[2:])
     rows = {(seed, model): (accuracy, gain.partition(" (")[0]) for seed, model, accuracy, *_, gain in cells}
