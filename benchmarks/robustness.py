@@ -266,12 +266,12 @@ def api(trial: Trial) -> tuple[int, str]:
     draw, requests, statuses = trial.draw, trial.options.requests, Counter()
     answered: list[tuple[str, dict]] = []
 
-    async def ask(http: httpx.AsyncClient, limit: asyncio.Semaphore, text: str, broken: bool) -> None:
-        body = json.dumps({"texts": text})
-        text = json.loads(body)["texts"]  # Two halves of a surrogate pair that meet are one character in JSON.
-        if broken:
-            body = body[: draw.randrange(len(body))]
+    async def ask(http: httpx.AsyncClient, limit: asyncio.Semaphore) -> None:
         async with limit:
+            body = json.dumps({"texts": random_text(draw, 100_000)})
+            text = json.loads(body)["texts"]  # Two halves of a surrogate pair that meet are one character in JSON.
+            if broken := draw.random() < 0.1:
+                body = body[: draw.randrange(len(body))]
             answer = await http.post("/api/classify", content=body, headers={"Content-Type": "application/json"})
         status = answer.status_code
         statuses[status] += 1
@@ -281,11 +281,10 @@ def api(trial: Trial) -> tuple[int, str]:
 
     async def ask_all(address: str) -> None:
         limit = asyncio.Semaphore(8)
-        for start_at in range(0, requests, 500):
-            texts = [random_text(draw, 100_000) for _ in range(min(500, requests - start_at))]
-            # Drawing them takes seconds, after which the server closes connections that are not used.
-            async with httpx.AsyncClient(base_url=address, timeout=120) as http:
-                await asyncio.gather(*(ask(http, limit, text, draw.random() < 0.1) for text in texts))
+        # Drawing a text takes a while, in which the server may close a connection that is not used.
+        no_reuse = httpx.Limits(max_keepalive_connections=0)
+        async with httpx.AsyncClient(base_url=address, timeout=120, limits=no_reuse) as http:
+            await asyncio.gather(*(ask(http, limit) for _ in range(requests)))
 
     with trial.serve() as address:
         asyncio.run(ask_all(address))
@@ -379,11 +378,11 @@ def visitors(trial: Trial) -> tuple[int, str]:
     people, half = trial.options.people, 30 * trial.options.minutes
     port, counted, memory = free_port(), Counter(), []
 
-    async def visit(address: str, draw: random.Random) -> None:
+    async def visit(draw: random.Random) -> None:
         while True:
             # A restart ends the connection; the visitor comes back.
             try:
-                async with ChatClient(address) as client:
+                async with ChatClient(f"http://127.0.0.1:{port}") as client:
                     while True:
                         text = draw.choice(texts)
                         await client.send(text)
@@ -396,20 +395,17 @@ def visitors(trial: Trial) -> tuple[int, str]:
                 await asyncio.sleep(1)
 
     async def chat() -> None:
-        # The people chat until asyncio cancels them at the end.
-        tasks = []
+        tasks = [asyncio.create_task(visit(random.Random(person))) for person in range(people)]
         for _ in range(2):
             # The people stand still while the server starts, because this thread waits for it.
-            with trial.serve(port) as address:
-                tasks = tasks or [
-                    asyncio.create_task(visit(address, random.Random(person))) for person in range(people)
-                ]
-                end = time.monotonic() + half
-                while time.monotonic() < end:
-                    await asyncio.sleep(min(5, half / 10))
+            with trial.serve(port):
+                for _ in range(30):
+                    await asyncio.sleep(half / 30)
                     # The server is the child of this process that serves at the port.
                     served = [child for child in psutil.Process().children() if str(port) in child.cmdline()]
                     memory.append(sum(child.memory_info().rss for child in served) / 2**20)
+        for task in tasks:
+            task.cancel()
 
     asyncio.run(chat())
     lost = counted["lost"]
