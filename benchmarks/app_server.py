@@ -80,17 +80,6 @@ class ChatClient:
     async def __aexit__(self, *_):
         await self.connection.disconnect()
 
-    async def upload(self, name: str, content: bytes) -> int:
-        """Upload a file and return the HTTP status of the answer."""
-        async with httpx.AsyncClient() as http:
-            answer = await http.post(
-                f"{self.address}/project/file",
-                params={"session_id": self.session_id},
-                files={"file": (name, content, "text/csv")},
-                timeout=30,
-            )
-        return answer.status_code
-
     async def send(self, text: str) -> None:
         message = {"id": str(uuid.uuid4()), "name": "user", "type": "user_message", "output": text, "createdAt": ""}
         await self.connection.emit("client_message", {"message": message, "fileReferences": []})

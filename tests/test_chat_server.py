@@ -72,7 +72,9 @@ def test_uploads_survive_another_server_and_a_taken_address_is_said(tmp_path, ti
     def upload(address: str) -> int:
         async def visit_and_upload() -> int:
             async with ChatClient(address) as client:
-                status = await client.upload("messages.csv", b"text\nhello\n")
+                session = {"session_id": client.session_id}
+                file = {"file": ("messages.csv", b"text\nhello\n", "text/csv")}
+                status = httpx.post(f"{address}/project/file", params=session, files=file, timeout=30).status_code
                 kept.append(len(list((folder / ".files").glob(f"process-*/{client.session_id}/*"))))
                 return status
 
