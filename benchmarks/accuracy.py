@@ -292,13 +292,9 @@ def compare_on_messages(messages: pd.DataFrame, folders: Sequence[Path], publish
 def taken_for_other_languages() -> str:
     """Return a table of how many messages of each kind are taken for ones in another language than learned."""
     collection = read_sms_spam(resolve_sms_spam(RUNS).path)
-    others = pd.read_csv(REPOSITORY / "tests" / "other_languages.tsv", sep="\t", keep_default_na=False)
-    texts = {
-        "ham of the collection": collection["Text"][collection["Label"].eq("ham")],
-        "spam of the collection": collection["Text"][collection["Label"].eq("spam")],
-        **{file.name: read_tsv(file)["Text"] for file in (MODERN_MESSAGES, CHINESE_MESSAGES)},
-        "ten other languages": others["Text"],
-    }
+    texts = {f"{label} of the collection": of_label for label, of_label in collection.groupby("Label")["Text"]}
+    texts |= {file.name: read_tsv(file)["Text"] for file in (MODERN_MESSAGES, CHINESE_MESSAGES)}
+    texts["ten other languages"] = read_tsv(REPOSITORY / "tests" / "other_languages.tsv")["Text"]
     rows = [["Messages", "Taken for another language %", "n"]]
     for kind, of_kind in texts.items():
         share = np.mean([is_other_language(text, normalise(text), ("en", "zh")) for text in of_kind])

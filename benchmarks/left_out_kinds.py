@@ -7,8 +7,6 @@ their spam and their ham, and in both languages; then it classifies them.
 Finished runs stay in results/accuracy/ and are not repeated. Run `make clean` after a change of the recipe.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from scipy.special import logit
@@ -17,7 +15,6 @@ from sklearn.linear_model import LogisticRegression
 from benchmarks.accuracy import (
     ALONE,
     MODELS,
-    RUNS,
     SEEDS,
     finished_runs,
     held_out,
@@ -43,7 +40,6 @@ GROUPS = (
 # Share of spam that the two models are joined for: more than among the messages of the SMS Spam Collection, where it is
 # one in eight, because a filter is also used where spam is frequent.
 SPAM_RATIO = 0.3
-LANGUAGES = {"modern": "English", "chinese": "Chinese"}
 
 
 def table_by_kind(answers: pd.DataFrame) -> str:
@@ -77,28 +73,24 @@ def likeliest_joint(answers: pd.DataFrame) -> Joint:
     return Joint(*fit.coef_[0].tolist(), float(fit.intercept_[0]))
 
 
-def validation_messages(folder: Path) -> pd.DataFrame:
-    """Return a run's validation messages, columns `Source`, `Label` and the log odds of each model alone."""
-    validation = held_out(folder, "validation")
-    # Probabilities are saved with six digits, so 0 and 1 are rounded values.
-    of_models = logit(validation[[ALONE, BASELINE]].clip(1e-6, 1 - 1e-6))
-    return of_models.assign(Label=validation["Label"], Source="collection")
-
-
 def main() -> None:
     """Run the missing trainings, write the table to LEFT_OUT_KINDS.md and print it."""
     runs = {(SEEDS[0], f"-without-{kinds[0]}"): ("--left_out_kinds", *kinds) for kinds in GROUPS}
     folders = finished_runs(__doc__.splitlines()[0], runs)
-    made_up = [read_made_up_messages(split).assign(Language=language) for split, language in LANGUAGES.items()]
+    languages = {"modern": "English", "chinese": "Chinese"}
+    made_up = [read_made_up_messages(split).assign(Language=language) for split, language in languages.items()]
     made_up = pd.concat(made_up).assign(Source="kinds")
     background = read_background("validation")[["Text"]].assign(Label="ham", Source="background")
     answers = []
     for kinds, folder in zip(GROUPS, folders, strict=True):
         messages = pd.concat([made_up[made_up["Kind"].isin(kinds)], background], ignore_index=True)
         messages["Label"] = messages["Label"].eq("spam").astype(int)
-        answers += [messages.join(log_odds_of_run(folder, messages["Text"].tolist())), validation_messages(folder)]
+        validation = held_out(folder, "validation")
+        # Probabilities are saved with six digits, so 0 and 1 are rounded values.
+        of_models = logit(validation[[ALONE, BASELINE]].clip(1e-6, 1 - 1e-6))
+        answers.append(messages.join(log_odds_of_run(folder, messages["Text"].tolist())))
+        answers.append(of_models.assign(Label=validation["Label"], Source="collection"))
     answers = pd.concat(answers, ignore_index=True)
-    answers.to_csv(RUNS / "left_out_kinds.csv", index=False)
     joint = likeliest_joint(answers)
     text = f"""{len(GROUPS)} runs of the default recipe, each without three or four kinds of the messages written for
 this project. Every row is measured by the run that has not seen this kind. A kind with fewer than ten messages of a
