@@ -24,7 +24,7 @@ import pandas as pd
 from scipy import stats
 from scipy.special import logit
 
-from benchmarks.common import CHINESE_MESSAGES, MODERN_MESSAGES, REPOSITORY, publish
+from benchmarks.common import REPOSITORY, publish
 from text_classifier.classifier import Classifier
 from text_classifier.metrics import classification_metrics, markdown_table, percent
 from text_classifier.runtime import encode, fast_dtype, read_log_odds
@@ -42,13 +42,13 @@ PUBLISHED_FLAGS = ("recipes/sms_spam_gpt2_published.yaml", "--protocol", "dedupl
 OURS, ALONE, PUBLISHED = "this recipe", "its language model alone", "published recipe"
 MODELS = [OURS, ALONE, BASELINE]
 METRICS = ("accuracy", "f1", "recall", "false_positive_rate", "calibration_error")
-# Messages for testing: their file, and the title of their table.
-TEST_FILES = {
-    "modern": (MODERN_MESSAGES, "Messages unlike the collection, half of them ham"),
-    "chinese": (CHINESE_MESSAGES, "Chinese messages, half of them ham"),
-    "short": (REPOSITORY / "tests" / "short_messages.tsv", "Messages of one to three words"),
+TESTS = REPOSITORY / "tests"
+# Kinds of messages in `tests/*_messages.tsv`, which nothing is trained on, and the titles of their tables.
+TITLES = {
+    "modern": "Messages unlike the collection, half of them ham",
+    "chinese": "Chinese messages, half of them ham",
+    "short": "Messages of one to three words",
 }
-WRITTEN = "written for this project; nothing was trained on them"
 ALL = "**all**"
 
 
@@ -248,7 +248,7 @@ def table_by_group(shares: pd.DataFrame, last: pd.DataFrame) -> str:
 
 def read_test_messages() -> pd.DataFrame:
     """Return all text that nothing was trained on, columns `Kind`, `Group`, `Label` (0 or 1) and `Text`."""
-    tables = [read_tsv(file).assign(Kind=kind) for kind, (file, _) in TEST_FILES.items()]
+    tables = [read_tsv(TESTS / f"{kind}_messages.tsv").assign(Kind=kind) for kind in TITLES]
     tables.append(read_background("test").rename(columns={"Source": "Group"}).assign(Kind="background", Label="ham"))
     messages = pd.concat(tables, ignore_index=True)[["Kind", "Group", "Label", "Text"]]
     return messages.assign(Label=messages["Label"].eq("spam").astype(int))
@@ -293,8 +293,8 @@ def taken_for_other_languages() -> str:
     """Return a table of how many messages of each kind are taken for ones in another language than learned."""
     collection = read_sms_spam(resolve_sms_spam(RUNS).path)
     texts = {f"{label} of the collection": of_label for label, of_label in collection.groupby("Label")["Text"]}
-    texts |= {file.name: read_tsv(file)["Text"] for file in (MODERN_MESSAGES, CHINESE_MESSAGES)}
-    texts["ten other languages"] = read_tsv(REPOSITORY / "tests" / "other_languages.tsv")["Text"]
+    texts |= {name: read_tsv(TESTS / name)["Text"] for name in ("modern_messages.tsv", "chinese_messages.tsv")}
+    texts["ten other languages"] = read_tsv(TESTS / "other_languages.tsv")["Text"]
     rows = [["Messages", "Taken for another language %", "n"]]
     for kind, of_kind in texts.items():
         share = np.mean([is_other_language(text, normalise(text), ("en", "zh")) for text in of_kind])
@@ -309,8 +309,9 @@ def main() -> None:
     report = read_report(folders[0])
     summary, tables = compare_on_messages(read_test_messages(), folders, published)
     by_group = "\n\n".join(
-        f"## {title}\n\n[tests/{file.name}](../tests/{file.name}), {WRITTEN}.\n\n{tables[kind]}"
-        for kind, (file, title) in TEST_FILES.items()
+        f"## {title}\n\n[tests/{kind}_messages.tsv](../tests/{kind}_messages.tsv), written for this project; "
+        f"nothing was trained on them.\n\n{tables[kind]}"
+        for kind, title in TITLES.items()
     )
     text = f"""The default recipe on {report["base_model"]["name"]}, and its halves.
 Messages from: {report["data"]["source"].removesuffix(", local copy")}.

@@ -12,10 +12,6 @@ from text_classifier.runtime import fast_dtype
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ADAPTER = REPOSITORY / "lora_model"
-MODERN_MESSAGES = REPOSITORY / "tests" / "modern_messages.tsv"
-"""Messages unlike the collection, for testing; nothing is trained on them."""
-CHINESE_MESSAGES = REPOSITORY / "tests" / "chinese_messages.tsv"
-"""Chinese messages, for testing; nothing is trained on them."""
 
 
 def number_format() -> str:
