@@ -42,19 +42,6 @@ from text_classifier.runtime import encode, fast_dtype, limit_kernel_cache
 
 # ---------------------------------------------------------------------------- start
 
-
-def load_classifier() -> Classifier:
-    """Return the classifier. If it cannot be loaded, print the reason in one line and end with exit code 1."""
-    if not Path(settings.ADAPTER_DIR).is_dir():
-        settings.give_up(f"找不到 {settings.ADAPTER_DIR} 目录, 请确认模型已正确保存 · adapter folder not found")
-    try:
-        return Classifier.load(settings.ADAPTER_DIR, fast_dtype())
-    # Every parser raises errors of its own on a damaged file. With any of them there is nothing to serve.
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        settings.give_up(f"错误信息: 无法加载模型 · cannot load {settings.ADAPTER_DIR}: {reason}")
-
-
 # The model's thread and the server's thread take turns in one interpreter. They change every 0.5 ms instead of every
 # 5 ms, so that neither waits long for the other.
 sys.setswitchinterval(0.0005)
@@ -63,7 +50,14 @@ settings.check_address()
 keep_own_uploads()
 use_own_words()
 limit_kernel_cache(256)  # More are no faster here, and each takes memory.
-classifier = load_classifier()
+if not Path(settings.ADAPTER_DIR).is_dir():
+    settings.give_up(f"找不到 {settings.ADAPTER_DIR} 目录, 请确认模型已正确保存 · adapter folder not found")
+try:
+    classifier = Classifier.load(settings.ADAPTER_DIR, fast_dtype())
+# Every parser raises errors of its own on a damaged file. With any of them there is nothing to serve.
+except Exception as error:
+    reason = " ".join(str(error).split())
+    settings.give_up(f"错误信息: 无法加载模型 · cannot load {settings.ADAPTER_DIR}: {reason}")
 classifier.answer(["ok"])  # The first answer loads for half a second, which no visitor should wait.
 batching = BatchingClassifier(classifier, usual_batch_size(classifier.model.device))
 credentials = settings.get_credentials()
