@@ -10,20 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.accuracy import (
-    ALONE,
-    BASELINE,
-    MODELS,
-    OURS,
-    SEEDS,
-    finished_runs,
-    held_out,
-    log_odds_of_run,
-    read_report,
-    read_test_messages,
-    right_by_kind,
-    threshold_of,
-)
+from benchmarks import accuracy
+from benchmarks.accuracy import ALONE, BASELINE, MODELS, OURS, SEEDS
 from benchmarks.common import publish
 from text_classifier.metrics import markdown_table, percent
 
@@ -52,24 +40,24 @@ def rights(folder: Path, messages: pd.DataFrame) -> dict[str, list[float]]:
     The shares are of the collection's held-out messages at the natural ratio, and of each of `KINDS`.
 
     Args:
-        messages: see `read_test_messages`.
+        messages: see `accuracy.read_test_messages`.
     """
-    report, held = read_report(folder), held_out(folder, "test")
-    by_kind = right_by_kind(messages, log_odds_of_run(folder, messages["Text"].tolist()) >= 0)
-    called = {model: held[model] >= threshold_of(model, report) for model in MODELS}
+    report, held = accuracy.read_report(folder), accuracy.held_out(folder, "test")
+    by_kind = accuracy.right_by_kind(messages, accuracy.log_odds_of_run(folder, messages["Text"].tolist()) >= 0)
+    called = {model: held[model] >= accuracy.threshold_of(model, report) for model in MODELS}
     return {model: [called[model].eq(held["Label"]).mean(), *by_kind.loc[list(KINDS), model]] for model in MODELS}
 
 
 def main() -> None:
     """Run the missing trainings, write the table to DESIGN_CHOICES.md and print it."""
     runs = {(SEEDS[0], suffix): flags for suffix, flags in CHOICES.values()}
-    folders, messages = finished_runs(__doc__.splitlines()[0], runs), read_test_messages()
+    folders, messages = accuracy.finished_runs(__doc__.splitlines()[0], runs), accuracy.read_test_messages()
     measured = [rights(folder, messages) for folder in folders]
     header = ["", *(f"{part}: collection / {' / '.join(KINDS.values())}" for part in ("Language model", "Both"))]
     rows = [[*header, "Trainable weights"]]
     for (choice, (_, flags)), folder, right in zip(CHOICES.items(), folders, measured, strict=True):
         told = f"{choice} (`{' '.join(flags)}`)" if flags else choice
-        weights = f"{read_report(folder)['training']['trainable_parameters']:,}"
+        weights = f"{accuracy.read_report(folder)['training']['trainable_parameters']:,}"
         rows.append([told, _cell(right[ALONE]), _cell(right[OURS]), weights])
     rows.append([f"{BASELINE} of the default recipe", _cell(measured[0][BASELINE]), "", ""])
     publish(__file__, "Choices of the recipe", f"Labels that are right, %.\n\n{markdown_table(rows)}")

@@ -12,16 +12,8 @@ import pandas as pd
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks.accuracy import (
-    ALONE,
-    MODELS,
-    SEEDS,
-    finished_runs,
-    held_out,
-    log_odds_of_run,
-    shares_by,
-    table_by_group,
-)
+from benchmarks import accuracy
+from benchmarks.accuracy import ALONE, MODELS, SEEDS
 from benchmarks.common import publish
 from text_classifier.classifier import Joint
 from text_classifier.sources.datasets import read_background
@@ -49,14 +41,14 @@ def table_by_kind(answers: pd.DataFrame) -> str:
         answers: columns `Language`, `Kind`, `Label` (0 or 1) and the log odds of each model.
     """
     called = answers[["Language", "Kind", "Label"]].join(answers[MODELS] >= 0)
-    shares, sizes = (table.sort_index() for table in shares_by(["Language", "Kind"], called, least=10))
+    shares, sizes = (table.sort_index() for table in accuracy.shares_by(["Language", "Kind"], called, least=10))
     means = shares.groupby("Language").mean()
     means.index = pd.MultiIndex.from_tuples(
         [(f"**{language}**", "**mean of the kinds**") for language in means.index], names=shares.index.names
     )
     shares = pd.concat([shares, means])
     sizes = sizes.astype(str).rename(columns={1: "Spam", 0: "Ham"})[["Spam", "Ham"]]
-    return table_by_group(shares, sizes.reindex(shares.index, fill_value=""))
+    return accuracy.table_by_group(shares, sizes.reindex(shares.index, fill_value=""))
 
 
 def likeliest_joint(answers: pd.DataFrame) -> Joint:
@@ -76,7 +68,7 @@ def likeliest_joint(answers: pd.DataFrame) -> Joint:
 def main() -> None:
     """Run the missing trainings, write the table to LEFT_OUT_KINDS.md and print it."""
     runs = {(SEEDS[0], f"-without-{kinds[0]}"): ("--left_out_kinds", *kinds) for kinds in GROUPS}
-    folders = finished_runs(__doc__.splitlines()[0], runs)
+    folders = accuracy.finished_runs(__doc__.splitlines()[0], runs)
     languages = {"modern": "English", "chinese": "Chinese"}
     made_up = [read_made_up_messages(split).assign(Language=language) for split, language in languages.items()]
     made_up = pd.concat(made_up).assign(Source="kinds")
@@ -85,10 +77,10 @@ def main() -> None:
     for kinds, folder in zip(GROUPS, folders, strict=True):
         messages = pd.concat([made_up[made_up["Kind"].isin(kinds)], background], ignore_index=True)
         messages["Label"] = messages["Label"].eq("spam").astype(int)
-        validation = held_out(folder, "validation")
+        validation = accuracy.held_out(folder, "validation")
         # Probabilities are saved with six digits, so 0 and 1 are rounded values.
         of_models = logit(validation[[ALONE, BASELINE]].clip(1e-6, 1 - 1e-6))
-        answers.append(messages.join(log_odds_of_run(folder, messages["Text"].tolist())))
+        answers.append(messages.join(accuracy.log_odds_of_run(folder, messages["Text"].tolist())))
         answers.append(of_models.assign(Label=validation["Label"], Source="collection"))
     answers = pd.concat(answers, ignore_index=True)
     joint = likeliest_joint(answers)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.special import expit, logit
 
-from benchmarks import design_choices
+from benchmarks import accuracy, design_choices
 from benchmarks.accuracy import ALL, ALONE, OURS, PUBLISHED, compare, paired_interval, repeated_interval
 from benchmarks.left_out_kinds import SPAM_RATIO, likeliest_joint, table_by_kind
 from text_classifier.files import write_json
@@ -73,7 +73,7 @@ def test_a_choice_is_measured_by_the_labels_that_are_right(tmp_path, monkeypatch
     kinds = ["modern", "modern", "chinese", "background"]
     messages = pd.DataFrame({"Kind": kinds, "Label": [1, 0, 1, 0], "Text": list("wxyz")})
     odds = pd.DataFrame({OURS: [1.0, -1, -1, -1], ALONE: [1.0, 1, 1, 1], BASELINE: [-1.0] * 4})
-    monkeypatch.setattr(design_choices, "log_odds_of_run", lambda folder, texts: odds)
+    monkeypatch.setattr(accuracy, "log_odds_of_run", lambda folder, texts: odds)
     expected = {OURS: [0.75, 1, 0, 1], ALONE: [0.75, 0.5, 1, 0], BASELINE: [0.25, 0.5, 0, 1]}
     assert design_choices.rights(tmp_path, messages) == expected
 
