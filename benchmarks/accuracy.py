@@ -156,9 +156,8 @@ def repeated_interval(differences: Sequence[float], test_messages: int, train_me
     return float(np.mean(differences) - half), float(np.mean(differences) + half)
 
 
-def gain_cell(gain: float, interval: tuple[float, float]) -> str:
+def gain_cell(gain: float, low: float, high: float) -> str:
     """Write by how many percentage points this recipe is better, with the interval."""
-    low, high = interval
     return f"{100 * gain:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
 
 
@@ -191,14 +190,14 @@ def compare(folders: dict[int, Path], published: Path) -> str:
             measured.append({"model": model, "gain": gain} | {name: metrics[name] for name in METRICS})
             # Of the other seeds, mean and spread are enough.
             if first:
-                shown = "" if model == OURS else gain_cell(gain, paired_interval(hits[OURS], hits[model]))
+                shown = "" if model == OURS else gain_cell(gain, *paired_interval(hits[OURS], hits[model]))
                 rows.append([str(seed), model, *(percent(metrics[name]) for name in METRICS), shown])
     sizes = report["data"]["split_sizes"]
     in_test, in_training = (sizes[split] + sizes[f"left_out_{split}"] for split in ("test", "train"))
     for model, of_seeds in pd.DataFrame(measured).groupby("model", sort=False):
         if len(of_seeds) > 1:
             gains = of_seeds["gain"]
-            shown = "" if model == OURS else gain_cell(gains.mean(), repeated_interval(gains, in_test, in_training))
+            shown = "" if model == OURS else gain_cell(gains.mean(), *repeated_interval(gains, in_test, in_training))
             means, deviations = of_seeds[list(METRICS)].mean(), of_seeds[list(METRICS)].std()
             spreads = [f"{percent(means[name])} ± {percent(deviations[name])}" for name in METRICS]
             rows.append([ALL, f"**{model}**", *spreads, shown])
@@ -227,11 +226,6 @@ def shares_by(groups: list[str], called: pd.DataFrame, least: int = 1) -> tuple[
     return shares.where(sizes >= least).unstack("Label").loc[order], sizes.unstack("Label", fill_value=0).loc[order]
 
 
-def cell(share: float, digits: int = 0) -> str:
-    """Write a share in per cent; NaN becomes a dash."""
-    return percent(None if np.isnan(share) else share, digits)
-
-
 def table_by_group(shares: pd.DataFrame, last: pd.DataFrame) -> str:
     """Write shares of `shares_by` as a Markdown table, for this recipe and for its language model alone.
 
@@ -241,7 +235,7 @@ def table_by_group(shares: pd.DataFrame, last: pd.DataFrame) -> str:
     models = [OURS, ALONE]
     header = [*shares.index.names, f"Spam found %: {OURS}", ALONE, f"Ham called spam %: {OURS}", ALONE, *last]
     groups = shares.index.to_frame().map(lambda name: name.replace("_", " "))
-    cells = shares[[(model, label) for label in (1, 0) for model in models]].map(cell)
+    cells = shares[[(model, label) for label in (1, 0) for model in models]].map(lambda share: percent(share, 0))
     rows = np.hstack([groups, cells, last.astype(str)]).tolist()
     return markdown_table([header, *rows], left=shares.index.nlevels)
 
@@ -285,7 +279,7 @@ def compare_on_messages(messages: pd.DataFrame, folders: Sequence[Path], publish
         of_kind = shares.loc[kind].rename_axis("Messages")
         tables[kind] = table_by_group(of_kind, sizes.loc[kind].sum(axis=1).to_frame("n"))
         figures = [(right.loc[kind, model], *of_kind.loc[ALL, model][[1, 0]]) for model in right]
-        rows.append([kind, *(" / ".join(cell(figure, 1) for figure in of_model) for of_model in figures)])
+        rows.append([kind, *(" / ".join(percent(figure, 1) for figure in of_model) for of_model in figures)])
     return markdown_table(rows), tables
 
 

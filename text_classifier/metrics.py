@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from sklearn.metrics import log_loss, precision_recall_fscore_support, roc_auc_score
 
 
@@ -55,8 +56,8 @@ def classification_metrics(labels: Sequence[int], probabilities: Sequence[float]
 
 
 def percent(value: float | None, digits: int = 2) -> str:
-    """Return a fraction as text in per cent, without the sign; None becomes a dash."""
-    return "–" if value is None else f"{100 * value:.{digits}f}"
+    """Return a fraction as text in per cent, without the sign; None and NaN become a dash."""
+    return "–" if pd.isna(value) else f"{100 * value:.{digits}f}"
 
 
 def markdown_table(rows: Sequence[Sequence[str]], left: int = 1, pad: bool = False) -> str:
