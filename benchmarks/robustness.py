@@ -49,6 +49,7 @@ from text_classifier.text import is_empty, replace_half_surrogates
 from text_classifier.training.data import MADE_UP_MESSAGES, read_tsv
 from text_classifier.training.runs import complete_checkpoints
 
+MODERN = MADE_UP_MESSAGES["modern"]
 # What the chat answers with: a label, an error.
 LABELLED, ERROR = "该文本被分类为", "错误信息"
 
@@ -78,7 +79,7 @@ class Trial:
     def base(self) -> Path:
         """The folder of a tiny GPT-2 with random weights and a tokenizer of the messages, like a base model."""
         folder = self.folder / "base"
-        tokenizer = train_tokenizer(modern_texts().tolist(), 1000)
+        tokenizer = train_tokenizer(read_tsv(MODERN)["Text"].tolist(), 1000)
         tokenizer.save_pretrained(folder)
         torch.manual_seed(0)
         ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
@@ -95,7 +96,7 @@ class Trial:
     def train(self, work: Path, seed: int, *more: str) -> list[str]:
         """Return a command that trains in `work` within seconds."""
         flags = f"""--model_name_or_path {self.base} --fallback_model none --seed {seed}
-            --data_file {MADE_UP_MESSAGES["modern"]} --output_dir {work}/results
+            --data_file {MODERN} --output_dir {work}/results
             --adapter_dir {work}/model --dataset_dir {work}/dataset
             --num_train_epochs 2 --eval_steps 30 --save_steps 10 --save_total_limit 3 --bf16 false
             --disable_tqdm true"""
@@ -114,11 +115,6 @@ class Trial:
         with running_app(self.folder, port=port, ADAPTER_DIR=str(self.adapter)) as address:
             yield address
         self.check("Traceback" not in (self.folder / "log.txt").read_text(), "a traceback in the server's log")
-
-
-def modern_texts() -> pd.Series:
-    """Return the modern messages to train on."""
-    return read_tsv(MADE_UP_MESSAGES["modern"])["Text"]
 
 
 def start(command: list[str]) -> subprocess.Popen:
@@ -210,11 +206,10 @@ def scoring(trial: Trial) -> tuple[int, str]:
 
 def full_disk(trial: Trial) -> tuple[int, str]:
     """Train and score where files can only grow to a random size; the reason must be told in one line."""
-    source, work, refused = trial.folder / "messages.csv", trial.adapter.parent, 0
-    modern_texts().to_csv(source, index=False)
+    work, refused = trial.adapter.parent, 0
     for number in range(trial.options.kills):
         before, size = weights(work), round(10 ** trial.draw.uniform(3, 6))
-        process = start(trial.score(source, trial.folder / "scored.csv") if number % 2 else trial.train(work, number))
+        process = start(trial.score(MODERN, trial.folder / "scored.csv") if number % 2 else trial.train(work, number))
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
         if complaint := complaint_of(process):
             refused += 1
@@ -226,11 +221,9 @@ def full_disk(trial: Trial) -> tuple[int, str]:
 
 def together(trial: Trial) -> tuple[int, str]:
     """Start two scorings to one file, or two trainings to one folder: one is done, the other names the first."""
-    source, texts = trial.folder / "messages.csv", modern_texts()
-    texts.to_csv(source, index=False)
     for number in range(trial.options.kills // 2):
         target = trial.folder / f"{number}.csv"
-        command = trial.train(trial.folder / f"run-{number}", number) if number % 2 else trial.score(source, target)
+        command = trial.train(trial.folder / f"run-{number}", number) if number % 2 else trial.score(MODERN, target)
         first = start(command)
         time.sleep(trial.draw.uniform(0, 2))
         refused = [complaint for process in (first, start(command)) if (complaint := complaint_of(process))]
@@ -238,7 +231,8 @@ def together(trial: Trial) -> tuple[int, str]:
         told = len(refused) < 2 and all("is being written by process" in text for text in refused)
         trial.check(told, f"{number}: {refused}")
         if not number % 2:
-            trial.check(len(read_messages(target).table()) == len(texts), f"{number}: rows of two runs are mixed")
+            whole = len(read_messages(target).table()) == len(read_tsv(MODERN))
+            trial.check(whole, f"{number}: rows of two runs are mixed")
     return trial.options.kills // 2, "one result, whole; the other run names the process"
 
 
@@ -372,7 +366,7 @@ def outputs(trial: Trial) -> tuple[int, str]:
 
 def visitors(trial: Trial) -> tuple[int, str]:
     """Let many people chat and restart the server in the middle; compare every label with the model's own."""
-    texts = modern_texts().sample(200, random_state=trial.draw.randrange(100)).tolist()
+    texts = read_tsv(MODERN)["Text"].sample(200, random_state=trial.draw.randrange(100)).tolist()
     answers = Classifier.load(trial.adapter, fast_dtype()).answer(texts)
     labels = {text: answer.label for text, answer in zip(texts, answers, strict=True)}
     people, half = trial.options.people, 30 * trial.options.minutes
