@@ -19,11 +19,7 @@ from text_classifier.sources import datasets
 from text_classifier.sources.datasets import DataFile, read_background, read_sms_spam
 from text_classifier.text import has_chinese
 from text_classifier.training.config import DataArguments
-from text_classifier.training.data import (
-    drop_duplicates,
-    read_classes,
-    read_labelled,
-)
+from text_classifier.training.data import drop_duplicates, read_classes, read_labelled
 from text_classifier.training.trainer import LengthGroups, training_set
 
 

@@ -11,11 +11,7 @@ from conftest import REPOSITORY, save_wordpiece_tokenizer
 from pasted import python_blocks
 from safetensors.torch import load_file
 from training_runs import arguments, assert_served_as_reported, report_of, run_here
-from transformers import (
-    AutoModel,
-    AutoTokenizer,
-    DistilBertConfig,
-)
+from transformers import AutoModel, AutoTokenizer, DistilBertConfig
 
 import gpt_classification_model
 from text_classifier.classifier import classify, load_tokenizer_and_model
