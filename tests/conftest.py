@@ -253,6 +253,13 @@ def page(request, visit, served) -> Page:
     return visit(served[0], getattr(request, "param", "Chinese desktop"))
 
 
+@pytest.fixture
+def train(tmp_path, tiny_gpt2, messages_csv):
+    """Train the tiny GPT-2 on the messages, in `tmp_path`: `train("--lora_r 4")` returns the exit code."""
+    argv = arguments(tiny_gpt2, messages_csv)
+    return lambda flags="", charts=False: run_here(tmp_path, [*argv, *flags.split()], charts)
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, tiny_gpt2, messages_csv):
     """The folder of a finished training run."""

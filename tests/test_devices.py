@@ -1,6 +1,5 @@
 """The model goes to the accelerator where there is one, and everything it reads follows it there."""
 
-import json
 import os
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import pytest
 import torch
 from conftest import REPOSITORY
 from device_stand_in import DEVICE, StandInMode, TensorThere
-from training_runs import arguments, run_here
+from training_runs import report_of
 from transformers import PreTrainedModel, TrainingArguments
 
 from chat.batching import BatchingClassifier, usual_batch_size
@@ -161,7 +160,7 @@ def test_training_takes_the_fast_number_format_of_a_gpu(monkeypatch, has_bf16, f
     assert (chosen["bf16"], chosen["fp16"]) == expected
 
 
-def test_one_of_two_gpus_is_used_and_said(tmp_path, tiny_gpt2, messages_csv, monkeypatch, caplog):
+def test_one_of_two_gpus_is_used_and_said(tmp_path, train, monkeypatch, caplog):
     """Two are played on the CPU. Trainer would wrap the model in DataParallel and take twice the batch."""
     setup = TrainingArguments._setup_devices.func
 
@@ -171,17 +170,15 @@ def test_one_of_two_gpus_is_used_and_said(tmp_path, tiny_gpt2, messages_csv, mon
         return device
 
     monkeypatch.setattr(TrainingArguments._setup_devices, "func", setup_two)
-    flags = ["--num_train_epochs", "1", "--per_device_train_batch_size", "6", "--eval_strategy", "no"]
-    flags += ["--save_strategy", "no", "--load_best_model_at_end", "false"]
+    flags = "--num_train_epochs 1 --per_device_train_batch_size 6 --eval_strategy no --save_strategy no"
     with caplog.at_level("INFO"):
-        assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags)) == 0
+        assert train(f"{flags} --load_best_model_at_end false") == 0
     assert "One of 2 GPUs is used. To use all: torchrun --nproc_per_node 2" in caplog.text
     assert "Device: CPU, float32, 6 messages a step" in caplog.text
-    steps = json.loads((tmp_path / "results/metrics.json").read_text())["training"]["steps"]
-    assert steps == 84 / 6
+    assert report_of(tmp_path)["training"]["steps"] == 84 / 6
 
 
 @pytest.mark.parametrize("flag", ["--activation_checkpointing", "--auto_find_batch_size"])
-def test_options_that_save_memory_work(tmp_path, tiny_gpt2, messages_csv, flag):
-    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, flag, "true", "--num_train_epochs", "1")) == 0
+def test_options_that_save_memory_work(tmp_path, train, flag):
+    assert train(f"{flag} true --num_train_epochs 1") == 0
     assert (tmp_path / "lora_model/adapter_model.safetensors").is_file()

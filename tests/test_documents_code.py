@@ -7,7 +7,6 @@ import pytest
 from conftest import REPOSITORY, make_messages
 from pasted import run_pasted
 from torch.utils.data import DataLoader
-from training_runs import arguments, run_here
 from transformers import AutoConfig, AutoTokenizer
 
 from gpt_classification_model import SpamDataset, create_balanced_dataset, random_split
@@ -91,8 +90,8 @@ def test_options_of_older_versions_say_what_replaced_them(flags, instead, tmp_pa
         assert instead in capsys.readouterr().err
 
 
-def test_only_the_splits_are_made_when_asked_for(tmp_path, messages_csv, capsys):
-    assert run_here(tmp_path, arguments("no-such/base", messages_csv, "--prepare_only")) == 0
+def test_only_the_splits_are_made_when_asked_for(tmp_path, train, capsys):
+    assert train("--model_name_or_path no-such/base --prepare_only") == 0
     assert [file.name for file in tmp_path.iterdir()] == ["dataset"]
     assert len(pd.read_csv(tmp_path / "dataset/train.csv")) == 84
     assert "train.csv (84), validation.csv (12), test.csv (24)" in capsys.readouterr().out

@@ -15,7 +15,6 @@ from conftest import REPOSITORY, files_in, give_settings, give_tfidf, make_messa
 from hub_stand_in import hub_handler
 from huggingface_hub import ModelCard
 from pasted import python_blocks, run_pasted
-from training_runs import arguments, run_here
 from transformers import AutoModelForSequenceClassification, pipeline
 
 from text_classifier import export
@@ -125,9 +124,8 @@ def test_a_normalizer_of_gpt2_comes_along(trained, tmp_path):
     assert probabilities_in(pipe(tricks, batch_size=8), "spam") == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_whole_model_is_exported_and_runs_as_its_own_card_shows(tmp_path, tiny_gpt2, messages_csv):
-    flags = ["--tuning", "head", "--num_train_epochs", "1", "--adapter_dir", "mine/model"]
-    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags)) == 0
+def test_a_whole_model_is_exported_and_runs_as_its_own_card_shows(tmp_path, train):
+    assert train("--tuning head --num_train_epochs 1 --adapter_dir mine/model") == 0
     (code,) = python_blocks(tmp_path / "mine/model/README.md")
     texts = ["Fr33 pr1ze, c l a i m nοw", "see you at 7 tonight"]
     expected = probabilities_of_language_model(tmp_path / "mine/model", texts)
@@ -139,10 +137,9 @@ def test_a_whole_model_is_exported_and_runs_as_its_own_card_shows(tmp_path, tiny
     assert probabilities_of_language_model(tmp_path / "merged", texts) == pytest.approx(expected, abs=1e-6)
 
 
-def test_what_was_trained_on_an_export_is_no_export(tiny_review_adapter, tmp_path, messages_csv, capsys):
+def test_what_was_trained_on_an_export_is_no_export(tiny_review_adapter, tmp_path, train, capsys):
     assert export_here(tmp_path, tiny_review_adapter, "merged") == 0
-    flags = ["--num_train_epochs", "1", "--adapter_dir", "new"]
-    assert run_here(tmp_path, arguments("./merged", messages_csv, *flags)) == 0
+    assert train("--model_name_or_path ./merged --num_train_epochs 1 --adapter_dir new") == 0
     assert export_here(tmp_path, tiny_review_adapter, "new") == 1
     assert "new exists and is no earlier export" in capsys.readouterr().err
 

@@ -103,9 +103,9 @@ def test_a_mistake_in_the_code_is_no_full_disk(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("target", ["lora_model", "results/metrics.json"])
-def test_two_trainings_do_not_write_into_one_folder(tmp_path, tiny_gpt2, messages_csv, capsys, target):
+def test_two_trainings_do_not_write_into_one_folder(tmp_path, train, capsys, target):
     with exclusive(tmp_path / target):
-        assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv)) == 1
+        assert train() == 1
     assert f"{target} is being written by another process" in capsys.readouterr().err
     assert not (tmp_path / "lora_model").exists()
 

@@ -48,9 +48,8 @@ def loaded(trained_on_them):
     return Classifier.load(trained_on_them / "lora_model")
 
 
-def test_training_leaves_empty_messages_out_and_counts_them(tmp_path, tiny_gpt2, trained_on_them, caplog):
-    messages = trained_on_them / "messages.csv"
-    assert run_here(tmp_path, arguments(tiny_gpt2, messages, "--normalize_text", "true", "--prepare_only", "true")) == 0
+def test_training_leaves_empty_messages_out_and_counts_them(train, trained_on_them, caplog):
+    assert train(f"--data_file {trained_on_them}/messages.csv --normalize_text true --prepare_only") == 0
     assert "4 rows without text or label are left out" in caplog.text
     files = (trained_on_them / "dataset").glob("*.csv")
     written = pd.concat(pd.read_csv(file, keep_default_na=False) for file in files)

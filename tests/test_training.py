@@ -43,21 +43,18 @@ from text_classifier.training.runs import peak_memory_gib
         ("--dataset_dir /proc/nowhere", "Error:"),
     ],
 )
-def test_mistakes_end_in_one_clear_error(tmp_path, tiny_gpt2, messages_csv, capsys, monkeypatch, flags, message):
+def test_mistakes_end_in_one_clear_error(tmp_path, train, capsys, monkeypatch, flags, message):
     monkeypatch.setattr("text_classifier.sources.weights.HF_HUB_OFFLINE", True)
     (tmp_path / "precious.txt").write_text("mine")
-    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags.split())) == 1
+    assert train(flags) == 1
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
     assert not (tmp_path / "lora_model").exists() and (tmp_path / "precious.txt").read_text() == "mine"
 
 
-def test_a_base_that_reads_fewer_tokens_than_the_recipe_asks_for_is_used_all_the_same(
-    tmp_path, tiny_gpt2, messages_csv, caplog
-):
+def test_a_base_that_reads_fewer_tokens_than_the_recipe_asks_for_is_used_all_the_same(tmp_path, train, caplog):
     caplog.set_level("INFO")
-    flags = ["--max_length", "500", "--num_train_epochs", "1", "--disable_tqdm", "true"]
-    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags)) == 0
+    assert train("--max_length 500 --num_train_epochs 1") == 0
     assert "reads at most 128 tokens" in caplog.text
     assert "reads 128 tokens of a message" in (tmp_path / "lora_model/README.md").read_text()
     tokenizer, model = load_tokenizer_and_model(tmp_path / "lora_model")
@@ -166,8 +163,8 @@ def test_answers_do_not_depend_on_the_batch_and_long_texts_are_marked(trained):
 # ---------------------------------------------------------------------------- repeat and resume
 
 
-def test_same_seed_gives_the_same_adapter(trained, tmp_path, tiny_gpt2, messages_csv):
-    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv)) == 0
+def test_same_seed_gives_the_same_adapter(trained, tmp_path, train):
+    assert train() == 0
     assert_same_adapter(tmp_path, trained)
 
 
@@ -195,24 +192,22 @@ def test_peak_memory_is_that_of_the_process_and_not_of_what_started_it():
     assert 0.05 < float(child.stdout) < 2
 
 
-def test_a_mistake_costs_no_checkpoints(trained, tmp_path, tiny_gpt2, messages_csv):
+def test_a_mistake_costs_no_checkpoints(trained, tmp_path, train):
     shutil.copytree(trained / "results", tmp_path / "results")
-    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, "--target_modules", "q_proj")) == 1
+    assert train("--target_modules q_proj") == 1
     assert (tmp_path / "results/checkpoint-18").is_dir()
 
 
-def test_without_loading_the_best_the_report_is_about_the_last(tmp_path, tiny_gpt2, messages_csv):
-    flags = ["--load_best_model_at_end", "false", "--learning_rate", "1"]
-    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags)) == 0
+def test_without_loading_the_best_the_report_is_about_the_last(tmp_path, train):
+    assert train("--load_best_model_at_end false --learning_rate 1") == 0
     training = report_of(tmp_path)["training"]
     assert training["best_step"] == training["steps"] == 18
     assert "checkpoint was chosen" not in (tmp_path / "lora_model/README.md").read_text()
 
 
-def test_resumed_run_ends_like_an_uninterrupted_one(trained, tmp_path, tiny_gpt2, messages_csv):
+def test_resumed_run_ends_like_an_uninterrupted_one(trained, tmp_path, train):
     shutil.copytree(trained / "results", tmp_path / "results", ignore=shutil.ignore_patterns("checkpoint-18"))
-    argv = arguments(tiny_gpt2, messages_csv, "--resume_from_checkpoint", "last")
-    assert run_here(tmp_path, argv) == 0
+    assert train("--resume_from_checkpoint last") == 0
     assert_same_adapter(tmp_path, trained)
 
 
@@ -233,40 +228,38 @@ def assert_same_adapter(*folders: Path) -> None:
         ("--max_length 20", "--max_length was 512"),
     ],
 )
-def test_another_run_is_not_resumed(trained, tmp_path, tiny_gpt2, messages_csv, capsys, flags, named):
+def test_another_run_is_not_resumed(trained, tmp_path, train, messages_csv, capsys, flags, named):
     """Messages that are held out now may have been trained on then, or the weights do not fit."""
     shutil.copytree(trained / "results", tmp_path / "results")
     (tmp_path / "other.csv").write_text(messages_csv.read_text().replace("tonight", "today"))
-    argv = arguments(tiny_gpt2, messages_csv, "--resume_from_checkpoint", "last", *flags.split())
-    assert run_here(tmp_path, argv) == 1
+    assert train(f"--resume_from_checkpoint last {flags}") == 1
     error = capsys.readouterr().err
     assert "belongs to another run" in error and named in error and "Traceback" not in error
     assert (tmp_path / "results/checkpoint-18").is_dir() and not (tmp_path / "lora_model").exists()
 
 
-def test_a_checkpoint_of_which_nothing_is_known_is_not_resumed(trained, tmp_path, tiny_gpt2, messages_csv, capsys):
+def test_a_checkpoint_of_which_nothing_is_known_is_not_resumed(trained, tmp_path, train, capsys):
     shutil.copytree(trained / "results", tmp_path / "results", ignore=shutil.ignore_patterns("run.json"))
-    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, "--resume_from_checkpoint", "last")) == 1
+    assert train("--resume_from_checkpoint last") == 1
     assert "run.json beside it cannot be read" in capsys.readouterr().err
 
 
-def test_a_fresh_run_leaves_no_old_checkpoint_to_resume_by_mistake(trained, tmp_path, tiny_gpt2, messages_csv):
+def test_a_fresh_run_leaves_no_old_checkpoint_to_resume_by_mistake(trained, tmp_path, train):
     shutil.copytree(trained / "results", tmp_path / "results")
-    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, "--num_train_epochs", "1")) == 0
+    assert train("--num_train_epochs 1") == 0
     steps = {path.name for path in (tmp_path / "results").glob("checkpoint-*")}
     assert steps == {"checkpoint-5", "checkpoint-6"}
 
 
-def test_few_messages_are_read_until_there_are_enough_steps(tmp_path, tiny_gpt2, messages_csv, monkeypatch):
+def test_few_messages_are_read_until_there_are_enough_steps(tmp_path, train, monkeypatch):
     monkeypatch.setattr(FineTuningArguments, "min_steps", 8)
-    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, "--num_train_epochs", "1")) == 0
+    assert train("--num_train_epochs 1") == 0
     assert report_of(tmp_path)["training"]["steps"] == 8
 
 
-def test_fallback_is_told_in_the_report(tmp_path, tiny_gpt2, messages_csv, monkeypatch):
+def test_fallback_is_told_in_the_report(tmp_path, tiny_gpt2, train, monkeypatch):
     monkeypatch.setattr("text_classifier.sources.weights.HF_HUB_OFFLINE", True)
-    fallback = ["--fallback_model", str(tiny_gpt2), "--num_train_epochs", "1"]
-    assert run_here(tmp_path, arguments("no/such-model", messages_csv, *fallback)) == 0
+    assert train(f"--model_name_or_path no/such-model --fallback_model {tiny_gpt2} --num_train_epochs 1") == 0
     base = report_of(tmp_path)["base_model"]
     assert base["fallback_used"] and (base["requested"], base["name"]) == ("no/such-model", str(tiny_gpt2))
     assert "could not reach" in (tmp_path / "lora_model/README.md").read_text()
@@ -275,15 +268,14 @@ def test_fallback_is_told_in_the_report(tmp_path, tiny_gpt2, messages_csv, monke
 # ---------------------------------------------------------------------------- messages of an epoch
 
 
-def test_all_messages_of_the_larger_class_can_be_taken(tmp_path, tiny_gpt2, messages_csv):
+def test_all_messages_of_the_larger_class_can_be_taken(tmp_path, train):
     """Training has 42 ham, 42 spam and 42 left-out ham, from 120 ham and 60 spam.
 
     With the left-out ham each spam message is taken twice, and checkpoints are also compared on the left-out ham of
     validation.
     """
     for repeats, steps, held_out in (("0", 14, ["validation"]), ("2", 28, ["validation", "left_out_validation"])):
-        flags = ["--minority_repeats", repeats, "--num_train_epochs", "1", "--per_device_train_batch_size", "6"]
-        assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags)) == 0
+        assert train(f"--minority_repeats {repeats} --num_train_epochs 1 --per_device_train_batch_size 6") == 0
         training = report_of(tmp_path)["training"]
         assert training["steps"] == steps
         spam = pd.read_csv(tmp_path / "dataset/train.csv")["Label"].sum()
@@ -313,10 +305,9 @@ def test_an_epoch_takes_every_modern_message(tmp_path, tiny_gpt2):
     assert steps == {"modern": math.ceil((1045 + extra) / 16), "none": math.ceil(1045 / 16)}
 
 
-def test_tensorboard_gets_the_curves_in_the_output_folder(tmp_path, tiny_gpt2, messages_csv, monkeypatch):
+def test_tensorboard_gets_the_curves_in_the_output_folder(tmp_path, train, monkeypatch):
     monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
-    flags = ["--report_to", "tensorboard", "--num_train_epochs", "1", "--output_dir", "results/seen"]
-    assert run_here(tmp_path, arguments(tiny_gpt2, messages_csv, *flags)) == 0
+    assert train("--report_to tensorboard --num_train_epochs 1 --output_dir results/seen") == 0
     (events,) = tmp_path.rglob("events.out.tfevents.*")
     assert events.parts[-5:-2] == ("results", "seen", "runs")
     curves = EventAccumulator(str(events.parent)).Reload()
