@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from chat_page import VISITORS, open_page
+from huggingface_hub import constants
 from peft import LoraConfig, TaskType, get_peft_model
 from playwright.sync_api import BrowserContext, Page, sync_playwright
 from tokenizers import ByteLevelBPETokenizer
@@ -161,6 +162,17 @@ def serve():
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def hub_at(tmp_path, monkeypatch):
+    """Tell huggingface_hub, which reads its settings when it is imported, the Hub's address, as `hub_at(address)`.
+
+    Its cache is empty, and nobody is logged in but by HF_TOKEN.
+    """
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub_cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no_token"))
+    return lambda address: monkeypatch.setattr(constants, "ENDPOINT", address)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import os
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +12,9 @@ import pandas as pd
 import pytest
 from conftest import REPOSITORY, files_in, give_settings, give_tfidf, make_messages
 from hub_stand_in import hub_handler
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, constants
 from pasted import python_blocks, run_pasted
+from training_runs import run_process
 from transformers import AutoModelForSequenceClassification, pipeline
 
 from text_classifier import export
@@ -231,64 +231,68 @@ def test_a_missing_package_is_named_before_any_work(tiny_review_adapter, tmp_pat
 # ---------------------------------------------------------------------------- the Hub
 
 
-def send(folder: Path, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess:
-    """Run the command in a new process, because huggingface_hub reads its settings when it is imported."""
-    settings = {"HF_TOKEN": "hf_x", "HF_HOME": str(folder / "home"), "PYTHONPATH": str(REPOSITORY), **environment}
-    command = [sys.executable, "-m", "text_classifier.export", *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, env=os.environ | settings, capture_output=True, text=True)
+@pytest.fixture
+def hub(tmp_path, serve, hub_at, monkeypatch):
+    """A stand-in for the Hub, where a user named `me` is logged in; uploads are put into the folder `hub`."""
+    monkeypatch.setenv("HF_TOKEN", "hf_x")
+    handler = hub_handler({}, tmp_path / "hub")
+    hub_at(serve(handler))
+    return handler
 
 
 def test_an_export_is_sent_and_loaded_by_its_name(tiny_review_adapter, tmp_path, serve):
     hub = hub_handler(repositories := {}, tmp_path / "hub")
-    address = serve(hub)
-    result = send(tmp_path, tiny_review_adapter, "merged", "--push_to_hub", "reviews", HF_ENDPOINT=address)
-    assert result.returncode == 0, result.stderr
-    assert f"Sent to {address}/me/reviews" in result.stdout and not hub.private
+    there = {"HF_ENDPOINT": serve(hub), "HF_HOME": str(tmp_path / "home")}
+    command = ["-m", "text_classifier.export", tiny_review_adapter, "merged", "--push_to_hub", "reviews"]
+    result = run_process(tmp_path, *command, HF_TOKEN="hf_x", PYTHONPATH=REPOSITORY, **there)
+    assert f"Sent to {there['HF_ENDPOINT']}/me/reviews" in result.stdout and not hub.private
     assert files_in(repositories["me/reviews"]) == files_in(tmp_path / "merged")
     code = python_blocks(tmp_path / "merged/README.md")[0]
     assert 'model="me/reviews"' in code
-    there = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home")}
     assert run_pasted(code, tmp_path, **there).count("'label'") == 2
 
 
-def test_an_adapter_is_sent_as_it_is(tiny_review_adapter, tmp_path, serve):
-    hub = hub_handler(repositories := {}, tmp_path / "hub")
-    address = serve(hub)
+def test_an_adapter_is_sent_as_it_is(tiny_review_adapter, tmp_path, hub, capsys):
     arguments = [tiny_review_adapter, "--push_to_hub", "me/adapter", "--private"]
-    assert send(tmp_path, *arguments, HF_ENDPOINT=address).returncode == 0
-    assert files_in(repositories["me/adapter"]) == files_in(tiny_review_adapter) and hub.private == {"me/adapter"}
+    assert export_here(tmp_path, *arguments) == 0
+    assert files_in(tmp_path / "hub/me/adapter") == files_in(tiny_review_adapter) and hub.private == {"me/adapter"}
     # What is public already does not become private.
     hub.private.clear()
-    result = send(tmp_path, *arguments, HF_ENDPOINT=address)
-    assert result.returncode == 1 and "it is there already and is public" in result.stderr
+    assert export_here(tmp_path, *arguments) == 1
+    assert "it is there already and is public" in capsys.readouterr().err
+
+
+NO_LOGIN = "--push_to_hub needs a connection to the Hub and a login"
 
 
 @pytest.mark.parametrize(
-    ("name", "environment", "message"),
+    ("name", "token", "settings", "message"),
     [
-        ("me/x", {"HF_TOKEN": ""}, "--push_to_hub needs a connection to the Hub and a login"),
-        ("me/x", {"HF_ENDPOINT": "http://127.0.0.1:9"}, "--push_to_hub needs a connection to the Hub and a login"),
-        ("me/x", {"HF_HUB_OFFLINE": "1"}, "--push_to_hub needs a connection to the Hub and a login"),
-        ("a/b/c", {}, "--push_to_hub a/b/c: Repo id must be"),
+        ("me/x", "", {}, NO_LOGIN),
+        ("me/x", "hf_x", {"ENDPOINT": "http://127.0.0.1:9"}, NO_LOGIN),
+        ("me/x", "hf_x", {"HF_HUB_OFFLINE": True}, NO_LOGIN),
+        ("a/b/c", "hf_x", {}, "--push_to_hub a/b/c: Repo id must be"),
     ],
 )
-def test_what_cannot_be_sent_is_told_before_any_work(tiny_review_adapter, tmp_path, serve, name, environment, message):
-    environment = {"HF_ENDPOINT": serve(hub_handler({}))} | environment
-    result = send(tmp_path, tiny_review_adapter, "merged", "--push_to_hub", name, **environment)
-    (error,) = result.stderr.splitlines()
-    assert result.returncode == 1 and error.startswith(f"Error: {message}") and not (tmp_path / "merged").exists()
+def test_what_cannot_be_sent_is_told_before_any_work(
+    tiny_review_adapter, tmp_path, hub, monkeypatch, capsys, name, token, settings, message
+):
+    monkeypatch.setenv("HF_TOKEN", token)
+    for setting, value in settings.items():
+        monkeypatch.setattr(constants, setting, value)
+    assert export_here(tmp_path, tiny_review_adapter, "merged", "--push_to_hub", name) == 1
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"Error: {message}") and not (tmp_path / "merged").exists()
 
 
-def test_what_the_hub_refuses_is_told_and_the_export_stays(tiny_review_adapter, tmp_path, serve):
-    address = serve(hub_handler({}, tmp_path / "hub"))
-    result = send(tmp_path, tiny_review_adapter, "merged", "--push_to_hub", "other/x", HF_ENDPOINT=address)
-    *_, error = result.stderr.splitlines()
-    assert result.returncode == 1 and error.startswith("Error: merged was not sent to other/x: 403")
+def test_what_the_hub_refuses_is_told_and_the_export_stays(tiny_review_adapter, tmp_path, hub, capsys):
+    assert export_here(tmp_path, tiny_review_adapter, "merged", "--push_to_hub", "other/x") == 1
+    *_, error = capsys.readouterr().err.splitlines()
+    assert error.startswith("Error: merged was not sent to other/x: 403")
     assert "don't have the rights" in error and (tmp_path / "merged/model.safetensors").is_file()
 
 
-def test_only_a_trained_folder_is_sent(tmp_path, serve):
+def test_only_a_trained_folder_is_sent(tmp_path, hub, capsys):
     (tmp_path / "keys").mkdir()
-    hub = hub_handler({}, tmp_path / "hub")
-    result = send(tmp_path, "keys", "--push_to_hub", "me/x", HF_ENDPOINT=serve(hub))
-    assert result.returncode == 1 and "neither an adapter nor a model" in result.stderr and not hub.requests
+    assert export_here(tmp_path, "keys", "--push_to_hub", "me/x") == 1
+    assert "neither an adapter nor a model" in capsys.readouterr().err and not hub.requests
