@@ -168,7 +168,7 @@ def serve():
 def hub_at(tmp_path, monkeypatch):
     """Tell huggingface_hub, which reads its settings when it is imported, the Hub's address, as `hub_at(address)`.
 
-    Its cache is empty, and nobody is logged in but by HF_TOKEN.
+    The cache is empty, and nobody is logged in but by HF_TOKEN. Downloads still go to the address of the import.
     """
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub_cache"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no_token"))
