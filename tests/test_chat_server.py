@@ -154,3 +154,7 @@ def test_settings_that_cannot_work_are_said_in_one_line(tmp_path, tiny_review_ad
     assert "CHAT_PASSWORD" in refusal(tiny_review_adapter)
     monkeypatch.setenv("CHAT_PASSWORD", "密码")
     assert "ASCII" in refusal(tiny_review_adapter)
+    monkeypatch.delenv("CHAT_USERNAME")
+    monkeypatch.setenv("DEVICE", "cuda:7")
+    error = refusal(tiny_review_adapter)
+    assert "无法加载模型" in error and "DEVICE=cuda:7: this machine has" in error

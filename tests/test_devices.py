@@ -1,8 +1,5 @@
 """The model goes to the accelerator where there is one, and everything it reads follows it there."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from types import SimpleNamespace
@@ -10,7 +7,6 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from conftest import REPOSITORY
 from device_stand_in import DEVICE, StandInMode, TensorThere
 from training_runs import report_of
 from transformers import PreTrainedModel, TrainingArguments
@@ -98,12 +94,6 @@ def test_a_device_that_is_not_there_is_told_in_one_line(tiny_review_adapter, mon
     command = [str(tmp_path / "messages.csv"), "--output", str(tmp_path / "scored.csv")]
     assert main([*command, "--adapter_dir", str(tiny_review_adapter)]) == 1
     assert capsys.readouterr().err == "Error: DEVICE=cuda:7: this machine has cpu.\n"
-    # The chat tells it, too.
-    environment = os.environ | {"ADAPTER_DIR": str(tiny_review_adapter), "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-c", "import chainlit_gpt_classification"]
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    *_, error = result.stderr.splitlines()
-    assert result.returncode == 1 and "无法加载模型" in error and "DEVICE=cuda:7: this machine has" in error
 
 
 def test_bfloat16_where_the_device_has_it(monkeypatch):
@@ -178,7 +168,6 @@ def test_one_of_two_gpus_is_used_and_said(tmp_path, train, monkeypatch, caplog):
     assert report_of(tmp_path)["training"]["steps"] == 84 / 6
 
 
-@pytest.mark.parametrize("flag", ["--activation_checkpointing", "--auto_find_batch_size"])
-def test_options_that_save_memory_work(tmp_path, train, flag):
-    assert train(f"{flag} true --num_train_epochs 1") == 0
+def test_options_that_save_memory_work(tmp_path, train):
+    assert train("--activation_checkpointing true --auto_find_batch_size true --num_train_epochs 1") == 0
     assert (tmp_path / "lora_model/adapter_model.safetensors").is_file()
