@@ -1,4 +1,4 @@
-"""Training works in several processes, and on a base model from the Hub by its name."""
+"""Training works under launchers, in several processes, and on a base model from the Hub by its name."""
 
 import json
 import shutil
@@ -6,29 +6,31 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import REPOSITORY
 from hub_stand_in import hub_handler
-from training_runs import SCRIPT, arguments, report_of, run_process
-
-from text_classifier.classifier import load_tokenizer_and_model
+from training_runs import SCRIPT, arguments, report_of, run_here, run_process
 
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
-@pytest.mark.parametrize(
-    ("launcher", "processes"),
-    [
-        (TORCHRUN, 2),
-        # Without a GPU, accelerate starts several processes only through MPI.
-        (["accelerate.commands.launch", "--cpu", "--num_processes", "1", "--num_machines", "1"], 1),
-    ],
-    ids=["torchrun", "accelerate launch"],
-)
-def test_launchers_count_every_message_once(trained, tmp_path, tiny_gpt2, messages_csv, launcher, processes):
-    """The figures before the first step equal those of the same untrained model in one process."""
-    result = run_process(tmp_path, "-m", *launcher, SCRIPT, *arguments(tiny_gpt2, messages_csv), HF_HOME=tmp_path)
+# Without a GPU, accelerate starts several processes only through MPI.
+ACCELERATE = ["accelerate.commands.launch", "--cpu", "--num_processes", "1", "--num_machines", "1"]
+
+
+@pytest.mark.parametrize(("launcher", "processes"), [(TORCHRUN, 2), (ACCELERATE, 1)], ids=["torchrun", "accelerate"])
+def test_launchers_count_every_message_once(trained, tmp_path, tiny_gpt2, messages_csv, serve, launcher, processes):
+    """The figures before the first step equal those of the same untrained model in one process.
+
+    Tokenizer and weights of `gpt2` come from a stand-in for the Hub; plain PEFT finds them by that name.
+    """
+    environment = {"HF_ENDPOINT": serve(hub_handler({"gpt2": tiny_gpt2})), "HF_HOME": tmp_path}
+    argv = arguments("gpt2", messages_csv, "--num_train_epochs", "1")
+    result = run_process(tmp_path, "-m", *launcher, SCRIPT, *argv, **environment)
     assert result.stdout.count("Saved lora_model") == 1
     two, one = report_of(tmp_path), report_of(trained)
     assert two["training"]["processes"] == processes
+    base = two["base_model"]
+    assert (base["name"], base["source"], base["fallback_used"]) == ("gpt2", "Hugging Face Hub", False)
     for split in ("validation", "test", "left_out"):
         distributed, alone = two["results"]["before"][split], one["results"]["before"][split]
         assert distributed["confusion_matrix"] == alone["confusion_matrix"]
@@ -37,9 +39,15 @@ def test_launchers_count_every_message_once(trained, tmp_path, tiny_gpt2, messag
     assert said[0]["Text"].tolist() == said[1]["Text"].tolist()
     assert said[0]["before"].tolist() == pytest.approx(said[1]["before"].tolist(), abs=1e-5)
     assert list(two["results"]) == list(one["results"]) and two["saved"] == "after + TF-IDF"
-    load_tokenizer_and_model(tmp_path / "lora_model")
     first = [newest_log(folder)[0] for folder in (tmp_path, trained)]
     assert first[0]["train_accuracy"] == first[1]["train_accuracy"]
+    script = (
+        "from peft import AutoPeftModelForSequenceClassification as Auto\n"
+        "from text_classifier import load_tokenizer_and_model\n"
+        "print(Auto.from_pretrained('lora_model').peft_config['default'].base_model_name_or_path)\n"
+        "load_tokenizer_and_model('lora_model')"
+    )
+    assert "gpt2" in run_process(tmp_path, "-c", script, PYTHONPATH=REPOSITORY, **environment).stdout.splitlines()
 
 
 def test_a_step_is_the_same_in_one_batch_in_several_and_in_two_processes(tmp_path, tiny_gpt2, messages_csv):
@@ -56,8 +64,10 @@ def test_a_step_is_the_same_in_one_batch_in_several_and_in_two_processes(tmp_pat
         flags = ["--per_device_train_batch_size", str(batch), "--gradient_accumulation_steps", str(accumulation)]
         flags += ["--max_steps", "1", "--logging_steps", "1", "--save_steps", "1", "--eval_steps", "1"]
         flags += ["--output_dir", f"results/{batch}-{processes}"]
-        launcher = ["-m", *TORCHRUN] if processes == 2 else []
-        run_process(tmp_path, *launcher, SCRIPT, *arguments(base, messages_csv, *flags))
+        if processes == 1:
+            assert run_here(tmp_path, arguments(base, messages_csv, *flags)) == 0
+        else:
+            run_process(tmp_path, "-m", *TORCHRUN, SCRIPT, *arguments(base, messages_csv, *flags))
         state = json.loads((tmp_path / f"results/{batch}-{processes}/checkpoint-1/trainer_state.json").read_text())
         (first[name],) = [entry for entry in state["log_history"] if "grad_norm" in entry]
     for key in ("loss", "grad_norm"):
@@ -68,16 +78,3 @@ def test_a_step_is_the_same_in_one_batch_in_several_and_in_two_processes(tmp_pat
 def newest_log(folder: Path) -> list[dict]:
     state = max((folder / "results").glob("checkpoint-*/trainer_state.json"), key=lambda path: path.stat().st_mtime)
     return [entry for entry in json.loads(state.read_text())["log_history"] if "train_accuracy" in entry]
-
-
-def test_hub_base_by_name_end_to_end(tiny_gpt2, messages_csv, serve, tmp_path):
-    """Training gets tokenizer and weights of `gpt2` from a stand-in for the Hub; plain PEFT finds them by that name."""
-    environment = {"HF_ENDPOINT": serve(hub_handler({"gpt2": tiny_gpt2})), "HF_HOME": tmp_path}
-    run_process(tmp_path, SCRIPT, *arguments("gpt2", messages_csv), **environment)
-    base = report_of(tmp_path)["base_model"]
-    assert (base["name"], base["source"], base["fallback_used"]) == ("gpt2", "Hugging Face Hub", False)
-    script = (
-        "from peft import AutoPeftModelForSequenceClassification as Auto\n"
-        "print(Auto.from_pretrained('lora_model').peft_config['default'].base_model_name_or_path)"
-    )
-    assert run_process(tmp_path, "-c", script, **environment).stdout.splitlines()[-1:] == ["gpt2"]
