@@ -242,12 +242,12 @@ def test_an_epoch_takes_every_message_once_and_the_rarer_class_as_often_as_asked
     def taken(**options) -> Counter:
         return Counter(message["labels"] for message in training_set(datasets, DataArguments(**options)))
 
-    parts = {"train": (0, 0, 1, 1), "left_out_train": (0, 0, 0), "feedback": (1,)}
+    parts = {"train": (0, 0, 1, 1), "left_out_train": (0, 0, 0), "feedback": (1,), "modern": (0, 1), "test": (0,)}
     datasets = {name: Messages({"labels": label} for label in labels) for name, labels in parts.items()}
-    assert taken() == {0: 2, 1: 3}, "the balanced messages and the correction"
-    assert taken(minority_repeats=1) == {0: 5, 1: 3}
-    assert taken(minority_repeats=2) == {0: 5, 1: 5}, "a correction is not repeated"
-    assert taken(minority_repeats=9) == {0: 5, 1: 6}, "never more than the other class"
+    assert taken() == {0: 3, 1: 4}, "the balanced messages, the correction and the modern ones"
+    assert taken(minority_repeats=1) == {0: 6, 1: 4}
+    assert taken(minority_repeats=2) == {0: 6, 1: 6}, "a correction is not repeated"
+    assert taken(minority_repeats=9) == {0: 6, 1: 7}, "never more than the other class"
 
 
 def test_review_snippets_are_those_clearly_for_or_against():

@@ -72,7 +72,7 @@ def test_made_up_messages_are_trained_on_besides_the_collection_alone(tmp_path, 
     uci_stand_in(tmp_path)
     both = ["modern", "chinese"]
     more, names, data = load_splits(DataArguments(dataset_dir=str(tmp_path), extra_data=both))
-    without, _, other = load_splits(DataArguments(dataset_dir=str(tmp_path)))
+    without, _, other = load_splits(DataArguments(dataset_dir=str(tmp_path), extra_data=["none"]))
     assert names == ("ham", "spam") and set(more) - set(without) == set(both)
     assert more["modern"]["Label"].value_counts().to_dict() == {0: 1181, 1: 955} and len(more["chinese"]) > 1_000
     assert (data.languages, other.languages) == (["en", "zh"], ["en"])

@@ -206,6 +206,7 @@ def test_answers_do_not_depend_on_what_is_read_together(batch_tokens, tiny_revie
     monkeypatch.setattr(runtime, "_BATCH_TOKENS", batch_tokens)
     classifier = Classifier.load(tiny_review_adapter)
     texts = [f"message {number} " + "very " * (number % 9) + "long" for number in range(40)]
+    texts += ["free prize " * 100, "<|endoftext|>", "?\x00", "免费领奖 \ud800"]
     alone = [classifier.answer([text])[0].probability for text in texts]
     together = [answer.probability for answer in classifier.answer(texts)]
     assert together == pytest.approx(alone, abs=1e-5)
