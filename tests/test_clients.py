@@ -1,5 +1,6 @@
 """What the documents show for other programs runs as pasted, and gives the language model's answers."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -38,8 +39,7 @@ def workplace(tmp_path_factory, shipped_adapter):
     """A folder with `lora_model` and its export, and a home whose Hub cache has the adapter's own base weights."""
     folder = tmp_path_factory.mktemp("workplace")
     (folder / "lora_model").symlink_to(shipped_adapter)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
+    with contextlib.chdir(folder):
         assert main(["lora_model", "merged", "--onnx"]) == 0
     record = Settings.load(shipped_adapter).base_model
     put_into_hub_cache(folder / "home", BASE, resolve_base_model(BASE, trained_on=record).path)

@@ -40,8 +40,7 @@ def probabilities_in(answers: list[dict], positive: str) -> list[float]:
 
 def export_here(folder: Path, *arguments: str | Path) -> int:
     """Run the command in `folder`; return the exit code."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
+    with contextlib.chdir(folder):
         return main([str(argument) for argument in arguments])
 
 

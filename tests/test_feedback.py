@@ -5,8 +5,9 @@ import stat
 
 import pandas as pd
 import pytest
+from training_runs import run_here
 
-from gpt_classification_model import main, make_splits
+from gpt_classification_model import make_splits
 from text_classifier.errors import ConfigurationError
 from text_classifier.feedback import delete_feedback, open_feedback, read_feedback, save_feedback
 from text_classifier.training.data import add_training_messages
@@ -68,17 +69,16 @@ def test_corrections_never_touch_what_is_held_out_and_replace_what_is_trained_on
         add_training_messages(splits, "feedback", feedback.assign(Label="junk"), ("ham", "spam"))
 
 
-def test_training_takes_feedback_and_says_so(tmp_path, monkeypatch, tiny_gpt2, messages_csv, feedback_file, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_training_takes_feedback_and_says_so(tmp_path, tiny_gpt2, messages_csv, feedback_file, capsys):
     save_feedback(feedback_file, "Your parcel arrives tomorrow", "spam", "ham")
     arguments = ["--model_name_or_path", str(tiny_gpt2), "--data_file", str(messages_csv)]
     arguments += ["--num_train_epochs", "1", "--feedback_file"]
-    assert main([*arguments, str(feedback_file)]) == 0
+    assert run_here(tmp_path, [*arguments, str(feedback_file)]) == 0
     results = tmp_path / "results" / messages_csv.stem
     assert pd.read_csv(results / "dataset/feedback.csv")["Text"].tolist() == ["Your parcel arrives tomorrow"]
     assert "also takes 1 message corrected in the chat" in (results / "model/README.md").read_text()
     capsys.readouterr()
     for wrong in (messages_csv, tmp_path / "nothing.sqlite"):
-        assert main([*arguments, str(wrong)]) == 1
+        assert run_here(tmp_path, [*arguments, str(wrong)]) == 1
         error = capsys.readouterr().err
         assert error.startswith("Error: ") and wrong.name in error

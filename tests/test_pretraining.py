@@ -12,10 +12,9 @@ import torch
 import yaml
 from conftest import REPOSITORY, make_messages, save_wordpiece_tokenizer
 from hub_stand_in import hub_handler
-from training_runs import run_process
+from training_runs import run_here, run_process
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-import gpt_classification_model
 from gpt_pretraining import main, sample_text
 from text_classifier.extras.pretraining import (
     END_OF_TEXT,
@@ -39,12 +38,16 @@ SMALL = (
 )
 
 
+def run_default(folder: Path, *flags: str) -> int:
+    """Pretrain a small model in `folder`, by default on the story of the default recipe; return the exit code."""
+    with contextlib.chdir(folder):
+        return main([*SMALL.split(), *flags])
+
+
 def pretrain(folder: Path, flags: str = "", text: str = STORY) -> int:
     """Write the text to `folder`, pretrain a small model on it there, and return the exit code."""
     (folder / "story.txt").write_text(text)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        return main(["--text_file", "story.txt", *SMALL.split(), *flags.split()])
+    return run_default(folder, "--text_file", "story.txt", *flags.split())
 
 
 def report_of(folder: Path) -> dict:
@@ -119,11 +122,9 @@ def test_what_is_saved_is_a_standard_folder(pretrained):
 def test_the_classifier_takes_it_as_its_base(pretrained, tmp_path, messages_csv):
     argv = ["--model_name_or_path", str(pretrained / MODEL), "--data_file", str(messages_csv)]
     argv += ["--max_length", "32", "--num_train_epochs", "1", "--disable_tqdm", "true"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path)
-        assert gpt_classification_model.main(argv) == 0
-        # The adapter must not replace its own base model.
-        assert gpt_classification_model.main([*argv, "--adapter_dir", argv[1]]) == 1
+    assert run_here(tmp_path, argv) == 0
+    # The adapter must not replace its own base model.
+    assert run_here(tmp_path, [*argv, "--adapter_dir", argv[1]]) == 1
     assert (pretrained / MODEL / "model.safetensors").is_file()
     report = json.loads((tmp_path / "results" / messages_csv.stem / "metrics.json").read_text())
     assert report["base_model"]["name"] == str(pretrained / MODEL)
@@ -254,11 +255,6 @@ def test_hubs_tokenizer_is_used_where_it_can_be_reached(tmp_path, tiny_gpt2, ser
     assert report_of(tmp_path)["tokenizer"] == {"requested": "gpt2", "source": "trained on the text"}
     assert "(asked for: gpt2)" in (tmp_path / MODEL / "README.md").read_text()
     assert not [noise for noise in ("Warning", "missing keys", "loss_type") if noise in told]
-
-
-def run_default(folder: Path, *flags: str) -> int:
-    with contextlib.chdir(folder):
-        return main([*SMALL.split(), *flags])
 
 
 @pytest.fixture
