@@ -225,16 +225,12 @@ def pretrain(
         "total_seconds": time.perf_counter() - started,
     }
     if main_process:
-        save(report, trainer, ("Tokens seen", tokens_per_step))
+        save(report, trainer)
     return report
 
 
-def save(report: dict, trainer: Trainer, per_step: tuple[str, int]) -> None:
-    """Save the model with its card, the charts and the report.
-
-    Args:
-        per_step: label and scale of the charts' second axis; see `plot_metrics`.
-    """
+def save(report: dict, trainer: Trainer) -> None:
+    """Save the model with its card, the charts and the report."""
     args, corpus = trainer.args, report["corpus"]
     trained = trainer.accelerator.unwrap_model(trainer.model)
     settings = Settings(base_model={"name": "random weights", "source": corpus["source"], "sha256": corpus["sha256"]})
@@ -246,7 +242,7 @@ def save(report: dict, trainer: Trainer, per_step: tuple[str, int]) -> None:
         args.loss_pdf,
         f"GPT, {report['parameters']:,} parameters, on {corpus['name']}",
         report["best_step"],
-        per_step=per_step,
+        per_step=("Tokens seen", runs.messages_per_step(args) * trained.config.n_positions),
         charts={"Loss": ("loss", "eval_loss"), "Perplexity": ("perplexity", "eval_perplexity")},
     )
     write_json(report, Path(args.output_dir, "metrics.json"))
