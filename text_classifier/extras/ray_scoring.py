@@ -19,9 +19,6 @@ from text_classifier.reading.messages import Messages
 from text_classifier.runtime import choose_device, fast_dtype
 from text_classifier.scoring import ROWS_PER_CHUNK, Task, as_csv, score_table
 
-# The name of the first piece, which has the header; the names sort in the order of the rows.
-_FIRST = "00000000"
-
 # The part of this repository that Ray copies to every machine.
 PACKAGE = Path(__file__).parents[1]
 
@@ -40,7 +37,7 @@ class Scorer:
         rows = Path(piece["item"])
         scored = score_table(pd.read_parquet(rows), self.task, self.classifier)
         with atomic_path(rows.with_suffix(".csv")) as scratch:
-            scratch.write_bytes(as_csv(scored, header=rows.stem == _FIRST))
+            scratch.write_bytes(as_csv(scored, header=int(rows.stem) == 0))
         return {"rows": len(scored)}
 
 
@@ -71,7 +68,7 @@ def score_file_with_ray(
         folder.mkdir()
         # The one reader reads the file, whatever its format; workers get its rows in pieces.
         for number, chunk in enumerate(messages.chunks(ROWS_PER_CHUNK)):
-            chunk.to_parquet(folder / f"{number:0{len(_FIRST)}}.parquet", index=False)
+            chunk.to_parquet(folder / f"{number:08}.parquet", index=False)  # so the names sort in the order of the rows
         pieces = [str(piece) for piece in sorted(folder.glob("*.parquet"))]
         ray.data.from_items(pieces, override_num_blocks=len(pieces)).map(
             Scorer,
