@@ -77,9 +77,6 @@ class DataArguments(ReadOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("extra_data", "left_out_kinds"):
-            if isinstance(value := getattr(self, name), str):
-                setattr(self, name, [value])
         if self.extra_data == ["none"]:
             self.extra_data = None
 
