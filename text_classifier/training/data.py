@@ -100,19 +100,17 @@ def in_conflict(df: pd.DataFrame) -> pd.Series:
     return df.groupby(text_key(df["Text"]))["Label"].transform("nunique") > 1
 
 
-def drop_conflicts(df: pd.DataFrame) -> pd.DataFrame:
-    """Leave out messages that have both labels, because nobody knows which is right; a warning says how many."""
+def clean(df: pd.DataFrame) -> pd.DataFrame:
+    """Leave out messages that have both labels, with a warning that says how many, and all but the first of equal ones.
+
+    Nobody knows which of both labels is right.
+    """
     both = in_conflict(df)
     if both.any():
         texts = df["Text"][both]
         count = text_key(texts).nunique()
         logger.warning("%d messages have both labels and are left out. The first: %.60r", count, texts.iloc[0])
-    return df[~both]
-
-
-def clean(df: pd.DataFrame) -> pd.DataFrame:
-    """Leave out messages that have both labels, and all but the first of equal ones."""
-    return drop_duplicates(drop_conflicts(df))
+    return drop_duplicates(df[~both])
 
 
 def read_tsv(file: Path) -> pd.DataFrame:
