@@ -35,19 +35,6 @@ SURE_LOG_ODDS = 2.5
 EXIT_MARGIN = 0.5
 
 
-def choose_threshold(probabilities: np.ndarray, false_positive_rate: float | None) -> float:
-    """Return the decision threshold at which a given share of class 0 is called class 1.
-
-    Args:
-        probabilities: probabilities of class 1 for held-out messages of class 0, shape (n,).
-        false_positive_rate: the share. The result is 0.5 if this is None, or if there are too few messages for it.
-    """
-    if false_positive_rate is None or len(probabilities) * false_positive_rate < 1:
-        return 0.5
-    # Keep away from 0 and 1, because their log odds are infinite.
-    return float(np.clip(round(np.quantile(probabilities, 1 - false_positive_rate), 4), 0.0001, 0.9999))
-
-
 def at_natural_ratio(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
     """Return labels and probabilities of the test and left-out test messages together, which have the natural ratio."""
     return tuple(np.concatenate(pair) for pair in zip(predictions["test"], predictions["left_out_test"], strict=True))
@@ -61,7 +48,8 @@ def evaluate(
     Args:
         model: its name in the table of results.
         predictions: labels and probabilities of class 1 for every split in `HELD_OUT`, and perhaps for `train`.
-        false_positive_rate: choose the decision threshold for this rate; None means the threshold 0.5.
+        false_positive_rate: choose the decision threshold at which this share of class 0 is called class 1. It is 0.5
+            if this is None, or if there are too few messages for it.
 
     Returns:
         `{model: {split: metrics}}` and the decision threshold. If that is not 0.5, there is one more entry with the
@@ -69,7 +57,10 @@ def evaluate(
     """
     validation = [predictions["validation"], predictions["left_out_validation"]]
     negatives = np.concatenate([probabilities[labels == 0] for labels, probabilities in validation])
-    threshold = choose_threshold(negatives, false_positive_rate)
+    threshold = 0.5
+    if false_positive_rate is not None and len(negatives) * false_positive_rate >= 1:
+        # Keep away from 0 and 1, because their log odds are infinite.
+        threshold = float(np.clip(round(np.quantile(negatives, 1 - false_positive_rate), 4), 0.0001, 0.9999))
     reported = {name: predictions[name] for name in ("train", "validation", "test") if name in predictions}
     reported |= {"left_out": predictions["left_out_test"], "natural": at_natural_ratio(predictions)}
     rows = {model: threshold} if threshold == 0.5 else {f"{model}, threshold 0.5": 0.5, model: threshold}
