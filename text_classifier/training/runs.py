@@ -68,18 +68,6 @@ def run_facts() -> dict:
     }
 
 
-def use_one_gpu(args: TrainingArguments) -> None:
-    """Use one of several GPUs, unless a launcher started a process for each, and say so.
-
-    Trainer would wrap the model in `nn.DataParallel`, which takes a batch for each GPU and has no mixed precision.
-    """
-    if args.n_gpu > 1:
-        logger.info(
-            "One of %d GPUs is used. To use all: torchrun --nproc_per_node %d %s …", args.n_gpu, args.n_gpu, sys.argv[0]
-        )
-        args._n_gpu = 1
-
-
 def messages_per_step(args: TrainingArguments) -> int:
     """Return how many messages, or windows of text, one optimizer step takes over all processes."""
     return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
@@ -109,7 +97,13 @@ def run_script(
     logging.basicConfig(format="%(message)s")
     for name in ("gpt_classification_model", "gpt_pretraining", "text_classifier", "__main__"):
         logging.getLogger(name).setLevel(logging.INFO if args.process_index == 0 else logging.ERROR)
-    use_one_gpu(args)
+    # With several, Trainer would wrap the model in `nn.DataParallel`, which takes a batch for each and has no mixed
+    # precision. A launcher starts a process for each.
+    if args.n_gpu > 1:
+        logger.info(
+            "One of %d GPUs is used. To use all: torchrun --nproc_per_node %d %s …", args.n_gpu, args.n_gpu, sys.argv[0]
+        )
+        args._n_gpu = 1
     logger.info("Device: %s", describe_device(args))
     results, exit_code = " and ".join(outputs), 1
     try:
