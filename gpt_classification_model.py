@@ -178,7 +178,7 @@ def build_model(
 ) -> PeftModel | PreTrainedModel:
     """Load the base model with a new two-class head; wrap it in LoRA, or freeze the weights that are not trained."""
     layers = model_args.fallback_layers if base.name == model_args.fallback_model else None
-    model, head = models.load_with_new_head(base, models.make_config(base, tokenizer, label_names, layers))
+    model, head = models.load_with_new_head(base, tokenizer, label_names, layers)
     if model_args.tuning == "lora":
         lora = LoraConfig(
             task_type="SEQ_CLS",

@@ -13,7 +13,6 @@ from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -57,11 +56,9 @@ def load_tokenizer(base: BaseModel, max_length: int, normalize_text: bool = Fals
             special = [(first, tokenizer.convert_tokens_to_ids(first))]
             add_first = processors.TemplateProcessing(single=[first, "$A"], special_tokens=special)
             # The post-processor of a byte-level tokenizer corrects the offsets of the words.
-            earlier = [backend.post_processor] if backend.post_processor else []
-            backend.post_processor = processors.Sequence([*earlier, add_first])
+            backend.post_processor = processors.Sequence(list(filter(None, [backend.post_processor, add_first])))
         if normalize_text:
-            steps = [make_normalizer(), backend.normalizer] if backend.normalizer else [make_normalizer()]
-            backend.normalizer = normalizers.Sequence(steps)
+            backend.normalizer = normalizers.Sequence(list(filter(None, [make_normalizer(), backend.normalizer])))
         # GPT-2's own class is built from the vocabulary alone, so it would lose both when it is loaded.
         tokenizer = PreTrainedTokenizerFast(
             tokenizer_object=backend,
@@ -76,10 +73,21 @@ def load_tokenizer(base: BaseModel, max_length: int, normalize_text: bool = Fals
     return tokenizer
 
 
-def make_config(
+def load_with_new_head(
     base: BaseModel, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], layers: int | None
-) -> PreTrainedConfig:
-    """Return the base model's config for two classes; only the first `layers` layers are kept; None: all."""
+) -> tuple[PreTrainedModel, list[str]]:
+    """Load the base model's weights in float32 as a classifier of two classes; its head gets random weights.
+
+    Args:
+        layers: keep only so many layers, the first ones; None: all.
+
+    Returns:
+        The model and the names of the modules to train in full: the head, and the pooler if the checkpoint has none,
+        because predicting words needs none.
+
+    Raises:
+        ConfigurationError: the weights do not fit the architecture, or other weights are missing.
+    """
     config = AutoConfig.from_pretrained(
         base.path,
         num_labels=2,
@@ -96,19 +104,6 @@ def make_config(
     if getattr(config, "activation_function", None) == "gelu_new":
         # transformers computes GPT-2's own in eight steps, each through memory; this is the same function in one step.
         config.activation_function = "gelu_pytorch_tanh"
-    return config
-
-
-def load_with_new_head(base: BaseModel, config: PreTrainedConfig) -> tuple[PreTrainedModel, list[str]]:
-    """Load the base model's weights in float32 as a classifier; its head gets random weights.
-
-    Returns:
-        The model and the names of the modules to train in full: the head, and the pooler if the checkpoint has none,
-        because predicting words needs none.
-
-    Raises:
-        ConfigurationError: the weights do not fit the architecture, or other weights are missing.
-    """
     # On a CPU, fused attention has the slower backward pass for batches of short messages.
     attention = None if torch.accelerator.is_available() else "eager"
     try:
