@@ -18,7 +18,6 @@ from text_classifier.sources import datasets
 from text_classifier.sources.datasets import (
     UCI_SMS_SPAM_COUNTS,
     DataFile,
-    RemoteFile,
     download_sms_spam,
     read_sms_spam,
     resolve_imdb,
@@ -111,19 +110,19 @@ def imdb_archive(extra: dict[str, str] | None = None) -> bytes:
 def test_imdb_archive_becomes_a_table_and_writes_nothing_else(serve, tmp_path, monkeypatch):
     content = imdb_archive()
     address = serve(serving(content))
-    monkeypatch.setattr(datasets, "IMDB", RemoteFile(address, hashlib.sha256(content).hexdigest()))
+    monkeypatch.setattr(datasets, "IMDB", (address, hashlib.sha256(content).hexdigest()))
     file = resolve_imdb(tmp_path / "imdb")
     table = pd.read_csv(file.path, keep_default_na=False)
     expected = {(text, "positive" if "/pos/" in name else "negative") for name, text in REVIEWS.items()}
     assert list(table.columns) == ["text", "label"] and set(table.itertuples(index=False, name=None)) == expected
     assert files_in(tmp_path) == ["imdb.csv"] and not Path("/tmp/escaped_from_imdb.txt").exists()
-    monkeypatch.setattr(datasets, "IMDB", RemoteFile("http://127.0.0.1:9", "0"))
+    monkeypatch.setattr(datasets, "IMDB", ("http://127.0.0.1:9", "0"))
     assert resolve_imdb(tmp_path / "imdb").source == "local copy"
 
 
 def test_another_imdb_archive_than_the_published_one_is_refused(serve, tmp_path, monkeypatch):
     address = serve(serving(imdb_archive({"aclImdb/train/pos/5_9.txt": "planted"})))
-    monkeypatch.setattr(datasets, "IMDB", RemoteFile(address, "0" * 64))
+    monkeypatch.setattr(datasets, "IMDB", (address, "0" * 64))
     with pytest.raises(ArtifactError, match=r"(?s)hash.*--data_file"):
         resolve_imdb(tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -132,14 +131,14 @@ def test_another_imdb_archive_than_the_published_one_is_refused(serve, tmp_path,
 def test_the_story_is_downloaded_once_checked_and_fetched_again_if_damaged(serve, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     story = b"I HAD always thought"
-    published = RemoteFile(serve(serving(story)), hashlib.sha256(story).hexdigest())
+    published = (serve(serving(story)), hashlib.sha256(story).hexdigest())
     monkeypatch.setattr(datasets, "THE_VERDICT", published)
     file = resolve_the_verdict()
     assert file.path.read_bytes() == story
     file.path.write_bytes(b"damaged")
     assert resolve_the_verdict().path.read_bytes() == story
-    monkeypatch.setattr(datasets, "THE_VERDICT", RemoteFile("http://127.0.0.1:9", published.sha256))
-    assert resolve_the_verdict() == DataFile(file.path, "http://127.0.0.1:9", published.sha256)
+    monkeypatch.setattr(datasets, "THE_VERDICT", ("http://127.0.0.1:9", published[1]))
+    assert resolve_the_verdict() == DataFile(file.path, "http://127.0.0.1:9", published[1])
     file.path.unlink()
     with pytest.raises(ArtifactError, match=r"127\.0\.0\.1:9"):
         resolve_the_verdict()

@@ -25,7 +25,6 @@ from text_classifier.extras.pretraining import (
     train_tokenizer,
 )
 from text_classifier.sources import datasets
-from text_classifier.sources.datasets import RemoteFile
 
 SCRIPT = REPOSITORY / "gpt_pretraining.py"
 OUTPUT = Path("results/gpt_pretraining")
@@ -261,7 +260,7 @@ def test_hubs_tokenizer_is_used_where_it_can_be_reached(tmp_path, tiny_gpt2, ser
 def fallback_recipe(tmp_path, monkeypatch):
     """The path of a recipe for another text. The story is not in the cache, and its address does not answer."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(datasets, "THE_VERDICT", RemoteFile("http://127.0.0.1:9/verdict.txt", "0" * 64))
+    monkeypatch.setattr(datasets, "THE_VERDICT", ("http://127.0.0.1:9/verdict.txt", "0" * 64))
     (tmp_path / "story.txt").write_text(STORY)
     defaults = yaml.safe_load((REPOSITORY / "recipes/gpt_pretraining.yaml").read_text())
     recipe = tmp_path / "fallback.yaml"
@@ -289,7 +288,7 @@ def test_the_story_is_not_replaced(tmp_path, fallback_recipe, capsys, serve, mon
     flags = {"forbidden": ["--fallback_recipe", "none"], "named": ["--corpus", "the_verdict"]}.get(why, [])
     if why.startswith("another"):
         address = serve(hub_handler({"gpt2": tmp_path})) + "/gpt2/resolve/main/story.txt"
-        monkeypatch.setattr(datasets, "THE_VERDICT", RemoteFile(address, "0" * 64))
+        monkeypatch.setattr(datasets, "THE_VERDICT", (address, "0" * 64))
     assert run_default(tmp_path, "--fallback_recipe", fallback_recipe, *flags) == 1
     assert capsys.readouterr().err.count("Error: http://127.0.0.1") == 1
     assert not (tmp_path / MODEL).exists()

@@ -41,14 +41,6 @@ class DataFile:
     sha256: str
 
 
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file at a published address, with its checksum."""
-
-    url: str
-    sha256: str
-
-
 def download(url: str, sha256: str | None, target: Path) -> None:
     """Download a file, unless it is there already; `target` appears when the download is complete.
 
@@ -166,16 +158,16 @@ def resolve_sms_spam(folder: Path, source: str = "auto") -> DataFile:
 
 # ---------------------------------------------------------------------------- film reviews and texts
 
-# Maas et al., "Learning Word Vectors for Sentiment Analysis", ACL 2011.
-IMDB = RemoteFile(
-    url="https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz",
-    sha256="c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe",
+# Address and SHA-256 of the reviews: Maas et al., "Learning Word Vectors for Sentiment Analysis", ACL 2011.
+IMDB = (
+    "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz",
+    "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe",
 )
 
-# Edith Wharton's short story of 1908, in the public domain.
-THE_VERDICT = RemoteFile(
-    url="https://raw.githubusercontent.com/rasbt/LLMs-from-scratch/main/ch02/01_main-chapter-code/the-verdict.txt",
-    sha256="b41e41a68f0398a3154ae69e2e4c0e2694e17fe0d66730536837f1b01935b31f",
+# Address and SHA-256 of Edith Wharton's short story of 1908, in the public domain.
+THE_VERDICT = (
+    "https://raw.githubusercontent.com/rasbt/LLMs-from-scratch/main/ch02/01_main-chapter-code/the-verdict.txt",
+    "b41e41a68f0398a3154ae69e2e4c0e2694e17fe0d66730536837f1b01935b31f",
 )
 
 CHITCHAT_MIRROR = Mirror(
@@ -198,11 +190,11 @@ def resolve_imdb(folder: Path) -> DataFile:
     if target.is_file():
         return DataFile(target, "local copy", file_sha256(target))
     labels = {"pos": "positive", "neg": "negative"}
-    logger.info("Downloading the IMDB reviews (84 MB) from %s", IMDB.url)
+    logger.info("Downloading the IMDB reviews (84 MB) from %s", IMDB[0])
     with tempfile.TemporaryDirectory() as download_dir:
         archive = Path(download_dir, "aclImdb_v1.tar.gz")
         try:
-            download(IMDB.url, IMDB.sha256, archive)
+            download(*IMDB, archive)
         except ArtifactError as error:
             raise ArtifactError(
                 f"Could not get the IMDB reviews: {error}\n"
@@ -226,8 +218,8 @@ def resolve_imdb(folder: Path) -> DataFile:
 def resolve_the_verdict() -> DataFile:
     """Find Edith Wharton's short story *The Verdict*, downloading it if needed; errors are those of `download`."""
     target = cache_dir() / "the-verdict.txt"
-    download(THE_VERDICT.url, THE_VERDICT.sha256, target)
-    return DataFile(target, THE_VERDICT.url, THE_VERDICT.sha256)
+    download(*THE_VERDICT, target)
+    return DataFile(target, *THE_VERDICT)
 
 
 def resolve_chitchat() -> DataFile:
