@@ -133,13 +133,6 @@ def find_blocks(model: PreTrainedModel) -> str:
     return max(lengths, key=lengths.get)
 
 
-def modules_after_blocks(model: PreTrainedModel) -> list[str]:
-    """Return the names of the modules between the last block and the head, such as the final norm."""
-    parents = {model.base_model_prefix, find_blocks(model).rpartition(".")[0]}
-    names = (name.rpartition(".") for name, _ in model.named_modules())
-    return [f"{parent}.{name}" for parent, _, name in names if parent in parents and AFTER_BLOCKS.fullmatch(name)]
-
-
 def modules_below(model: PreTrainedModel, layers: int | None) -> str | None:
     """Return the `exclude_modules` of a `LoraConfig` that adapts only the last `layers` blocks; None: all.
 
@@ -169,8 +162,10 @@ def freeze_all_but(model: PreTrainedModel, tuning: str, head: Sequence[str]) -> 
     """Train only the `head`, or also the `last_block` or `last_two_blocks` and what runs after; freeze the rest."""
     trained = [model.get_submodule(name) for name in head]
     if tuning != "head":
-        trained += [model.get_submodule(name) for name in modules_after_blocks(model)]
-        trained += model.get_submodule(find_blocks(model))[-2 if tuning == "last_two_blocks" else -1 :]
+        blocks = find_blocks(model)
+        trained += model.get_submodule(blocks)[-2 if tuning == "last_two_blocks" else -1 :]
+        for parent in (model.base_model, model.get_submodule(blocks.rpartition(".")[0])):
+            trained += [child for name, child in parent.named_children() if AFTER_BLOCKS.fullmatch(name)]
     model.requires_grad_(False)
     for module in trained:
         module.requires_grad_(True)
