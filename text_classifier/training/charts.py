@@ -44,7 +44,7 @@ def plot_metrics(
     best_step: int | None = None,
     over: Literal["step", "epoch"] = "step",
     per_step: tuple[str, int] | None = None,
-    charts: dict[str, tuple[str, str]] | None = None,
+    charts: dict[str, tuple[str, str]] = CHARTS,
     more_pages: Sequence[Figure] = (),
 ) -> None:
     """Draw accuracy and loss over training steps or epochs: train solid blue, validation dashed orange.
@@ -54,13 +54,12 @@ def plot_metrics(
         best_step: step of the checkpoint that was kept; it is marked in every chart.
         per_step: for a second horizontal axis above: what it counts, and how many of these a step takes, such as
             `("Examples seen", 16)`.
-        charts: charts to draw instead of `CHARTS`.
+        charts: the charts to draw.
     """
     # Steps and epochs are proportional, so the last log entry tells how many steps an epoch has.
     last = max(log_history, key=lambda entry: entry["step"], default={"step": 0, "epoch": 0.0})
     steps_per_unit = last["step"] / last["epoch"] if over == "epoch" and last.get("epoch") else 1
     counted, per_unit = (per_step[0], per_step[1] * steps_per_unit) if per_step else ("", 1)
-    charts = charts or CHARTS
     figure = Figure(figsize=SIZE, layout="constrained")
     for axes, (name, keys) in zip(figure.subplots(1, len(charts)), charts.items(), strict=True):
         _draw_curves(axes, log_history, keys, steps_per_unit)
