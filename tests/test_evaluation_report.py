@@ -15,7 +15,7 @@ from gpt_classification_model import make_splits
 from text_classifier.classifier import Joint
 from text_classifier.metrics import calibration_error, classification_metrics, results_table
 from text_classifier.tfidf import fit_tfidf
-from text_classifier.training.charts import CHINESE_FONTS, is_drawable, plot_metrics, plot_reliability
+from text_classifier.training.charts import CHINESE_FONTS, lacking, plot_metrics, plot_reliability
 from text_classifier.training.data import HELD_OUT
 from text_classifier.training.evaluation import JOINT, compare_models, evaluate, predictions_together, tfidf_predictions
 from text_classifier.training.report import summarise
@@ -121,7 +121,7 @@ def test_reliability_of_a_case_worked_by_hand():
 @pytest.mark.parametrize("fonts", [("No such font", "DejaVu Serif"), CHINESE_FONTS], ids=["no Chinese font", "one"])
 def test_chinese_names_are_drawn_or_written_in_other_letters(fonts, tmp_path, monkeypatch):
     monkeypatch.setattr("text_classifier.training.charts.CHINESE_FONTS", fonts)
-    if fonts == CHINESE_FONTS and not is_drawable("垃圾信息"):
+    if fonts == CHINESE_FONTS and lacking("垃圾信息"):
         pytest.skip("no Chinese font is installed")
     pages, save = [], PdfPages.savefig
     monkeypatch.setattr(PdfPages, "savefig", lambda self, figure: pages.append(figure) or save(self, figure))

@@ -164,7 +164,7 @@ def plot_reliability(labels: np.ndarray, probabilities: np.ndarray, positive_lab
     Args:
         labels, probabilities: labels and probabilities of class 1 of n held-out messages, shape (n,).
     """
-    positive_label = positive_label if is_drawable(positive_label) else "class 1"
+    positive_label = "class 1" if lacking(positive_label) else positive_label
     figure = Figure(figsize=SIZE, layout="constrained")
     reliability, histogram = figure.subplots(1, 2)
 
@@ -217,18 +217,14 @@ def choose_fonts(figure: Figure) -> None:
     families = _font_families()
     for text in figure.findobj(Text):
         drawn = text.get_text().replace("$", r"\$")
-        for character in _lacking(drawn, families):
+        for character in lacking(drawn, families):
             drawn = drawn.replace(character, character.encode("unicode_escape").decode())
         text.set(text=drawn, fontfamily=families)
 
 
-def is_drawable(text: str) -> bool:
-    """Return whether the fonts have all characters of a text."""
-    return not _lacking(text, _font_families())
-
-
-def _lacking(text: str, families: list[str]) -> set[str]:
-    fonts = [get_font(findfont(FontProperties(family=[family]))) for family in families]
+def lacking(text: str, families: list[str] | None = None) -> set[str]:
+    """Return the characters of a text that no font has; by default, the fonts are those that are chosen here."""
+    fonts = [get_font(findfont(FontProperties(family=[family]))) for family in families or _font_families()]
     return {character for character in text if not any(font.get_char_index(ord(character)) for font in fonts)} - {"\n"}
 
 
