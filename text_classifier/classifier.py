@@ -285,9 +285,11 @@ def as_list(texts: Iterable[str]) -> list[str]:
     return texts
 
 
-def load_tokenizer_and_model(adapter_dir: str | Path) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+def load_tokenizer_and_model(
+    adapter_dir: str | Path, dtype: torch.dtype = torch.float32, device: torch.device | None = None
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """Return tokenizer and model of `Classifier.load`, for code that handles the two itself."""
-    classifier = Classifier.load(adapter_dir)
+    classifier = Classifier.load(adapter_dir, dtype, device)
     # `classify` finds TF-IDF and settings by it.
     classifier.model.text_classifier = classifier
     return classifier.tokenizer, classifier.model
