@@ -1,6 +1,6 @@
 """Measure what survives kills at random moments, random inputs, and many visitors with a restart.
 
-python -m benchmarks.robustness                       # all parts, half an hour on two CPU cores
+python -m benchmarks.robustness                       # all parts, up to an hour on two CPU cores
 python -m benchmarks.robustness --parts api reader    # some of them
 
 A tiny model with random weights stands in for the real one: the code around it is the same, and a run takes seconds.
