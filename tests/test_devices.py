@@ -168,6 +168,7 @@ def test_one_of_two_gpus_is_used_and_said(tmp_path, train, monkeypatch, caplog):
     assert report_of(tmp_path)["training"]["steps"] == 84 / 6
 
 
-def test_options_that_save_memory_work(tmp_path, train):
-    assert train("--activation_checkpointing true --auto_find_batch_size true --num_train_epochs 1") == 0
+@pytest.mark.parametrize("flag", ["--activation_checkpointing", "--auto_find_batch_size"])
+def test_options_that_save_memory_work(tmp_path, train, flag):
+    assert train(f"{flag} true --num_train_epochs 1") == 0
     assert (tmp_path / "lora_model/adapter_model.safetensors").is_file()

@@ -44,10 +44,11 @@ def test_launchers_count_every_message_once(trained, tmp_path, tiny_gpt2, messag
     script = (
         "from peft import AutoPeftModelForSequenceClassification as Auto\n"
         "from text_classifier import load_tokenizer_and_model\n"
-        "print(Auto.from_pretrained('lora_model').peft_config['default'].base_model_name_or_path)\n"
-        "load_tokenizer_and_model('lora_model')"
+        "load_tokenizer_and_model('lora_model')\n"
+        "print(Auto.from_pretrained('lora_model').peft_config['default'].base_model_name_or_path)"
     )
-    assert "gpt2" in run_process(tmp_path, "-c", script, PYTHONPATH=REPOSITORY, **environment).stdout.splitlines()
+    printed = run_process(tmp_path, "-c", script, PYTHONPATH=REPOSITORY, **environment).stdout
+    assert printed.splitlines()[-1:] == ["gpt2"]
 
 
 def test_a_step_is_the_same_in_one_batch_in_several_and_in_two_processes(tmp_path, tiny_gpt2, messages_csv):

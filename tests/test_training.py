@@ -1,6 +1,7 @@
 """A whole training run at small size: its files and figures are right, and it can be repeated and resumed."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from peft import AutoPeftModelForSequenceClassification
 from safetensors.torch import load_file
 from scipy.special import logit
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_data import uci_stand_in
 from training_runs import arguments, assert_served_as_reported, report_of, run_here
 from transformers import AutoConfig, AutoTokenizer
 
@@ -23,6 +25,7 @@ from text_classifier.classifier import Joint, classify, load_tokenizer_and_model
 from text_classifier.runtime import encode
 from text_classifier.training import models
 from text_classifier.training.config import FineTuningArguments
+from text_classifier.training.data import read_made_up_messages
 from text_classifier.training.runs import peak_memory_gib
 
 # ---------------------------------------------------------------------------- arguments
@@ -149,9 +152,12 @@ def test_the_stored_threshold_moves_the_label_and_not_the_probability(trained):
 # ---------------------------------------------------------------------------- repeat and resume
 
 
-def test_same_seed_gives_the_same_adapter_also_if_frozen_weights_are_stored_in_bfloat16(
-    tmp_path, tiny_gpt2, messages_csv, monkeypatch
-):
+def test_same_seed_gives_the_same_adapter(trained, tmp_path, train):
+    assert train() == 0
+    assert_same_adapter(tmp_path, trained)
+
+
+def test_frozen_weights_stored_in_bfloat16_change_no_result(tmp_path, tiny_gpt2, messages_csv, monkeypatch):
     store, dtypes = models.store_frozen_in_bfloat16, set()
 
     def spy(model):
@@ -161,8 +167,7 @@ def test_same_seed_gives_the_same_adapter_also_if_frozen_weights_are_stored_in_b
     for name, replacement in (("stored", spy), ("converted", lambda model: None)):
         monkeypatch.setattr(models, "store_frozen_in_bfloat16", replacement)
         (tmp_path / name).mkdir()
-        flags = ["--bf16", "true", "--num_train_epochs", "1"]
-        assert run_here(tmp_path / name, arguments(tiny_gpt2, messages_csv, *flags)) == 0
+        assert run_here(tmp_path / name, arguments(tiny_gpt2, messages_csv, "--bf16", "true")) == 0
     # The embeddings are frozen too, but stay in float32.
     assert dtypes == {(True, torch.float32), (False, torch.bfloat16), (False, torch.float32)}
     assert_same_adapter(tmp_path / "stored", tmp_path / "converted")
@@ -272,6 +277,21 @@ def test_all_messages_of_the_larger_class_can_be_taken(tmp_path, train):
         kept = [entry for entry in state["log_history"] if entry["step"] == training["best_step"]]
         (accuracy,) = [entry["eval_accuracy"] for entry in kept if "eval_accuracy" in entry]
         assert accuracy == pytest.approx(hits.mean()) and len(compared) == (12 if repeats == "0" else 18)
+
+
+def test_an_epoch_takes_every_modern_message(tmp_path, tiny_gpt2):
+    """An epoch has 1,045 balanced messages of the collection, and the modern ones."""
+    (tmp_path / "dataset").mkdir()
+    uci_stand_in(tmp_path / "dataset")
+    flags = "--minority_repeats 0 --protocol original --num_train_epochs 1 --disable_tqdm true --eval_strategy no"
+    flags += " --extra_data"
+    steps = {}
+    for modern in ("modern", "none"):
+        assert run_here(tmp_path, ["--model_name_or_path", str(tiny_gpt2), *flags.split(), modern]) == 0
+        steps[modern] = report_of(tmp_path)["training"]["steps"]
+    # A batch has 16 messages.
+    extra = len(read_made_up_messages("modern"))
+    assert steps == {"modern": math.ceil((1045 + extra) / 16), "none": math.ceil(1045 / 16)}
 
 
 def test_tensorboard_gets_the_curves_in_the_output_folder(tmp_path, train, monkeypatch):
