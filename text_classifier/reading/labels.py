@@ -11,18 +11,20 @@ import pandas as pd
 # says.
 _DETECTED = {
     *("abuse", "toxic", "fake", "suspicious", "positive", "pos", "yes", "true", "1", "1.0"),
-    *("正面", "好评", "是", "非法", "违法", "危险"),
+    *("正面", "好评", "是", "危险"),
 }
 _NORMAL = {
     *("ham", "normal", "ok", "none", "negative", "neg", "no", "false", "0", "0.0", "benign", "genuine", "wanted"),
-    *("real", "trusted", "负面", "差评", "否", "合法", "安全"),
+    *("real", "trusted", "负面", "差评", "否", "安全"),
 }
 # Names of unwanted messages, of which a label may be a part: "Phishing Email", "诈骗短信" ...
-_UNWANTED = re.compile("spam|smish|phish|scam|fraud|junk|malicious|unwanted|垃圾|诈骗|詐騙|欺诈|詐欺|骚扰|騷擾")
+_UNWANTED = re.compile(
+    "spam|smish|phish|scam|fraud|junk|malicious|unwanted|垃圾|诈骗|詐騙|欺诈|詐欺|骚扰|騷擾|非法|违法"
+)
 # ... but not of "Safe Email", "not_spam", "nonspam", "spam-free", "非垃圾短信".
 _WANTED = re.compile(
     rf"\b(not|non|no|safe|legit\w*|clean)\b|\b(not|non|no|anti|un)\W?(?={_UNWANTED.pattern})"
-    rf"|({_UNWANTED.pattern})\W?free\b|正常|非(?!法)|不是|^无|^無"
+    rf"|({_UNWANTED.pattern})\W?free\b|正常|(?<!不)合法|非(?!法)|不是|^无|^無"
 )
 
 # What begins a label in fastText's files.
