@@ -55,19 +55,23 @@ ALL = "**all**"
 # ---------------------------------------------------------------------------- runs
 
 
-def finished_runs(description: str, runs: dict[tuple[int, str], Sequence[str]]) -> list[Path]:
-    """Read the command's only option `--jobs`, train all runs that are not finished, and return the folders of all.
+def parse_jobs(description: str) -> int:
+    """Read the only option of a command that trains; `description` is what `--help` says of the command."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, sharing the cores")
+    return parser.parse_args().jobs
+
+
+def finished_runs(runs: dict[tuple[int, str], Sequence[str]], jobs: int) -> list[Path]:
+    """Train all runs that are not finished, and return the folders of all.
 
     Args:
-        description: what `--help` says of the command.
         runs: for each run its seed and the end of its folder's name, and its flags; the seed also draws the split.
+        jobs: number of trainings at a time, which share the cores.
 
     Raises:
         subprocess.CalledProcessError: a training failed; `log.txt` in its folder says why.
     """
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, sharing the cores")
-    jobs = parser.parse_args().jobs
     environment = os.environ | {"OMP_NUM_THREADS": str(max(1, os.cpu_count() // jobs))}
 
     def run(key: tuple[int, str]) -> Path:
@@ -299,7 +303,7 @@ def taken_for_other_languages() -> str:
 def main() -> None:
     """Run the missing trainings, write the tables to ACCURACY.md and print them."""
     runs = {(seed, ""): () for seed in SEEDS} | {(SEEDS[0], "-published"): PUBLISHED_FLAGS}
-    *folders, published = finished_runs(__doc__.splitlines()[0], runs)
+    *folders, published = finished_runs(runs, parse_jobs(__doc__.splitlines()[0]))
     report = read_report(folders[0])
     summary, tables = compare_on_messages(read_test_messages(), folders, published)
     by_group = "\n\n".join(

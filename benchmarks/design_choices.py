@@ -51,7 +51,8 @@ def rights(folder: Path, messages: pd.DataFrame) -> dict[str, list[float]]:
 def main() -> None:
     """Run the missing trainings, write the table to DESIGN_CHOICES.md and print it."""
     runs = {(SEEDS[0], suffix): flags for suffix, flags in CHOICES.values()}
-    folders, messages = accuracy.finished_runs(__doc__.splitlines()[0], runs), accuracy.read_test_messages()
+    folders = accuracy.finished_runs(runs, accuracy.parse_jobs(__doc__.splitlines()[0]))
+    messages = accuracy.read_test_messages()
     measured = [rights(folder, messages) for folder in folders]
     header = ["", *(f"{part}: collection / {' / '.join(KINDS.values())}" for part in ("Language model", "Both"))]
     rows = [[*header, "Trainable weights"]]

@@ -68,7 +68,7 @@ def likeliest_joint(answers: pd.DataFrame) -> Joint:
 def main() -> None:
     """Run the missing trainings, write the table to LEFT_OUT_KINDS.md and print it."""
     runs = {(SEEDS[0], f"-without-{kinds[0]}"): ("--left_out_kinds", *kinds) for kinds in GROUPS}
-    folders = accuracy.finished_runs(__doc__.splitlines()[0], runs)
+    folders = accuracy.finished_runs(runs, accuracy.parse_jobs(__doc__.splitlines()[0]))
     languages = {"modern": "English", "chinese": "Chinese"}
     made_up = [read_made_up_messages(split).assign(Language=language) for split, language in languages.items()]
     made_up = pd.concat(made_up).assign(Source="kinds")
