@@ -50,6 +50,7 @@ def test_flags_override_a_recipe(tmp_path, capsys):
     for argv, message in (
         ([str(recipe)], "lora_rank"),
         (["--no_such_flag", "1"], "no_such_flag"),
+        (["--num_train_epoch", "2"], "num_train_epoch"),
         (["missing.yaml"], "missing.yaml"),
         ([str(mistyped)], "orignal"),
         (["--load_best_model_at_end", "true", "--eval_steps", "50"], "eval"),
