@@ -225,11 +225,11 @@ def pretrain(
         "total_seconds": time.perf_counter() - started,
     }
     if main_process:
-        save(report, trainer)
+        save(report, trainer, tokens_per_step)
     return report
 
 
-def save(report: dict, trainer: Trainer) -> None:
+def save(report: dict, trainer: Trainer, tokens_per_step: int) -> None:
     """Save the model with its card, the charts and the report."""
     args, corpus = trainer.args, report["corpus"]
     trained = trainer.accelerator.unwrap_model(trainer.model)
@@ -242,7 +242,7 @@ def save(report: dict, trainer: Trainer) -> None:
         args.loss_pdf,
         f"GPT, {report['parameters']:,} parameters, on {corpus['name']}",
         report["best_step"],
-        per_step=("Tokens seen", runs.messages_per_step(args) * trained.config.n_positions),
+        per_step=("Tokens seen", tokens_per_step),
         charts={"Loss": ("loss", "eval_loss"), "Perplexity": ("perplexity", "eval_perplexity")},
     )
     write_json(report, Path(args.output_dir, "metrics.json"))

@@ -22,7 +22,8 @@ def file_sha256(*paths: Path) -> str:
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
-            hashlib.file_digest(file, lambda: digest)
+            while block := file.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
 
 
