@@ -1,5 +1,7 @@
 """Run what documents and model cards show, as pasted."""
 
+import contextlib
+import io
 import os
 import re
 import subprocess
@@ -14,8 +16,18 @@ def python_blocks(document: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
+def run_pasted_here(code: str, folder: Path) -> str:
+    """Run code in this process, where `folder` is the working directory, and return what it prints."""
+    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(code, {})
+    return printed.getvalue()
+
+
 def run_pasted(code: str, folder: Path, **environment: str) -> str:
-    """Run code in a new process, where `folder` is the working directory, and return what it prints."""
+    """Run code in a new process, where `folder` is the working directory, and return what it prints.
+
+    It may need other settings of libraries that read them when they are imported.
+    """
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, cwd=folder, env=os.environ | environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]

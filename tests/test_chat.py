@@ -212,10 +212,10 @@ def test_markup_is_shown_as_text(page):
     assert "hacked" not in page.title() and page.locator('img[src="x"]').count() == 0
 
 
-def test_a_burst_of_ten_thousand_messages_leaves_the_chat_alive(served, page):
+def test_a_burst_of_messages_leaves_the_chat_alive(served, page):
     async def burst() -> None:
         async with ChatClient(served[0]) as client:
-            for number in range(10_000):
+            for number in range(3_000):
                 await client.send(f"message {number}")
                 if number % 100 == 0:
                     await asyncio.sleep(0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import REPOSITORY
-from pasted import put_into_hub_cache, python_blocks, run_pasted
+from pasted import put_into_hub_cache, python_blocks, run_pasted, run_pasted_here
 from transformers import BertConfig, DistilBertConfig, GPT2Config, LlamaConfig
 
 from text_classifier.classifier import Settings, load_tokenizer_and_model
@@ -22,13 +22,13 @@ BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 # Letter tricks, a special token spelled out, more tokens than the language model reads.
 TEXTS = ["You won a prize! Call 09061701461", "See you at seven?", "Fr33 pr1ze <|im_end|>", "free " * 300]
 
-# Added to pasted code that makes `tokenizer` and a model: print its logits, its labels and its pad token.
+# Added to pasted code that makes `tokenizer` and `model`: print its logits, its labels and its pad token.
 PRINT_LOGITS = f"""
 import json, torch
 batch = tokenizer({TEXTS!r}, padding=True, truncation=True, return_tensors="pt")
 with torch.inference_mode():
-    logits = MODEL(**batch).logits.tolist()
-print(json.dumps([logits, list(MODEL.config.id2label.values()), MODEL.config.pad_token_id]))
+    logits = model(**batch).logits.tolist()
+print(json.dumps([logits, list(model.config.id2label.values()), model.config.pad_token_id]))
 """
 
 pytestmark = pytest.mark.registry
@@ -59,23 +59,19 @@ def expected(shipped_adapter) -> torch.Tensor:
     return logits_of(shipped_adapter)
 
 
-def run_offline(code: str, folder: Path) -> str:
-    return run_pasted(code, folder, HF_HOME=str(folder / "home"), HF_HUB_OFFLINE="1")
-
-
-def check_logits(code: str, name: str, folder: Path, expected: torch.Tensor) -> str:
-    printed = run_offline(code + PRINT_LOGITS.replace("MODEL", name), folder)
+def check_logits(code: str, folder: Path, expected: torch.Tensor) -> None:
+    """Run code that loads the adapter with plain PEFT, on what the Hub's cache holds; its logits must be `expected`."""
+    printed = run_pasted(code + PRINT_LOGITS, folder, HF_HOME=str(folder / "home"), HF_HUB_OFFLINE="1")
     logits, labels, pad_token_id = json.loads(printed.splitlines()[-1])
     torch.testing.assert_close(torch.tensor(logits), expected, atol=1e-4, rtol=1e-4)
     assert labels == ["ham", "spam"] and pad_token_id == 2
-    return printed
 
 
 def test_the_readmes_show_what_their_code_prints(workplace):
     english, chinese = (
         block for name in ("README.md", "README.zh-CN.md") for block in python_blocks(REPOSITORY / name)
     )
-    lines = run_pasted(english, workplace, PYTHONPATH=str(REPOSITORY)).splitlines()
+    lines = run_pasted_here(english, workplace).splitlines()
     for code in (english, chinese):
         assert lines == re.findall(r'"(\w+ \d\.\d{3})"', code) and len(lines) == 2
     assert re.sub("#.*", "", english) == re.sub("#.*", "", chinese)
@@ -83,21 +79,20 @@ def test_the_readmes_show_what_their_code_prints(workplace):
 
 def test_the_model_card_shows_the_adapter(workplace, expected):
     (code,) = python_blocks(workplace / "lora_model/README.md")
-    check_logits(code, "model", workplace, expected)
+    check_logits(code, workplace, expected)
 
 
 def test_use_md_shows_every_way(workplace, expected):
     blocks = python_blocks(REPOSITORY / "docs/use.md")
     for block in blocks:
         if "Peft" in block:
-            check_logits(block, "model", workplace, expected)
-        elif "onnxruntime" in block:
-            assert run_offline(block, workplace) == "[1 0]\n"
-        elif "pipeline" in block:
-            assert re.findall(r"'label': '(\w+)'", run_offline(block, workplace)) == ["spam", "ham"]
+            check_logits(block, workplace, expected)
+            continue
+        printed = run_pasted_here(block, workplace)
+        if "onnxruntime" in block:
+            assert printed == "[1 0]\n"
         else:
-            printed = run_pasted(block, workplace, PYTHONPATH=str(REPOSITORY)).splitlines()
-            assert [line.split()[0] for line in printed] == ["spam", "ham"]
+            assert re.findall(r"\b(?:spam|ham)\b", printed) == ["spam", "ham"]
     assert len(blocks) == 4
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import REPOSITORY, make_messages
-from pasted import run_pasted
+from pasted import run_pasted, run_pasted_here
 from torch.utils.data import DataLoader
 from transformers import AutoConfig, AutoTokenizer
 
@@ -48,7 +48,7 @@ def workplace(tmp_path, shipped_adapter) -> Path:
 
 @pytest.mark.registry
 def test_a_classify_review_of_one_s_own(workplace):
-    assert run_pasted(BODY, workplace, PYTHONPATH=str(REPOSITORY)).split() == ["垃圾信息", "正常信息"]
+    assert run_pasted_here(BODY, workplace).split() == ["垃圾信息", "正常信息"]
 
 
 @pytest.mark.registry

@@ -14,7 +14,7 @@ import pytest
 from conftest import REPOSITORY, files_in, give_settings, give_tfidf, make_messages
 from hub_stand_in import hub_handler
 from huggingface_hub import ModelCard, constants
-from pasted import python_blocks, run_pasted
+from pasted import python_blocks, run_pasted, run_pasted_here
 from training_runs import run_process
 from transformers import AutoModelForSequenceClassification, pipeline
 
@@ -91,7 +91,7 @@ def test_its_card_tells_what_it_is_and_its_code_runs_as_pasted(merged):
         assert expected in card.content
     assert "| after + TF-IDF " in (merged / "adapter_card.md").read_text()
     (code,) = python_blocks(merged / "README.md")
-    printed = run_pasted(code, merged.parent)
+    printed = run_pasted_here(code, merged.parent)
     assert "'label': 'spam'" in printed and "'label': 'ham'" in printed
 
 

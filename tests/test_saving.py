@@ -1,11 +1,7 @@
 """A run that is killed while it saves leaves whole files, and the charts can be drawn for any run."""
 
 import errno
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +9,7 @@ from conftest import REPOSITORY
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import PdfPages
 from safetensors import SafetensorError
-from training_runs import arguments, run_here
+from training_runs import arguments, run_here, run_process
 
 import gpt_classification_model
 from text_classifier.classifier import load_tokenizer_and_model
@@ -25,50 +21,70 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize(
-    "moment",
-    [
-        "transformers.PreTrainedTokenizerBase.save_pretrained",
-        "text_classifier.training.saving.exchange_folder",
-        "shutil.rmtree",
-        "matplotlib.figure.Figure.savefig",
-    ],
-)
-def test_killed_at_any_moment_of_saving_leaves_whole_files(trained, tmp_path, tiny_gpt2, messages_csv, moment):
-    """A second run kills itself while it saves; each output must then be the first run's or the second's, whole."""
-    work = tmp_path / "work"
-    shutil.copytree(trained, work)
-    old = snapshot(work)
-    script = (
-        "import os, signal, sys, importlib, gpt_classification_model as g, shutil, transformers, matplotlib.figure\n"
-        "started = g.save_adapter\n"
-        "def arm(*positional, **named):\n"
-        "    def die(*a, **k): k.get('ignore_errors') or os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"    owner, _, name = {moment!r}.rpartition('.')\n"
-        "    parts = owner.split('.')\n"
-        "    target = importlib.import_module(parts[0])\n"
-        "    for part in parts[1:]: target = getattr(target, part)\n"
-        "    setattr(target, name, die)\n"
-        "    return started(*positional, **named)\n"
-        "g.save_adapter = arm\n"
-        "g.main(sys.argv[1:])\n"
-    )
+# Calls of a run that saves; the run is killed in one of them.
+MOMENTS = {
+    "tokenizer": "transformers.PreTrainedTokenizerBase.save_pretrained",
+    "exchange": "text_classifier.training.saving.exchange_folder",
+    "removal": "shutil.rmtree",
+    "charts": "matplotlib.figure.Figure.savefig",
+}
+
+# Trains in the folders that are named first, in one process each, which kills itself at the moment of that name.
+KILLED_RUNS = f"""
+import os, pkgutil, signal, sys
+import gpt_classification_model as script
+
+def run(argv, moment):
+    def die(*_, ignore_errors=False, **__):
+        ignore_errors or os.kill(os.getpid(), signal.SIGKILL)
+
+    def arm(*arguments, **options):
+        owner, _, name = moment.rpartition(".")
+        setattr(pkgutil.resolve_name(owner), name, die)
+        return save(*arguments, **options)
+
+    save, script.save_adapter = script.save_adapter, arm
+    script.main(argv)
+
+moments = {MOMENTS}
+for name, moment in moments.items():
+    child = os.fork()
+    if not child:
+        os.chdir(name)
+        run(sys.argv[1:], moment)
+        os._exit(0)
+    print(name, os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL)
+"""
+
+
+@pytest.fixture(scope="module")
+def killed(trained, tmp_path_factory, tiny_gpt2, messages_csv) -> Path:
+    """A folder with the results of second runs that were killed while they saved: one for each of the moments."""
+    folder = tmp_path_factory.mktemp("killed")
+    for name in MOMENTS:
+        shutil.copytree(trained, folder / name)
     argv = arguments(tiny_gpt2, messages_csv, "--seed", "7", "--num_train_epochs", "1")
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    result = subprocess.run([sys.executable, "-c", script, *argv], cwd=work, env=environment, capture_output=True)
-    assert result.returncode == -signal.SIGKILL, result.stderr.decode()[-3000:]
-    new = snapshot(work)
+    printed = run_process(folder, "-c", KILLED_RUNS, *argv, PYTHONPATH=REPOSITORY).stdout
+    assert [line for line in printed.splitlines() if line.endswith(" True")] == [f"{name} True" for name in MOMENTS]
+    return folder
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_at_any_moment_of_saving_leaves_whole_files(trained, killed, tiny_gpt2, messages_csv, moment):
+    """Each output must be the first run's or the second's, whole."""
+    work = killed / moment
+    old, new = snapshot(trained), snapshot(work)
     adapter, previous = (
         {name: content for name, content in files.items() if name.startswith("lora_model/")} for files in (new, old)
     )
-    if moment.endswith(("save_pretrained", "exchange_folder")):
+    if moment in ("tokenizer", "exchange"):
         assert adapter == previous
     else:
         assert adapter.keys() == previous.keys() and adapter != previous, "the new adapter, whole"
     load_tokenizer_and_model(work / "lora_model")
     assert new["training_metrics.pdf"] == old["training_metrics.pdf"]
     assert new["results/metrics.json"] == old["results/metrics.json"]
-    if moment == "shutil.rmtree":
+    if moment == "removal":
         assert (work / ".lora_model.new").exists()
         assert run_here(work, arguments(tiny_gpt2, messages_csv)) == 0, "leftovers are no obstacle"
         assert not (work / ".lora_model.new").exists()

@@ -73,18 +73,6 @@ def answers(natural, shipped):
     return shipped.answer(natural["Text"])
 
 
-@pytest.fixture(scope="module")
-def learned(splits) -> tuple[list[str], list[int]]:
-    """All messages that the adapter learned from, and their labels."""
-    train = pd.concat([splits[name] for name in ("train", "left_out_train", "modern", "chinese", "background")])
-    return train["Text"].tolist(), train["Label"].tolist()
-
-
-@pytest.fixture(scope="module")
-def tfidf(learned):
-    return fit_tfidf(*learned)
-
-
 def spam_probabilities(texts, model: Classifier | TfidfModel) -> list[float]:
     if isinstance(model, TfidfModel):
         return expit(model.log_odds(list(texts))).tolist()
@@ -117,13 +105,14 @@ def test_the_card_keeps_its_promises_on_the_test_split(splits, shipped, shipped_
 
 
 def test_at_the_natural_ratio_it_is_accurate_and_not_below_tfidf_on_the_same_messages(
-    learned, natural, answers, tfidf, monkeypatch
+    splits, natural, answers, shipped, monkeypatch
 ):
     metrics = classification_metrics(natural["Label"], [answer.probability for answer in answers])
-    assert metrics["accuracy"] >= measure(natural, tfidf)["accuracy"]
+    assert metrics["accuracy"] >= measure(natural, shipped.tfidf)["accuracy"]
     # This baseline is TF-IDF with scikit-learn's default for C, as most people use it.
     monkeypatch.setattr("text_classifier.tfidf.C", 1.0)
-    baseline = measure(natural, fit_tfidf(*learned))
+    learned = pd.concat([splits[name] for name in ("train", "left_out_train", "modern", "chinese", "background")])
+    baseline = measure(natural, fit_tfidf(learned["Text"].tolist(), learned["Label"].tolist()))
     assert metrics["accuracy"] >= max(0.99, baseline["accuracy"]) and metrics["f1"] >= max(0.96, baseline["f1"])
     assert metrics["n"] > 800 and metrics["false_positive_rate"] <= 0.003
     assert metrics["calibration_error"] <= 0.02
@@ -153,17 +142,17 @@ def test_messages_of_one_word_are_read(alone, shipped):
     assert short["n"] >= 60 and short["accuracy"] >= 0.95
 
 
-def test_messages_unlike_the_collection_are_told_apart_better_than_by_tfidf(splits, shipped, tfidf):
+def test_messages_unlike_the_collection_are_told_apart_better_than_by_tfidf(splits, shipped):
     """They were written apart from those that it was trained on: letter tricks, phishing, Chinese messages, …"""
     modern, chinese = read_test_messages("modern"), read_test_messages("chinese")
     assert len(modern) >= 200 and modern["Label"].sum() == len(modern) / 2
     assert not set(modern["Text"]) & set(pd.concat(splits.values())["Text"])
     right = np.greater_equal(spam_probabilities(modern["Text"], shipped), 0.5) == modern["Label"]
-    assert right.mean() >= max(0.94, measure(modern, tfidf)["accuracy"])
+    assert right.mean() >= max(0.94, measure(modern, shipped.tfidf)["accuracy"])
     assert right[modern["Group"].eq("look_alike_unicode")].mean() >= 0.9
     assert right[modern["Group"].eq("group_chat")].mean() == 1
     metrics = measure(chinese, shipped)
-    assert metrics["accuracy"] >= max(0.95, measure(chinese, tfidf)["accuracy"])
+    assert metrics["accuracy"] >= max(0.95, measure(chinese, shipped.tfidf)["accuracy"])
     assert metrics["recall"] >= 0.95 and metrics["false_positive_rate"] <= 0.04
 
 
