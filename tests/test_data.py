@@ -121,7 +121,7 @@ CLEAR_PAIRS = (
     "ham/spam, safe/fraud, ham/Spam, HAM/advert, 正常短信/垃圾短信, 非诈骗短信/诈骗短信, 0.0/1.0, False/True, -1/1, "
     "Safe Email/Phishing Email, zzz mail/Phishing_SMS, not_spam/is_spam, nonspam/Spam, non-scam/scam, "
     "0 risk/malicious, spam-free/spam, unspam/spam, anti-spam/spam, real/fake, "
-    "合法/非法, 合法短信/非法短信, 合法/不合法, 正常/违法"
+    "合法/非法, 合法短信/非法短信, 合法/不合法, 正常/违法, 普通邮件/钓鱼邮件"
 )
 
 

@@ -112,6 +112,7 @@ LATE_MARKS = "id\ttext\n" + "1\thello\n" * 9000 + '2\t"a ""quote"", and\ttab"\n'
         # Objects in JSON are flat columns.
         ("m.jsonl", '{"sms": {"body": "hi"}, "id": 1}\n{"sms": {"body": "ok"}}\n', "sms.body, id", ["hi", "ok"], []),
         ("m.json", '{"count": 1, "data": [{"text": "hi"}]}', "text", ["hi"], []),
+        ("m.json", '{"text": ["hi", "ok"], "label": ["ham", "spam"]}', "text, label", ["hi", "ok"], []),
         # A stray zero byte does not make a file no text.
         ("m.csv", "text,id\n" + "hello there,1\n" * 9 + "o\x00k,2\n", "text, id", ["hello there"] * 9 + ["o\x00k"], []),
         # Messages with commas that are not in quotation marks.
@@ -137,6 +138,19 @@ LATE_MARKS = "id\ttext\n" + "1\thello\n" * 9000 + '2\t"a ""quote"", and\ttab"\n'
         # A label at the beginning of each line is no part of the message. Messages may begin alike without labels.
         ("m.txt", "ham at 7, mum\nspam WIN; call\nham ok\n", "label, text", ["at 7, mum", "WIN; call", "ok"], LABELS),
         ("m.txt", "__label__ham ok\n__label__spam WIN; call\n", "label, text", ["ok", "WIN; call"], LABELS),
+        ("m.txt", "ham: ok\n[spam] WIN; call\nHAM, 7?\n", "label, text", ["ok", "WIN; call", "7?"], LABELS),
+        ("m.txt", "正常：晚上见\n【垃圾】恭喜，中奖\n", "label, text", ["晚上见", "恭喜，中奖"], LABELS),
+        ("m.txt", "正常短信\u3000晚上见\n诈骗短信\u3000恭喜\n", "label, text", ["晚上见", "恭喜"], LABELS),
+        ("m.txt", "0 ok\n1 WIN; call\n0 7?\n1 free\n", "label, text", ["ok", "WIN; call", "7?", "free"], LABELS),
+        ("m.csv", "label: ham, ok\nlabel: spam\n", "text", ["label: ham, ok", "label: spam"], LINES),
+        ("m.txt", "正常上班，别迟到\n垃圾分类，请看\n", "text", ["正常上班，别迟到", "垃圾分类，请看"], []),
+        ("m.txt", "系统正常\n谁来倒垃圾\n", "text", ["系统正常", "谁来倒垃圾"], []),
+        ("m.txt", "0 calls\n1 call\n", "text", ["0 calls", "1 call"], []),
+        # In a column of a table, it stays, and that is said.
+        ("m.csv", "id,text\n1,ham ok\n2,spam WIN\n", "id, text", ["ham ok", "spam WIN"], ["note_labels_inside"]),
+        # A row of labels is no header, if it is the only one with its label.
+        ("m.tsv", "spam\tWIN now\nham\tok\nham\tat 7\n", UNNAMED, ["WIN now", "ok", "at 7"], NO_HEADER),
+        ("m.csv", "spam,text\n0,ok\n1,WIN\n", "spam, text", ["ok", "WIN"], []),
         ("m.txt", "spam again\nspam is what I get\n", "text", ["spam again", "spam is what I get"], []),
         ("m.txt", "yes I can\nno way\n", "text", ["yes I can", "no way"], []),
         ("m.txt", "ham sandwich?\nfree tonight?\n", "text", ["ham sandwich?", "free tonight?"], []),
@@ -212,7 +226,10 @@ def test_unquoted_commas_are_put_together_only_where_the_message_comes_last(tmp_
         ("m.jsonl", b'{"text": "hello"}\n["text", "bye"]\n', "file_not_json"),
         ("m.jsonl", b'{"text": "hello"}\n{"text": \n', "file_not_json"),
         ("m.json", b"[" * 100_000, "file_not_json"),
+        ("m.csv", b"<!DOCTYPE html>\n<html>\n<p>Sign in, please</p>\n</html>\n", "file_no_data"),
+        ("m.csv", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 9\n", "file_no_data"),
         ("m.json", b"[1, 2]", "file_not_json"),
+        ("m.jsonl", b'{"text": [{"role": "user", "content": "hi"}]}\n', "file_lists"),
         ("m.jsonl", b"\n", "file_empty"),
         # A text with tabs or bars that are not in quotation marks could belong to either column.
         ("m.tsv", b"id\ttext\n1\thello\n2\tgood\tbye\n", "file_uneven"),

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 
 import pandas as pd
 
+from text_classifier.reading.labels import is_name_of_class
 from text_classifier.reading.notes import Note, TableError
 from text_classifier.text import has_chinese
 
@@ -17,7 +18,7 @@ TEXT_COLUMN_NAMES = {
 
 LABEL_COLUMN_NAMES = {
     *("label", "labels", "class", "category", "target", "type", "kind", "tag", "is_spam", "spam", "sentiment"),
-    *("标签", "类别", "分类", "类型", "是否垃圾", "是否垃圾短信"),
+    *("标签", "类别", "分类", "类型", "是否垃圾", "是否垃圾短信", "標籤", "類別", "分類", "類型"),
 }
 
 
@@ -28,8 +29,11 @@ def has_known_name(first: Sequence[str], names: Collection[str]) -> bool:
 
 def may_be_header(first: Sequence[str], rows_below: Sequence[Sequence[str]]) -> bool:
     """Return whether the first row looks like names of columns; in a file without a header it is a message."""
-    # The name of a column does not come back below; a label does.
+    # The name of a column does not come back below; a label does, or other labels stand below it.
     below = {cell for row in rows_below for cell in row if cell}
+    for cell, *column in zip(first, *rows_below, strict=False):
+        if is_name_of_class(cell) and all(map(is_name_of_class, column)):
+            return False
     return not any(
         cell in below or len(cell) > 80 or len(cell.split()) > 10 or sum(map(has_chinese, cell)) > 20 for cell in first
     )
@@ -53,9 +57,9 @@ def without_blank_end(cells: Sequence[str]) -> list[str]:
 
 
 def _may_be_labels(column: pd.Series) -> bool:
-    """Return whether the cells are of few kinds that come back; dates, names and numbers differ from row to row."""
+    """Return whether all cells are labels by their names, or of few kinds that come back, unlike dates and numbers."""
     kinds = column.str.strip().str.casefold().nunique()
-    return 2 <= kinds <= min(10, len(column) // 2)
+    return 2 <= kinds <= min(10, len(column) // 2) or all(map(is_name_of_class, column))
 
 
 def choose_text_columns(sample: pd.DataFrame, named: Sequence[str] | None, notes: list[Note]) -> list[str]:

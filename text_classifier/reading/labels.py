@@ -8,27 +8,34 @@ from dataclasses import dataclass
 import pandas as pd
 
 # Well-known labels, without case, in the languages of this project: class 1 is what is detected, whatever the alphabet
-# says.
-_DETECTED = {
-    *("abuse", "toxic", "fake", "suspicious", "positive", "pos", "yes", "true", "1", "1.0"),
-    *("正面", "好评", "是", "危险"),
-}
+# says. Those of the first line answer a question, such as `is_spam`; the others are names.
+_YES, _NO = {"yes", "true", "1", "1.0", "是"}, {"no", "false", "0", "0.0", "否"}
+_DETECTED = {"abuse", "toxic", "fake", "suspicious", "positive", "pos", "正面", "好评", "危险"}
 _NORMAL = {
-    *("ham", "normal", "ok", "none", "negative", "neg", "no", "false", "0", "0.0", "benign", "genuine", "wanted"),
-    *("real", "trusted", "负面", "差评", "否", "安全"),
+    *("ham", "normal", "ok", "none", "negative", "neg", "benign", "genuine", "wanted", "real", "trusted"),
+    *("负面", "差评", "安全"),
 }
 # Names of unwanted messages, of which a label may be a part: "Phishing Email", "诈骗短信" ...
 _UNWANTED = re.compile(
-    "spam|smish|phish|scam|fraud|junk|malicious|unwanted|垃圾|诈骗|詐騙|欺诈|詐欺|骚扰|騷擾|非法|违法"
+    "spam|smish|phish|scam|fraud|junk|malicious|unwanted|垃圾|诈骗|詐騙|欺诈|詐欺|骚扰|騷擾|钓鱼|釣魚|非法|违法"
 )
 # ... but not of "Safe Email", "not_spam", "nonspam", "spam-free", "非垃圾短信".
 _WANTED = re.compile(
     rf"\b(not|non|no|safe|legit\w*|clean)\b|\b(not|non|no|anti|un)\W?(?={_UNWANTED.pattern})"
-    rf"|({_UNWANTED.pattern})\W?free\b|正常|(?<!不)合法|非(?!法)|不是|^无|^無"
+    rf"|({_UNWANTED.pattern})\W?free\b|正常|普通|(?<!不)合法|非(?!法)|不是|^无|^無"
 )
 
-# What begins a label in fastText's files.
-FASTTEXT_LABEL = "__label__"
+# What else may stand in a label that has one of these words: "Phishing Email", "fraudulent", "诈骗短信".
+_GENERIC = r"(e?mails?\b|(sms|msg|message|text)s?\b|短信|信息|消息|邮件|簡訊|訊息|\W)*"
+_REST_OF_NAME = re.compile(rf"{_GENERIC}[a-z]{{0,5}}{_GENERIC}")
+
+# A message behind its label: `ham See you`, `spam: Win`, `[ham] Ok`, `【垃圾】恭喜`, and as fastText has it,
+# `__label__ham See you`.
+_LEADING = re.compile(
+    r"\s*(?:__label__(?P<fasttext>\S+)|[\[(（【\"'“]?(?P<name>[^\W_][\w-]*)[\])）】\"'”]?)"
+    r"(?P<mark>\s*[:：,，;|]|[ \u3000]|(?<=[\])）】]))\s*(?P<text>\S.*)",
+    re.DOTALL,
+)
 
 # What tables have in place of a label that nobody gave.
 _MISSING = {"", "nan", "null", "na", "n/a", "#n/a", "<na>"}
@@ -72,12 +79,21 @@ def is_missing(labels: pd.Series) -> pd.Series:
 def _tells(label: str, other: str) -> int:
     """Return 1 if a label is by its name the one to detect, beside the other label, -1 if it is not, 0 if unknown."""
     plain = label.replace("_", " ")
-    if label in _NORMAL or _WANTED.search(plain):
+    if label in _NO | _NORMAL or _WANTED.search(plain):
         return -1
     # 1 is what is detected beside 0; beside 2 it is only the first of two.
-    if label.removesuffix(".0") == "1" and other.removesuffix(".0").isdigit() and other not in _NORMAL:
+    if label.removesuffix(".0") == "1" and other.removesuffix(".0").isdigit() and other not in _NO:
         return 0
-    return int(label in _DETECTED or bool(_UNWANTED.search(plain)))
+    return int(label in _YES | _DETECTED or bool(_UNWANTED.search(plain)))
+
+
+def is_name_of_class(word: str) -> bool:
+    """Return whether a word is a label by its name, such as `ham`, `Not_Spam` or `诈骗短信`; `yes` and `1` are not."""
+    plain = word.strip().casefold().replace("_", " ")
+    if plain in _DETECTED | _NORMAL:
+        return True
+    named = re.search(rf"{_UNWANTED.pattern}|\b(safe|legit|clean)|正常|普通|合法", plain)
+    return bool(named and _REST_OF_NAME.fullmatch(_UNWANTED.sub("", _WANTED.sub("", plain))))
 
 
 def find_classes(labels: pd.Series, positive: Sequence[str] | None = None) -> Classes:
@@ -116,10 +132,29 @@ def find_classes(labels: pd.Series, positive: Sequence[str] | None = None) -> Cl
     return Classes((name_of_rest, names[detected[0]]), dict.fromkeys(rest, 0) | dict.fromkeys(detected, 1), clear)
 
 
-def begin_with_labels(lines: Sequence[str]) -> bool:
-    """Return whether each line begins with its label: `ham See you`, or as fastText has it, `__label__ham See you`."""
-    first = {line.partition(" ")[0].casefold() for line in lines}
-    if first and all(word.startswith(FASTTEXT_LABEL) for word in first):
+def split_label(line: str) -> tuple[str, str, str]:
+    """Return the label that a line begins with, what separates it from the message, and the message.
+
+    A line without one is a message.
+    """
+    if found := _LEADING.match(line.rstrip("\r\n")):
+        label, mark, text = found["fasttext"] or found["name"], found["mark"].strip(), found["text"]
+        if found["fasttext"] or label in ("0", "1") or is_name_of_class(label):
+            return label, mark, text
+    return "", "", line.rstrip("\r\n")
+
+
+def begin_with_labels(lines: Sequence[str], marks: str = ":：,，;|") -> bool:
+    """Return whether each line begins with its label, and there are labels of two classes.
+
+    Args:
+        marks: what may stand between label and message, if it is no space.
+    """
+    found = [split_label(line) for line in lines]
+    if not found or not all(label and mark in marks for label, mark, _ in found):
+        return False
+    kinds = {label.casefold() for label, _, _ in found}
+    if all(line.lstrip().startswith("__label__") for line in lines):
         return True
-    unwanted = {word for word in first if _UNWANTED.search(word) and not _WANTED.search(word)}
-    return 2 <= len(first) <= 5 and bool(unwanted) and all(_tells(word, "") == -1 for word in first - unwanted)
+    # Messages may begin with a number; four of them do not all begin with 0 or 1.
+    return {_tells(label, "0") for label in kinds} == {1, -1} and (kinds != {"0", "1"} or len(lines) >= 4)

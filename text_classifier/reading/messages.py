@@ -20,8 +20,10 @@ from text_classifier.reading.columns import (
     has_known_name,
     may_be_header,
     name_columns,
+    texts_of,
 )
 from text_classifier.reading.decoding import Limits, ReadOptions, Source, find_encoding
+from text_classifier.reading.labels import begin_with_labels, split_label
 from text_classifier.reading.notes import Note, TableError
 from text_classifier.reading.separators import Rows, find_layout, read_rows
 from text_classifier.reading.workbooks import read_workbook
@@ -29,6 +31,8 @@ from text_classifier.text import replace_half_surrogates
 
 # Rows that decide which columns there are, and what they hold.
 _SAMPLE_ROWS = 1000
+
+_JSON = (".jsonl", ".ndjson", ".json")
 
 # A row may have this many times more cells than columns are allowed, because an unquoted message's commas make cells.
 _CELLS_PER_COLUMN = 100
@@ -90,6 +94,11 @@ def read_messages(
     text_columns, label_column = choose_text_columns(sample, options.text_column, source.notes), None
     if labelled or options.label_column:
         label_column = choose_label_column(sample, options.label_column, text_columns, source.notes)
+    texts = [text for text in texts_of(sample, text_columns) if text]
+    if source.suffix in _JSON and texts and all(map(_is_list, texts)):
+        raise TableError("file_lists", column=", ".join(map(repr, text_columns)))
+    if begin_with_labels(texts):
+        source.note("note_labels_inside", label=repr(split_label(texts[0])[0]))
     # Joined cells are whole messages only in the last column. In another one, nobody knows which belong together.
     if joined and columns[-1] not in text_columns:
         raise TableError("file_uneven", **joined)
@@ -105,7 +114,7 @@ def _open_rows(source: Source) -> tuple[Callable[[], Rows], Sequence[str] | None
         sheet = read_workbook(source)
         return lambda: iter(sheet), None, None
     source.encoding = find_encoding(source)
-    if source.suffix in (".jsonl", ".ndjson", ".json"):
+    if source.suffix in _JSON:
         keys = list(dict.fromkeys(key for _, item in _objects(source) for key in item))
         return lambda: ((line, [item.get(key, "") for key in keys]) for line, item in _objects(source)), keys, None
     layout = find_layout(source)
@@ -189,11 +198,20 @@ def _objects(source: Source) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _items(value: object) -> list:
-    """Return the items of a list, which may be the only one in an object."""
+    """Return the items of a list, which may be the only one in an object, or of an object with a list per column."""
     if isinstance(value, dict):
         lists = [items for items in value.values() if isinstance(items, list)]
+        if len(lists) == len(value) > 1 and len({*map(len, lists)}) == 1:
+            return [dict(zip(value, cells, strict=True)) for cells in zip(*lists, strict=True)]
         value = lists[0] if len(lists) == 1 else value
     return value if isinstance(value, list) else [value]
+
+
+def _is_list(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), list)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _flat(item: object, prefix: str = "") -> dict[str, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from text_classifier.reading.columns import without_blank_end
 from text_classifier.reading.decoding import Source
-from text_classifier.reading.labels import FASTTEXT_LABEL, begin_with_labels
+from text_classifier.reading.labels import begin_with_labels, split_label
 from text_classifier.reading.notes import TableError
 
 # Rows with the number of the line that each one ends in; blank cells at their ends and blank rows are left out.
@@ -23,6 +23,9 @@ _PUNCTUATION = ",;"
 
 # Characters, rounded up to whole lines, and rows that the separator is found in.
 _SAMPLE_CHARACTERS, _SAMPLE_ROWS = 1 << 18, 200
+
+# What is downloaded by mistake begins so: web pages, and pointers of Git LFS.
+_NO_DATA = ("<!doctype html", "<html", "<?xml", "version https://git-lfs")
 
 # The csv module refuses longer cells. Its own limit of 131,072 characters is less than people paste.
 csv.field_size_limit(1 << 24)
@@ -56,8 +59,8 @@ def _parse(lines: Iterable[str], layout: Layout) -> Rows:
         for number, line in enumerate(lines, 1):
             cells = [line.rstrip("\r\n")]
             if len(layout.columns) == 2:
-                label, _, text = cells[0].partition(" ")
-                cells = [label.removeprefix(FASTTEXT_LABEL), text.strip()]
+                label, _, text = split_label(line)
+                cells = [label, text.strip()]
             if line.strip():
                 yield number, without_blank_end(cells)
         return
@@ -81,7 +84,10 @@ def find_layout(source: Source) -> Layout:
     """
     with source.open_text() as text:
         lines, whole = text.readlines(_SAMPLE_CHARACTERS), not text.read(1)
-    if begin_with_labels([line for line in lines if line.strip()]):
+    if lines and lines[0].lstrip().casefold().startswith(_NO_DATA):
+        raise TableError("file_no_data")
+    # In a .csv, a comma behind a label separates columns.
+    if begin_with_labels([line for line in lines if line.strip()], ":：,，;|" if source.suffix == ".txt" else ":：，"):
         source.note("note_leading_labels")
         return Layout(columns=("label", "text"))
     expected = "\t" if source.suffix in (".tsv", ".tab") else ","
