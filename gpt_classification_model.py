@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from peft import LoraConfig, PeftModel
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
@@ -202,6 +203,8 @@ def build_model(
 
 def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """Return accuracy, precision, recall and F1 of logits of shape (n, 2) against labels of shape (n,)."""
+    if not np.isfinite(prediction.predictions).all():
+        raise ConfigurationError("The model's answers are no numbers any more. Try a smaller --learning_rate.")
     metrics = classification_metrics(prediction.label_ids, prediction.predictions.argmax(axis=-1))
     # Without both classes only the accuracy is defined.
     return {name: metrics[name] or 0.0 for name in ("accuracy", "precision", "recall", "f1")}
@@ -280,7 +283,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
     if args.push_to_hub:
         check_login()
     config.check_limits(model_args, data_args, args)
-    config.check_training_arguments(args)
+    config.check_training_arguments(args, compute_metrics)
     # Batches of all lengths need more kernels than the 1,024 that are kept by default.
     limit_kernel_cache(10_000)
     checkpoint, main_process = runs.checkpoint_to_resume(args), args.process_index == 0

@@ -33,7 +33,7 @@ from transformers import (
 
 from text_classifier import cards
 from text_classifier.classifier import Settings
-from text_classifier.errors import UnreachableError
+from text_classifier.errors import ConfigurationError, UnreachableError
 from text_classifier.export import check_login
 from text_classifier.extras.pretraining import (
     CorpusArguments,
@@ -201,6 +201,8 @@ def pretrain(
     losses = {entry["step"]: entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry}
     # Evaluate now if the recipe never evaluates, or did not evaluate at this step.
     validation_loss = losses[best_step] if best_step in losses else trainer.evaluate()["eval_loss"]
+    if not math.isfinite(validation_loss):
+        raise ConfigurationError("The loss is no number any more. Try a smaller --learning_rate.")
     resumed_at = json.loads(Path(checkpoint, "trainer_state.json").read_text())["global_step"] if checkpoint else 0
     tokens_per_step = runs.messages_per_step(args) * gpt_args.context_length
     report = {

@@ -170,10 +170,11 @@ def test_reported_loss_is_that_of_the_saved_weights(tmp_path, flags):
     assert validation_loss(tmp_path) == pytest.approx(report["validation_loss"], rel=1e-4)
 
 
-def test_a_run_that_diverges_ends_in_order(tmp_path, capsys):
-    """The perplexity is infinite and there is no sample text, but the run does not crash."""
-    assert pretrain(tmp_path, "--learning_rate 1e6 --max_grad_norm 1e9 --load_best_model_at_end false") == 0
-    assert "perplexity inf" in capsys.readouterr().out
+def test_a_run_that_diverges_is_told_and_nothing_is_saved(tmp_path, capsys):
+    assert pretrain(tmp_path, "--learning_rate 1e6 --max_grad_norm 1e9 --load_best_model_at_end false") == 1
+    printed = capsys.readouterr()
+    assert "perplexity inf" in printed.out and "Error: The loss is no number any more." in printed.err
+    assert not (tmp_path / MODEL / "model.safetensors").exists()
 
 
 def test_sampling_leaves_the_random_state_and_the_mode(pretrained):

@@ -302,3 +302,9 @@ def test_tensorboard_gets_the_curves_in_the_output_folder(tmp_path, train, monke
     curves = EventAccumulator(str(events.parent)).Reload()
     assert len(curves.Scalars("eval/accuracy")) >= 2
     assert {"train/loss", "train/train_accuracy", "eval/loss"} <= set(curves.Tags()["scalars"])
+
+
+def test_a_run_that_diverges_is_told_and_nothing_is_saved(tmp_path, train, capsys):
+    assert train("--learning_rate 1e30") == 1
+    assert "Error: The model's answers are no numbers any more." in capsys.readouterr().err
+    assert not (tmp_path / "lora_model").exists()

@@ -3,17 +3,28 @@
 `parse_recipe` serves both training scripts. The options of pretraining are in `extras/pretraining.py`.
 """
 
+import copy
 import dataclasses
 import logging
+import math
+import tempfile
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 import yaml
-from transformers import GPT2Config, GPT2ForSequenceClassification, HfArgumentParser, Trainer, TrainingArguments
+from transformers import (
+    EvalPrediction,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    HfArgumentParser,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+)
 from transformers.hf_argparser import HfArg
 from transformers.integrations import is_tensorboard_available
 
@@ -96,6 +107,8 @@ class FineTuningArguments(TrainingArguments):
     target_false_positive_rate: float | None = HfArg(
         default=None, help="Set the threshold (0.5) so that this share of held-out class 0 is called class 1."
     )
+    # By default, Trainer looks for the labels' name in the model, which PEFT hides.
+    label_names: list[str] = dataclasses.field(default_factory=lambda: ["labels"])
     min_steps = 0  # not an option: a run with fewer steps gets more epochs
 
     @property
@@ -261,21 +274,31 @@ def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments,
 
 # Smallest and largest value (None: no limit) of options of both training scripts.
 LIMITS = [
-    (0, 1, "lora_dropout dropout target_false_positive_rate"),
+    (0, 1, "lora_dropout dropout target_false_positive_rate label_smoothing_factor"),
     (0, 2**32 - 1, "seed"),
     (0, None, "minority_repeats learning_rate weight_decay max_grad_norm warmup_steps dataloader_num_workers"),
-    (1, None, "fallback_layers lora_r lora_layers max_length n_layer n_head n_embd"),
+    (1, None, "fallback_layers lora_r lora_alpha lora_layers max_length n_layer n_head n_embd"),
     (1, None, "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps"),
+    (1, None, "eval_accumulation_steps"),
     (2, None, "context_length"),
     (257, None, "vocab_size"),  # a byte-level tokenizer has all bytes and the end-of-text token
 ]
+
+# With another value of these, evaluations of a classifier would miss messages or their answers.
+_NEEDED = {
+    **{"dataloader_drop_last": False, "prediction_loss_only": False, "batch_eval_metrics": False},
+    **{"eval_do_concat_batches": True, "label_names": ["labels"]},
+}
 
 # What checkpoints can be compared by; see `gpt_classification_model.compute_metrics`.
 METRICS = ("loss", "accuracy", "precision", "recall", "f1")
 
 
 def check_limits(*all_options: object) -> None:
-    """Raise a ConfigurationError if a number does not lie within `LIMITS`."""
+    """Raise a ConfigurationError if a number is not finite, or does not lie within `LIMITS`."""
+    for name, value in (option for options in all_options for option in vars(options).items()):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigurationError(f"--{name} {value}: a number is needed.")
     for least, most, names in LIMITS:
         needed = f"at least {least} is needed" if most is None else f"it must lie between {least} and {most}"
         for name in names.split():
@@ -284,11 +307,19 @@ def check_limits(*all_options: object) -> None:
                     raise ConfigurationError(f"--{name} {value}: {needed}.")
 
 
-def check_training_arguments(args: TrainingArguments) -> None:
+def check_training_arguments(
+    args: TrainingArguments, compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None
+) -> None:
     """Raise a ConfigurationError if transformers' own options are wrong, lack a package or do not go together.
 
-    They are tried on a tiny model: trackers, optimizer, schedule, precision.
+    They are tried on a tiny model, in one step and an evaluation.
+
+    Args:
+        compute_metrics: what evaluations of a classifier measure.
     """
+    for name, needed in _NEEDED.items() if compute_metrics else ():
+        if getattr(args, name) != needed:
+            raise ConfigurationError(f"--{name} does not work here: evaluations need the answers to all messages.")
     metric = args.metric_for_best_model
     if metric and metric.removeprefix("eval_") not in METRICS:
         raise ConfigurationError(f"--metric_for_best_model {metric}: there are only {', '.join(METRICS)}.")
@@ -297,9 +328,24 @@ def check_training_arguments(args: TrainingArguments) -> None:
     if "tensorboard" in args.report_to and not is_tensorboard_available():
         raise ConfigurationError("--report_to tensorboard needs it: pip install -r requirements/tensorboard.txt")
     try:
-        tiny = GPT2Config(vocab_size=2, n_positions=2, n_embd=2, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0)
-        trainer = Trainer(GPT2ForSequenceClassification(tiny), args, train_dataset=[0], eval_dataset=[0])
+        ids = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+        tiny = GPT2Config(vocab_size=2, n_positions=2, n_embd=2, n_layer=1, n_head=1, **ids)
+        examples = [{"input_ids": [0, 1], "labels": 1}] * (args.train_batch_size * args.gradient_accumulation_steps + 1)
+        trainer = Trainer(GPT2ForSequenceClassification(tiny), args, train_dataset=examples, eval_dataset=examples)
         trainer.create_optimizer_and_scheduler(num_training_steps=10)
+        if args.deepspeed or args.fsdp:
+            return
+        trial = copy.copy(args)
+        trial.report_to, trial.max_steps, trial.disable_tqdm = [], 1, True
+        trial.load_best_model_at_end = trial.torch_compile = False
+        trial.eval_strategy = trial.save_strategy = trial.logging_strategy = "no"
+        with tempfile.TemporaryDirectory() as trial.output_dir:
+            trainer = Trainer(
+                trainer.model, trial, train_dataset=examples, eval_dataset=examples, compute_metrics=compute_metrics
+            )
+            trainer.pop_callback(PrinterCallback)
+            trainer.train()
+            trainer.evaluate()
     # Each integration raises what it likes; all of it means that these options do not work here.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
