@@ -33,7 +33,7 @@ _REST_OF_NAME = re.compile(rf"{_GENERIC}[a-z]{{0,5}}{_GENERIC}")
 # `__label__ham See you`.
 _LEADING = re.compile(
     r"\s*(?:__label__(?P<fasttext>\S+)|[\[(（【\"'“]?(?P<name>[^\W_][\w-]*)[\])）】\"'”]?)"
-    r"(?P<mark>\s*[:：,，;|]|[ \u3000]|(?<=[\])）】]))\s*(?P<text>\S.*)",
+    r"(?:(?P<mark>\s*[:：,，;|]|[ \u3000]|(?<=[\])）】]))\s*(?P<text>.*))?$",
     re.DOTALL,
 )
 
@@ -138,9 +138,9 @@ def split_label(line: str) -> tuple[str, str, str]:
     A line without one is a message.
     """
     if found := _LEADING.match(line.rstrip("\r\n")):
-        label, mark, text = found["fasttext"] or found["name"], found["mark"].strip(), found["text"]
+        label = found["fasttext"] or found["name"]
         if found["fasttext"] or label in ("0", "1") or is_name_of_class(label):
-            return label, mark, text
+            return label, (found["mark"] or "").strip(), found["text"] or ""
     return "", "", line.rstrip("\r\n")
 
 
@@ -151,7 +151,7 @@ def begin_with_labels(lines: Sequence[str], marks: str = ":：,，;|") -> bool:
         marks: what may stand between label and message, if it is no space.
     """
     found = [split_label(line) for line in lines]
-    if not found or not all(label and mark in marks for label, mark, _ in found):
+    if not any(text for _, _, text in found) or not all(label and mark in marks for label, mark, _ in found):
         return False
     kinds = {label.casefold() for label, _, _ in found}
     if all(line.lstrip().startswith("__label__") for line in lines):
