@@ -141,6 +141,7 @@ LATE_MARKS = "id\ttext\n" + "1\thello\n" * 9000 + '2\t"a ""quote"", and\ttab"\n'
         ("m.txt", "ham: ok\n[spam] WIN; call\nHAM, 7?\n", "label, text", ["ok", "WIN; call", "7?"], LABELS),
         ("m.txt", "正常：晚上见\n【垃圾】恭喜，中奖\n", "label, text", ["晚上见", "恭喜，中奖"], LABELS),
         ("m.txt", "正常短信\u3000晚上见\n诈骗短信\u3000恭喜\n", "label, text", ["晚上见", "恭喜"], LABELS),
+        ("m.txt", "label,text\nham,ok\nspam,WIN\n", "label, text", ["ok", "WIN"], []),
         ("m.txt", "ham ok\nspam\nham 7?\n", "label, text", ["ok", "", "7?"], LABELS),
         ("m.txt", "0 ok\n1 WIN; call\n0 7?\n1 free\n", "label, text", ["ok", "WIN; call", "7?", "free"], LABELS),
         ("m.csv", "label: ham, ok\nlabel: spam\n", "text", ["label: ham, ok", "label: spam"], LINES),

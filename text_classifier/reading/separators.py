@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from text_classifier.reading.columns import without_blank_end
+from text_classifier.reading.columns import LABEL_COLUMN_NAMES, TEXT_COLUMN_NAMES, has_known_name, without_blank_end
 from text_classifier.reading.decoding import Source
 from text_classifier.reading.labels import begin_with_labels, split_label
 from text_classifier.reading.notes import TableError
@@ -108,8 +108,11 @@ def find_layout(source: Source) -> Layout:
 
 def _choose_layout(lines: Sequence[str], whole: bool, expected: str, suffix: str) -> Layout:
     """Choose the delimiter by the first lines of a file, of which they may be the `whole`."""
-    if suffix == ".txt":
-        # A message a line, unless every line has a tab, as in the SMS Spam Collection.
+    names = [lines[0].strip().split(delimiter) for delimiter in _USUAL] if lines else []
+    if suffix == ".txt" and not any(
+        has_known_name(cells, TEXT_COLUMN_NAMES) and has_known_name(cells, LABEL_COLUMN_NAMES) for cells in names
+    ):
+        # A message a line, unless it names columns, or every line has a tab, as in the SMS Spam Collection.
         tabs = _Trial(lines, whole, "\t")
         return Layout("\t", line_end=tabs.line_end) if tabs.even else Layout(columns=("text",))
     trials = [_Trial(lines, whole, delimiter) for delimiter in _USUAL + _RARE]
