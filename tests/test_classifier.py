@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from scipy.special import expit, logit
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline, make_union
+from transformers import modeling_utils
 
 from text_classifier import classify, load_tokenizer_and_model
 from text_classifier.classifier import Classifier
@@ -42,6 +44,14 @@ def test_answers_come_in_the_order_of_the_messages(pair, give, exact):
     answers = classify(give(GIVEN), *pair, exact=exact)
     assert answers == classify(GIVEN, *pair, exact=exact) and answers[3] is None
     assert len({answer.positive_probability for answer in answers if answer}) > 1
+
+
+def test_gpt2_reads_its_messages_together_without_a_warning(trained, monkeypatch):
+    """They begin with its end-of-text token, which is its pad token, too."""
+    warned = Mock()
+    monkeypatch.setattr(modeling_utils.logger, "warning_once", warned)
+    assert len(Classifier.load(trained / "lora_model").answer(GIVEN)) == 5
+    assert not warned.called
 
 
 def test_what_is_no_list_of_messages_or_no_threshold_is_named(pair):

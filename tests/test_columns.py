@@ -28,6 +28,8 @@ def test_columns_are_named_found_or_asked_for():
     assert choose_label_column(table[1:4], None, ["v2"], []) == "v1"
     with pytest.raises(TableError, match="no column of labels"):
         choose_label_column(table[["v2"]], None, ["v2"], [])
+    with pytest.raises(TableError, match="'v2' cannot have both"):
+        choose_label_column(table, "v2", ["v2"], [])
 
 
 LONG = ["a message of some length, as people write them"] * 3

@@ -123,5 +123,7 @@ def _packed_logits(input_ids: Sequence[Sequence[int]], model: PreTrainedModel) -
     ids = torch.tensor([[token for message in input_ids for token in message]]).to(model.device)
     positions = torch.tensor([[position for message in input_ids for position in range(len(message))]]).to(model.device)
     last = torch.tensor([len(message) for message in input_ids]).cumsum(0).to(model.device) - 1
-    hidden = model.base_model(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
+    # Embeddings instead of ids: GPT-2 warns that ids, whose first is its pad token, lack a mask.
+    embeddings = model.get_input_embeddings()(ids)
+    hidden = model.base_model(inputs_embeds=embeddings, position_ids=positions, use_cache=False).last_hidden_state
     return model.score(hidden[0, last])

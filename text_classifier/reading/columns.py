@@ -90,6 +90,8 @@ def choose_label_column(sample: pd.DataFrame, named: str | None, text_columns: S
     """Return the column with the labels; see `choose_text_columns`."""
     if named is not None and named not in sample.columns:
         raise TableError("file_no_label_column", column=named, columns=", ".join(map(repr, sample.columns)))
+    if named in text_columns:
+        raise TableError("file_same_column", column=repr(named))
     if named is not None or "Label" in sample.columns:
         return named or "Label"
     others = [column for column in sample.columns if column not in text_columns]
