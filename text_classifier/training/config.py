@@ -330,7 +330,8 @@ def check_training_arguments(
     try:
         ids = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
         tiny = GPT2Config(vocab_size=2, n_positions=2, n_embd=2, n_layer=1, n_head=1, **ids)
-        examples = [{"input_ids": [0, 1], "labels": 1}] * (args.train_batch_size * args.gradient_accumulation_steps + 1)
+        example = {"input_ids": [1, 1], "attention_mask": [1, 1], "labels": 1}
+        examples = [example] * (args.train_batch_size * args.gradient_accumulation_steps + 1)
         trainer = Trainer(GPT2ForSequenceClassification(tiny), args, train_dataset=examples, eval_dataset=examples)
         trainer.create_optimizer_and_scheduler(num_training_steps=10)
         if args.deepspeed or args.fsdp:
