@@ -286,8 +286,11 @@ LIMITS = [
 
 # With another value of these, evaluations of a classifier would miss messages or their answers.
 _NEEDED = {
-    **{"dataloader_drop_last": False, "prediction_loss_only": False, "batch_eval_metrics": False},
-    **{"eval_do_concat_batches": True, "label_names": ["labels"]},
+    "batch_eval_metrics": False,
+    "dataloader_drop_last": False,
+    "eval_do_concat_batches": True,
+    "label_names": ["labels"],
+    "prediction_loss_only": False,
 }
 
 # What checkpoints can be compared by; see `gpt_classification_model.compute_metrics`.
