@@ -283,7 +283,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: FineTuning
     if args.push_to_hub:
         check_login()
     config.check_limits(model_args, data_args, args)
-    config.check_training_arguments(args, compute_metrics)
+    config.check_training_arguments(args, config.METRICS)
     # Batches of all lengths need more kernels than the 1,024 that are kept by default.
     limit_kernel_cache(10_000)
     checkpoint, main_process = runs.checkpoint_to_resume(args), args.process_index == 0

@@ -325,6 +325,8 @@ def test_two_processes_pretrain_together(tmp_path):
         ("--resume_from_checkpoint last", "no checkpoint"),
         ("--tokenizer_name ./nowhere", "nowhere is no folder with a tokenizer"),
         ("--report_to wandb", "wandb"),
+        ("--metric_for_best_model accuracy", "accuracy: there is only loss"),
+        ("--dataloader_drop_last true", "evaluations would leave something out"),
     ],
 )
 def test_mistakes_end_in_one_clear_error(tmp_path, capsys, flags, message):

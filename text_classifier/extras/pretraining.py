@@ -88,7 +88,7 @@ def check_options(gpt_args: GPTArguments, corpus_args: CorpusArguments, args: Pr
         raise ConfigurationError(f"--validation_frac {corpus_args.validation_frac}: it must lie between 0 and 1.")
     if not 0 <= corpus_args.sample_tokens < gpt_args.context_length:
         raise ConfigurationError(f"--sample_tokens {corpus_args.sample_tokens}: it must be less than --context_length.")
-    check_training_arguments(args)
+    check_training_arguments(args, ["loss"])
 
 
 # ---------------------------------------------------------------------------- the text

@@ -3,30 +3,21 @@
 `parse_recipe` serves both training scripts. The options of pretraining are in `extras/pretraining.py`.
 """
 
-import copy
 import dataclasses
 import logging
 import math
-import tempfile
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 import yaml
-from transformers import (
-    EvalPrediction,
-    GPT2Config,
-    GPT2ForSequenceClassification,
-    HfArgumentParser,
-    PrinterCallback,
-    Trainer,
-    TrainingArguments,
-)
+from transformers import GPT2Config, GPT2ForSequenceClassification, HfArgumentParser, Trainer, TrainingArguments
 from transformers.hf_argparser import HfArg
 from transformers.integrations import is_tensorboard_available
+from transformers.utils import is_liger_kernel_available
 
 from text_classifier.errors import ConfigurationError
 from text_classifier.reading.messages import ReadOptions
@@ -284,16 +275,16 @@ LIMITS = [
     (257, None, "vocab_size"),  # a byte-level tokenizer has all bytes and the end-of-text token
 ]
 
-# With another value of these, evaluations of a classifier would miss messages or their answers.
+# With other values of these, evaluations would leave out messages or their answers.
 _NEEDED = {
-    "batch_eval_metrics": False,
-    "dataloader_drop_last": False,
-    "eval_do_concat_batches": True,
-    "label_names": ["labels"],
-    "prediction_loss_only": False,
+    "batch_eval_metrics": [False],
+    "dataloader_drop_last": [False],
+    "eval_do_concat_batches": [True],
+    "label_names": [None, ["labels"]],
+    "prediction_loss_only": [False],
 }
 
-# What checkpoints can be compared by; see `gpt_classification_model.compute_metrics`.
+# What checkpoints of a classifier can be compared by; see `gpt_classification_model.compute_metrics`.
 METRICS = ("loss", "accuracy", "precision", "recall", "f1")
 
 
@@ -310,46 +301,32 @@ def check_limits(*all_options: object) -> None:
                     raise ConfigurationError(f"--{name} {value}: {needed}.")
 
 
-def check_training_arguments(
-    args: TrainingArguments, compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None
-) -> None:
+def check_training_arguments(args: TrainingArguments, metrics: Sequence[str]) -> None:
     """Raise a ConfigurationError if transformers' own options are wrong, lack a package or do not go together.
 
-    They are tried on a tiny model, in one step and an evaluation.
+    They are tried on a tiny model: trackers, optimizer, schedule, precision, loader.
 
     Args:
-        compute_metrics: what evaluations of a classifier measure.
+        metrics: what checkpoints can be compared by.
     """
-    for name, needed in _NEEDED.items() if compute_metrics else ():
-        if getattr(args, name) != needed:
-            raise ConfigurationError(f"--{name} does not work here: evaluations need the answers to all messages.")
+    for name, needed in _NEEDED.items():
+        if getattr(args, name) not in needed:
+            raise ConfigurationError(f"--{name} does not work here: evaluations would leave something out.")
     metric = args.metric_for_best_model
-    if metric and metric.removeprefix("eval_") not in METRICS:
-        raise ConfigurationError(f"--metric_for_best_model {metric}: there are only {', '.join(METRICS)}.")
+    if metric and metric.removeprefix("eval_") not in metrics:
+        raise ConfigurationError(f"--metric_for_best_model {metric}: there is only {', '.join(metrics)}.")
     if args.num_train_epochs <= 0 and args.max_steps <= 0:
         raise ConfigurationError(f"--num_train_epochs {args.num_train_epochs:g}: it must be above 0.")
+    if args.use_liger_kernel and not is_liger_kernel_available():
+        raise ConfigurationError("--use_liger_kernel needs it: pip install liger-kernel")
     if "tensorboard" in args.report_to and not is_tensorboard_available():
         raise ConfigurationError("--report_to tensorboard needs it: pip install -r requirements/tensorboard.txt")
     try:
-        ids = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
-        tiny = GPT2Config(vocab_size=2, n_positions=2, n_embd=2, n_layer=1, n_head=1, **ids)
-        example = {"input_ids": [1, 1], "attention_mask": [1, 1], "labels": 1}
-        examples = [example] * (args.train_batch_size * args.gradient_accumulation_steps + 1)
+        tiny = GPT2Config(vocab_size=2, n_positions=2, n_embd=2, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0)
+        examples = [{"input_ids": [0, 1], "labels": 1}]
         trainer = Trainer(GPT2ForSequenceClassification(tiny), args, train_dataset=examples, eval_dataset=examples)
         trainer.create_optimizer_and_scheduler(num_training_steps=10)
-        if args.deepspeed or args.fsdp:
-            return
-        trial = copy.copy(args)
-        trial.report_to, trial.max_steps, trial.disable_tqdm = [], 1, True
-        trial.load_best_model_at_end = trial.torch_compile = False
-        trial.eval_strategy = trial.save_strategy = trial.logging_strategy = "no"
-        with tempfile.TemporaryDirectory() as trial.output_dir:
-            trainer = Trainer(
-                trainer.model, trial, train_dataset=examples, eval_dataset=examples, compute_metrics=compute_metrics
-            )
-            trainer.pop_callback(PrinterCallback)
-            trainer.train()
-            trainer.evaluate()
+        trainer.get_train_dataloader()
     # Each integration raises what it likes; all of it means that these options do not work here.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
