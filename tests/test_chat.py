@@ -52,8 +52,8 @@ def test_opening_says_what_this_is_in_the_browsers_language(page, shipped_adapte
 @pytest.mark.parametrize(
     ("visitor", "said"), [("English desktop", "Classified as {}"), ("Chinese desktop", "· {} ·")], ids=["en", "zh"]
 )
-def test_starters_are_answered_rightly(visit, served, visitor, said):
-    for number, label in enumerate(("spam", "spam", "ham", "ham")):
+def test_starters_are_answered_in_the_visitors_language(visit, served, visitor, said):
+    for number, label in ((0, "spam"), (3, "ham")):
         page = visit(served[0], visitor)
         page.locator("#starters button").nth(number).click()
         expect(page.get_by_text(said.format(label))).to_be_visible()

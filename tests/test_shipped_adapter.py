@@ -12,11 +12,12 @@ from huggingface_hub import ModelCard
 from scipy.special import expit
 from transformers import BatchEncoding
 
+from chat.texts import STARTERS
 from gpt_classification_model import load_splits
 from text_classifier import classifier
 from text_classifier.classifier import Classifier
 from text_classifier.metrics import classification_metrics
-from text_classifier.runtime import read_log_odds
+from text_classifier.runtime import fast_dtype, read_log_odds
 from text_classifier.sources.datasets import read_background
 from text_classifier.tfidf import TfidfModel, fit_tfidf
 from text_classifier.training.config import DataArguments
@@ -52,7 +53,8 @@ def splits(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shipped(shipped_adapter):
-    return Classifier.load(shipped_adapter)
+    """The shipped adapter in the number format that chat and file scoring use on this machine."""
+    return Classifier.load(shipped_adapter, fast_dtype())
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +135,11 @@ def test_sentences_that_are_no_messages_are_ham(alone, shipped):
         assert np.mean(np.greater_equal(spam_probabilities(sentences, model), 0.5)) <= 0.05
 
 
+def test_the_messages_that_the_chat_offers_are_labelled_rightly(shipped):
+    for texts in STARTERS["spam"]["texts"].values():
+        assert [answer.label for answer in shipped.answer(texts)] == ["spam", "spam", "ham", "ham"]
+
+
 def test_messages_of_one_word_are_read(alone, shipped):
     """Without a token in front, all of them got the same answer, 0.60."""
     greetings, others = ["hi", "hello", "ok", "?", "1", "你好"], ["free", "Jackpot!!!"]
@@ -170,8 +177,9 @@ def test_where_tfidf_answers_first_labels_stay_and_the_language_model_reads_few(
     assert np.mean([answer.answered_by == "both" for answer in first]) < 0.25
 
 
-def test_the_fast_number_format_keeps_the_labels(natural, answers, shipped_adapter):
+def test_the_other_number_format_gives_the_same_labels(natural, answers, shipped, shipped_adapter):
+    other = torch.float32 if shipped.model.dtype is torch.bfloat16 else torch.bfloat16
     # Every fourth message, because a CPU without bfloat16 instructions takes long for it.
-    fast = Classifier.load(shipped_adapter, torch.bfloat16).answer(natural["Text"][::4])
-    agreement = sum(one.label == other.label for one, other in zip(answers[::4], fast, strict=True)) / len(fast)
+    others = Classifier.load(shipped_adapter, other).answer(natural["Text"][::4])
+    agreement = sum(one.label == other.label for one, other in zip(answers[::4], others, strict=True)) / len(others)
     assert agreement >= 0.995
