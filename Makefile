@@ -15,7 +15,7 @@ test: $(VENV)/development
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports --no-logo
-	OMP_NUM_THREADS=1 $(VENV)/bin/pytest --numprocesses 3
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest --numprocesses 2
 
 # This takes hours. Trainings that are finished are not repeated.
 benchmark: $(VENV)/development
