@@ -4,7 +4,6 @@ import asyncio
 import re
 import runpy
 import shutil
-import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -67,7 +66,7 @@ def test_behind_a_proxy_the_page_of_the_outside_name_connects(review_address):
         assert status("/ws/socket.io/?EIO=4&transport=polling", Origin=origin) == expected, origin
 
 
-def test_uploads_survive_another_server(tmp_path, tiny_review_adapter):
+def test_uploads_survive_another_server_and_a_taken_address_is_said(tmp_path, tiny_review_adapter):
     folder, variables = copy_of_app(tmp_path), {"ADAPTER_DIR": str(tiny_review_adapter)}
 
     def upload(address: str) -> int:
@@ -93,6 +92,10 @@ def test_uploads_survive_another_server(tmp_path, tiny_review_adapter):
         assert upload(address) == 200, "the other server has removed only its own"
         shutil.rmtree(folder / ".files")
         assert upload(address) == 200 and kept == [1, 1, 1, 1], "the folder is made anew"
+        command = app_command(int(address.rpartition(":")[2]))
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment(**variables))
+        assert result.returncode == 1 and "cannot serve at 127.0.0.1" in result.stderr and "--port" in result.stderr
+        assert "Traceback" not in result.stderr and upload(address) == 200
     assert not list((folder / ".files").glob("process-*")), "nothing is left when the server has ended"
 
 
@@ -129,14 +132,6 @@ def test_missing_adapter_is_said_in_one_line(tmp_path, refusal):
     assert result.returncode == 1 and "Traceback" not in result.stdout
     assert "找不到 ./lora_model 目录, 请确认模型已正确保存" in the_line(result.stderr)
     assert "找不到 elsewhere 目录" in refusal(Path("elsewhere"))
-
-
-def test_a_taken_address_is_said_in_one_line(tmp_path, refusal, monkeypatch):
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        for name, value in {"module_name": "app.py", "host": "127.0.0.1", "port": other.getsockname()[1]}.items():
-            monkeypatch.setattr(settings.chainlit_config.run, name, value)
-        said = refusal(tmp_path)
-    assert "cannot serve at 127.0.0.1" in said and "--port" in said
 
 
 @pytest.mark.parametrize("damaged", ["adapter_config.json", "adapter_model.safetensors", "config.json", "its base"])

@@ -18,7 +18,7 @@ NO_DATA = ("--data_file", "not-there.csv")
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--metric_for_best_model f2 --load_best_model_at_end true", "f2: there is only loss, accuracy, precision"),
+        ("--metric_for_best_model f2 --load_best_model_at_end true", "f2: there are only loss, accuracy, precision"),
         ("--report_to wandb", "wandb"),
         ("--optim adamw_bnb_8bit", "bitsandbytes"),
         ("--optim galore_adamw", "galore"),

@@ -41,8 +41,6 @@ def test_launchers_count_every_message_once(trained, tmp_path, tiny_gpt2, messag
     assert list(two["results"]) == list(one["results"]) and two["saved"] == "after + TF-IDF"
     first = [newest_log(folder)[0] for folder in (tmp_path, trained)]
     assert first[0]["train_accuracy"] == first[1]["train_accuracy"]
-    if processes == 1:
-        return
     script = (
         "from peft import AutoPeftModelForSequenceClassification as Auto\n"
         "from text_classifier import load_tokenizer_and_model\n"

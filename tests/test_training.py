@@ -284,11 +284,14 @@ def test_an_epoch_takes_every_modern_message(tmp_path, tiny_gpt2):
     (tmp_path / "dataset").mkdir()
     uci_stand_in(tmp_path / "dataset")
     flags = "--minority_repeats 0 --protocol original --num_train_epochs 1 --disable_tqdm true --eval_strategy no"
-    argv = ["--model_name_or_path", str(tiny_gpt2), *flags.split(), "--extra_data", "modern"]
-    assert run_here(tmp_path, argv) == 0
+    flags += " --extra_data"
+    steps = {}
+    for modern in ("modern", "none"):
+        assert run_here(tmp_path, ["--model_name_or_path", str(tiny_gpt2), *flags.split(), modern]) == 0
+        steps[modern] = report_of(tmp_path)["training"]["steps"]
     # A batch has 16 messages.
-    messages = 1045 + len(read_made_up_messages("modern"))
-    assert report_of(tmp_path)["training"]["steps"] == math.ceil(messages / 16)
+    extra = len(read_made_up_messages("modern"))
+    assert steps == {"modern": math.ceil((1045 + extra) / 16), "none": math.ceil(1045 / 16)}
 
 
 def test_tensorboard_gets_the_curves_in_the_output_folder(tmp_path, train, monkeypatch):

@@ -314,7 +314,7 @@ def check_training_arguments(args: TrainingArguments, metrics: Sequence[str]) ->
             raise ConfigurationError(f"--{name} does not work here: evaluations would leave something out.")
     metric = args.metric_for_best_model
     if metric and metric.removeprefix("eval_") not in metrics:
-        raise ConfigurationError(f"--metric_for_best_model {metric}: there is only {', '.join(metrics)}.")
+        raise ConfigurationError(f"--metric_for_best_model {metric}: there are only {', '.join(metrics)}.")
     if args.num_train_epochs <= 0 and args.max_steps <= 0:
         raise ConfigurationError(f"--num_train_epochs {args.num_train_epochs:g}: it must be above 0.")
     if args.use_liger_kernel and not is_liger_kernel_available():
