@@ -10,7 +10,6 @@ Environment variables:
 """
 
 import asyncio
-import collections
 import contextlib
 import functools
 import logging
@@ -18,7 +17,6 @@ import os
 import secrets
 import sqlite3
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -33,7 +31,7 @@ from chat import settings
 from chat.api import create_api, log_failure, same_credentials
 from chat.batching import BatchingClassifier, BusyError, usual_batch_size
 from chat.dropped_files import answer_file, answer_file_again
-from chat.server import harden, keep_own_uploads, use_own_words
+from chat.server import harden, keep_own_uploads, refuse_floods, use_own_words
 from chat.texts import LANGUAGES, TEXTS, closest_language, label_name, say, show_probability, starters, visible
 from text_classifier.classifier import Answer, Classifier
 from text_classifier.feedback import delete_feedback, open_feedback, save_feedback
@@ -203,21 +201,12 @@ async def apologies() -> AsyncIterator[None]:
         await reply("error", error_id=log_failure("A request"))
 
 
-# Number of messages of each visit that are not answered yet.
-pending: collections.Counter[str] = collections.Counter()
+refuse_floods(lambda: reply("too_fast"))
 
 
 @cl.on_message
 async def main(message: cl.Message) -> None:
     """Answer a message, or a file of messages."""
-    visit = cl.context.session.id
-    if pending[visit] >= settings.MAX_PENDING_MESSAGES:
-        # Warn at most every five seconds, so that a burst of messages gets few warnings.
-        if time.monotonic() - (cl.user_session.get("warned_at") or -10) > 5:
-            cl.user_session.set("warned_at", time.monotonic())
-            await reply("too_fast")
-        return
-    pending[visit] += 1
     try:
         async with apologies():
             if message.content or not message.elements:
@@ -232,10 +221,7 @@ async def main(message: cl.Message) -> None:
                 (file,) = message.elements
                 await answer_file(Path(file.path), file.name, batching, reader_language(), threshold)
     finally:
-        pending[visit] -= 1
-        if not pending[visit]:
-            del pending[visit]
-            cl.chat_context.clear()  # Chainlit keeps every message in memory otherwise, even after the visit.
+        cl.chat_context.clear()  # Chainlit keeps every message in memory otherwise, even after the visit.
 
 
 @cl.action_callback("other_encoding")

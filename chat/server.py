@@ -1,23 +1,26 @@
-"""Make Chainlit's web server stricter: nothing from or for other sites, no giant requests, own uploads, own words."""
+"""Make Chainlit's web server stricter: nothing for other sites, no giant requests or floods, own uploads and words."""
 
+import collections
 import os
 import re
 import shutil
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import chainlit.server
 import psutil
 from chainlit.config import APP_ROOT, ChainlitConfig
+from chainlit.context import init_ws_context
 from chainlit.server import app, router, serve, sio
-from chainlit.session import BaseSession
+from chainlit.session import BaseSession, WebsocketSession
 from fastapi import FastAPI
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
 
-from chat.settings import MAX_REQUEST_BYTES, OWN_HOSTS
+from chat.settings import MAX_PENDING_MESSAGES, MAX_REQUEST_BYTES, OWN_HOSTS
 from chat.texts import closest_language, say
 
 # Chainlit renders custom elements with `eval` and sets styles inline, so the policy has to allow both.
@@ -81,6 +84,37 @@ def use_own_words() -> None:
         return translation
 
     ChainlitConfig.load_translation = load_translation
+
+
+def refuse_floods(warn: Callable[[], Awaitable[None]]) -> None:
+    """Let each visit wait for `MAX_PENDING_MESSAGES` answers at most, and refuse what it sends meanwhile.
+
+    Chainlit itself spends milliseconds of the server's thread on a message before the app sees it.
+
+    Args:
+        warn: is called in the context of a visit when its messages are refused, once until all others are answered.
+    """
+    receive, pending, warned = sio.handlers["/"]["client_message"], collections.Counter(), set()
+    # The page cannot edit messages (see .chainlit/config.toml), but a script could send a flood of such events.
+    del sio.handlers["/"]["edit_message"]
+
+    def answered(visit: str) -> None:
+        pending[visit] -= 1
+        if not pending[visit]:
+            del pending[visit]
+            warned.discard(visit)
+
+    @sio.on("client_message")
+    async def receive_or_refuse(sid: str, payload: dict) -> None:
+        session = WebsocketSession.require(sid)
+        if pending[session.id] < MAX_PENDING_MESSAGES:
+            pending[session.id] += 1
+            await receive(sid, payload)
+            session.current_task.add_done_callback(lambda _: answered(session.id))
+        elif session.id not in warned:
+            warned.add(session.id)
+            init_ws_context(session)
+            await warn()
 
 
 def keep_own_uploads() -> None:
