@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from chat_page import VISITORS, open_page
+from chat_page import VISITORS, new_tab
 from huggingface_hub import constants
 from peft import LoraConfig, TaskType, get_peft_model
 from playwright.sync_api import BrowserContext, Page, sync_playwright
@@ -231,6 +231,7 @@ def browser():
             pytest.fail("no Chromium on this machine: apt-get install chromium")
         pytest.skip("no Chromium on this machine: apt-get install chromium")
     quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    quiet += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=quiet)
         yield browser
@@ -239,7 +240,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def profiles(browser) -> dict[str, BrowserContext]:
-    """A browser profile for each kind of visitor: the visits of a module share them, so the page loads faster."""
+    """A browser profile for each kind of visitor, which the visits of a module share."""
     return {
         name: browser.new_context(locale=locale, viewport=viewport) for name, (locale, viewport) in VISITORS.items()
     }
@@ -247,17 +248,27 @@ def profiles(browser) -> dict[str, BrowserContext]:
 
 @pytest.fixture
 def visit(profiles):
-    """Open the chat as a visitor: `visit(address, "English phone")` returns the page, which is closed at the end."""
-    pages = []
+    """Open the chat as a visitor: `visit(address, "English phone")` returns the page.
+
+    Tabs stay for the next test, because a new one compiles the page's scripts again; a visit ends with its test.
+    """
+    taken = []
 
     def open_chat(address: str, visitor: str = "Chinese desktop") -> Page:
-        pages.append(open_page(profiles[visitor], address))
-        pages[-1].language = VISITORS[visitor][0][:2]
-        return pages[-1]
+        free = [tab for tab in profiles[visitor].pages if tab not in taken]
+        page = free[0] if free else new_tab(profiles[visitor])
+        taken.append(page)
+        page.bring_to_front()
+        page.outside.clear()
+        page.emulate_media(color_scheme="null")
+        page.language = VISITORS[visitor][0][:2]
+        page.goto(address)
+        return page
 
     yield open_chat
-    for page in pages:
-        page.close()
+    for page in taken:
+        if not page.is_closed():
+            page.goto("about:blank")
 
 
 @pytest.fixture
