@@ -56,6 +56,17 @@ def use_own_cache() -> None:
 
 use_own_cache()
 
+# What the tests of these files share takes long to make: an export, a running chat, a browser, a second training.
+SHARING = "chat chat_server clients export launchers pretraining saving shipped_adapter".split()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file that shares much in one process; others run wherever there is time."""
+    for item in items:
+        if (name := item.path.stem.removeprefix("test_")) in SHARING:
+            item.add_marker(pytest.mark.xdist_group(name))
+
+
 SPAM_TEMPLATES = ["WIN a FREE prize now, call {}", "URGENT! claim your £{} cash award", "free entry txt WIN to {}"]
 HAM_TEMPLATES = ["see you at {} tonight", "did you eat yet? I am home by {}", "ok, meeting moved to {} tomorrow"]
 

@@ -241,14 +241,19 @@ def test_conversations_are_documents_of_one_utterance_a_line(tmp_path):
 # ---------------------------------------------------------------------------- sources and mistakes
 
 
-def test_hubs_tokenizer_is_used_where_it_can_be_reached(tmp_path, tiny_gpt2, serve):
-    """The script runs in a new process, because huggingface_hub reads its settings when it is imported."""
+def test_hubs_tokenizer_is_used_where_it_can_be_reached_and_two_processes_pretrain_together(tmp_path, tiny_gpt2, serve):
+    """The script runs in new processes, because huggingface_hub reads its settings when it is imported."""
     (tmp_path / "story.txt").write_text(STORY)
     flags = [*SMALL.split(), "--tokenizer_name", "gpt2", "--text_file", "story.txt"]
     hub = {"HF_ENDPOINT": serve(hub_handler({"gpt2": tiny_gpt2})), "HF_HOME": tmp_path / "hf"}
-    assert "TRAINING A TOKENIZER" not in run_process(tmp_path, SCRIPT, *flags, **hub).stderr
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    told = run_process(tmp_path, *torchrun, SCRIPT, *flags, **hub)
+    assert "TRAINING A TOKENIZER" not in told.stderr
+    assert told.stdout.count("Saved results/gpt_pretraining/model") == told.stdout.count("Step 20:") == 1
     assert load(tmp_path)[1].get_vocab() == AutoTokenizer.from_pretrained(tiny_gpt2).get_vocab()
-    assert report_of(tmp_path)["tokenizer"] == {"requested": "gpt2", "source": "gpt2"}
+    report = report_of(tmp_path)
+    assert report["tokenizer"] == {"requested": "gpt2", "source": "gpt2"}
+    assert report["validation_loss"] < report["untrained_loss"] / 2
     no_hub = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": tmp_path / "empty"}
     told = run_process(tmp_path, SCRIPT, *flags, **no_hub).stderr
     assert "TRAINING A TOKENIZER" in told
@@ -293,15 +298,6 @@ def test_the_story_is_not_replaced(tmp_path, fallback_recipe, capsys, serve, mon
     assert run_default(tmp_path, "--fallback_recipe", fallback_recipe, *flags) == 1
     assert capsys.readouterr().err.count("Error: http://127.0.0.1") == 1
     assert not (tmp_path / MODEL).exists()
-
-
-def test_two_processes_pretrain_together(tmp_path):
-    (tmp_path / "story.txt").write_text(STORY)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    printed = run_process(tmp_path, *torchrun, SCRIPT, "--text_file", "story.txt", *SMALL.split()).stdout
-    assert printed.count("Saved results/gpt_pretraining/model") == 1 and printed.count("Step 20:") == 1
-    report = report_of(tmp_path)
-    assert report["validation_loss"] < report["untrained_loss"] / 2
 
 
 @pytest.mark.parametrize(

@@ -87,8 +87,7 @@ def test_killed_at_random_it_goes_on_and_nothing_is_lost_or_doubled(tmp_path, ti
     # A process that is killed while it writes leaves half a row.
     with part.open("ab") as file:
         file.write(b"message num")
-    result = subprocess.run(command_line, env=ENVIRONMENT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    assert main(command(source, tiny_review_adapter)) == 0
     texts = as_texts(tmp_path / "scored.csv")["text"].tolist()
     assert texts == [f"message number {number}" for number in range(6_000)]
     assert names_in(tmp_path) == ["messages.csv", "scored.csv"]
