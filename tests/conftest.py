@@ -57,7 +57,7 @@ def use_own_cache() -> None:
 use_own_cache()
 
 # What the tests of these files share takes long to make: an export, a running chat, a browser, a second training.
-SHARING = "chat chat_server clients export launchers pretraining saving shipped_adapter".split()
+SHARING = ["chat", "chat_server", "clients", "export", "launchers", "pretraining", "saving", "shipped_adapter"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
