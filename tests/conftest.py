@@ -60,6 +60,7 @@ use_own_cache()
 SHARING = ["chat", "chat_server", "clients", "export", "launchers", "pretraining", "saving", "shipped_adapter"]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a file that shares much in one process; others run wherever there is time."""
     for item in items:
