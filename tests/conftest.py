@@ -56,16 +56,14 @@ def use_own_cache() -> None:
 
 use_own_cache()
 
-# What the tests of these files share takes long to make: an export, a running chat, a browser, a second training.
-SHARING = ["chat", "chat_server", "clients", "export", "launchers", "pretraining", "saving", "shipped_adapter"]
+# These take longest, so that they begin first: no process then waits for the other one's last file.
+LONG = ["chat", "clients", "chat_server", "launchers", "pretraining", "ray_scoring", "export", "shipped_adapter"]
+LONG += ["score_file", "training", "models", "notebook", "saving", "documents_code"]
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file that shares much in one process; others run wherever there is time."""
-    for item in items:
-        if (name := item.path.stem.removeprefix("test_")) in SHARING:
-            item.add_marker(pytest.mark.xdist_group(name))
+    names = [f"test_{name}" for name in LONG]
+    items.sort(key=lambda item: names.index(item.path.stem) if item.path.stem in names else len(names))
 
 
 SPAM_TEMPLATES = ["WIN a FREE prize now, call {}", "URGENT! claim your £{} cash award", "free entry txt WIN to {}"]
