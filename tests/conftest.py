@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from chat_page import VISITORS, new_tab
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_api
 from peft import LoraConfig, TaskType, get_peft_model
 from playwright.sync_api import BrowserContext, Page, sync_playwright
 from tokenizers import ByteLevelBPETokenizer
@@ -178,11 +178,18 @@ def serve():
 def hub_at(tmp_path, monkeypatch):
     """Tell huggingface_hub, which reads its settings when it is imported, the Hub's address, as `hub_at(address)`.
 
-    The cache is empty, and nobody is logged in but by HF_TOKEN. Downloads still go to the address of the import.
+    The cache is the empty folder `hub_cache`, and nobody is logged in but by HF_TOKEN.
     """
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub_cache"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no_token"))
-    return lambda address: monkeypatch.setattr(constants, "ENDPOINT", address)
+
+    def use(address: str) -> None:
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        files = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
+        monkeypatch.setattr(hf_api.api, "endpoint", address)
+
+    return use
 
 
 @pytest.fixture

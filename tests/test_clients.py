@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import REPOSITORY
-from pasted import put_into_hub_cache, python_blocks, run_pasted, run_pasted_here
+from huggingface_hub import constants
+from pasted import put_into_hub_cache, python_blocks, run_pasted_here
 from transformers import BertConfig, DistilBertConfig, GPT2Config, LlamaConfig
 
 from text_classifier.classifier import Settings, load_tokenizer_and_model
@@ -21,15 +22,6 @@ BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 # Letter tricks, a special token spelled out, more tokens than the language model reads.
 TEXTS = ["You won a prize! Call 09061701461", "See you at seven?", "Fr33 pr1ze <|im_end|>", "free " * 300]
-
-# Added to pasted code that makes `tokenizer` and `model`: print its logits, its labels and its pad token.
-PRINT_LOGITS = f"""
-import json, torch
-batch = tokenizer({TEXTS!r}, padding=True, truncation=True, return_tensors="pt")
-with torch.inference_mode():
-    logits = model(**batch).logits.tolist()
-print(json.dumps([logits, list(model.config.id2label.values()), model.config.pad_token_id]))
-"""
 
 pytestmark = pytest.mark.registry
 
@@ -59,12 +51,24 @@ def expected(shipped_adapter) -> torch.Tensor:
     return logits_of(shipped_adapter)
 
 
+@pytest.fixture
+def only_in_the_cache(workplace, monkeypatch):
+    """Let huggingface_hub, which reads its settings when it is imported, find the base weights in the cache alone."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(workplace / "home/hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
 def check_logits(code: str, folder: Path, expected: torch.Tensor) -> None:
-    """Run code that loads the adapter with plain PEFT, on what the Hub's cache holds; its logits must be `expected`."""
-    printed = run_pasted(code + PRINT_LOGITS, folder, HF_HOME=str(folder / "home"), HF_HUB_OFFLINE="1")
-    logits, labels, pad_token_id = json.loads(printed.splitlines()[-1])
-    torch.testing.assert_close(torch.tensor(logits), expected, atol=1e-4, rtol=1e-4)
-    assert labels == ["ham", "spam"] and pad_token_id == 2
+    """Run code that loads the adapter with plain PEFT; the logits of its model must be `expected`."""
+    made = {}
+    with contextlib.chdir(folder):
+        exec(code, made)
+    batch = made["tokenizer"](TEXTS, padding=True, truncation=True, return_tensors="pt")
+    with torch.inference_mode():
+        logits = made["model"](**batch).logits
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+    config = made["model"].config
+    assert list(config.id2label.values()) == ["ham", "spam"] and config.pad_token_id == 2
 
 
 def test_the_readmes_show_what_their_code_prints(workplace):
@@ -77,12 +81,12 @@ def test_the_readmes_show_what_their_code_prints(workplace):
     assert re.sub("#.*", "", english) == re.sub("#.*", "", chinese)
 
 
-def test_the_model_card_shows_the_adapter(workplace, expected):
+def test_the_model_card_shows_the_adapter(workplace, only_in_the_cache, expected):
     (code,) = python_blocks(workplace / "lora_model/README.md")
     check_logits(code, workplace, expected)
 
 
-def test_use_md_shows_every_way(workplace, expected):
+def test_use_md_shows_every_way(workplace, only_in_the_cache, expected):
     blocks = python_blocks(REPOSITORY / "docs/use.md")
     for block in blocks:
         if "Peft" in block:

@@ -14,8 +14,7 @@ import pytest
 from conftest import REPOSITORY, files_in, give_settings, give_tfidf, make_messages
 from hub_stand_in import hub_handler
 from huggingface_hub import ModelCard, constants
-from pasted import python_blocks, run_pasted, run_pasted_here
-from training_runs import run_process
+from pasted import python_blocks, run_pasted_here
 from transformers import AutoModelForSequenceClassification, pipeline
 
 from text_classifier import export
@@ -241,16 +240,14 @@ def hub(tmp_path, serve, hub_at, monkeypatch):
     return handler
 
 
-def test_an_export_is_sent_and_loaded_by_its_name(tiny_review_adapter, tmp_path, serve):
-    hub = hub_handler(repositories := {}, tmp_path / "hub")
-    there = {"HF_ENDPOINT": serve(hub), "HF_HOME": str(tmp_path / "home")}
-    command = ["-m", "text_classifier.export", tiny_review_adapter, "merged", "--push_to_hub", "reviews"]
-    result = run_process(tmp_path, *command, HF_TOKEN="hf_x", PYTHONPATH=REPOSITORY, **there)
-    assert f"Sent to {there['HF_ENDPOINT']}/me/reviews" in result.stdout and not hub.private
-    assert files_in(repositories["me/reviews"]) == files_in(tmp_path / "merged")
+def test_an_export_is_sent_and_loaded_by_its_name(tiny_review_adapter, tmp_path, hub, capsys):
+    assert export_here(tmp_path, tiny_review_adapter, "merged", "--push_to_hub", "reviews") == 0
+    assert f"Sent to {constants.ENDPOINT}/me/reviews" in capsys.readouterr().out and not hub.private
+    assert files_in(tmp_path / "hub/me/reviews") == files_in(tmp_path / "merged")
     code = python_blocks(tmp_path / "merged/README.md")[0]
     assert 'model="me/reviews"' in code
-    assert run_pasted(code, tmp_path, **there).count("'label'") == 2
+    assert run_pasted_here(code, tmp_path).count("'label'") == 2
+    assert list((tmp_path / "hub_cache").glob("models--me--reviews/snapshots/*/model.safetensors"))
 
 
 def test_an_adapter_is_sent_as_it_is(tiny_review_adapter, tmp_path, hub, capsys):

@@ -1,14 +1,17 @@
 """Training works under launchers, in several processes, and on a base model from the Hub by its name."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import REPOSITORY
 from hub_stand_in import hub_handler
+from peft import AutoPeftModelForSequenceClassification
 from training_runs import SCRIPT, arguments, report_of, run_here, run_process
+
+from text_classifier.classifier import load_tokenizer_and_model
 
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 # Without a GPU, accelerate starts several processes only through MPI.
@@ -46,17 +49,17 @@ def first_steps(base, messages_csv, tmp_path_factory) -> list[dict]:
 
 @pytest.mark.parametrize(("launcher", "processes"), [(TORCHRUN, 2), (ACCELERATE, 1)], ids=["torchrun", "accelerate"])
 def test_launchers_count_every_message_once(
-    trained, first_steps, tmp_path, base, messages_csv, serve, launcher, processes
+    trained, first_steps, tmp_path, base, messages_csv, serve, hub_at, launcher, processes
 ):
     """The figures before the first step, and of this step, equal those in one process.
 
     Loss and gradient are means over the step's messages, whatever they are divided into. Tokenizer and weights of
     `gpt2` come from a stand-in for the Hub; plain PEFT finds them by that name.
     """
-    environment = {"HF_ENDPOINT": serve(hub_handler({"gpt2": base})), "HF_HOME": tmp_path}
+    address = serve(hub_handler({"gpt2": base}))
     flags = "--num_train_epochs 1 --per_device_train_batch_size 2 --logging_steps 1 --gradient_accumulation_steps "
     argv = arguments("gpt2", messages_csv, *flags.split(), str(4 // processes))
-    result = run_process(tmp_path, "-m", *launcher, SCRIPT, *argv, **environment)
+    result = run_process(tmp_path, "-m", *launcher, SCRIPT, *argv, HF_ENDPOINT=address, HF_HOME=tmp_path / "home")
     assert result.stdout.count("Saved lora_model") == 1
     two, one = report_of(tmp_path), report_of(trained)
     assert two["training"]["processes"] == processes
@@ -78,11 +81,8 @@ def test_launchers_count_every_message_once(
     first = next(entry for entry in logged(tmp_path) if "grad_norm" in entry)
     for key in ("loss", "grad_norm"):
         assert [step[key] for step in first_steps] == [pytest.approx(first[key], rel=0.01)] * 3
-    script = (
-        "from peft import AutoPeftModelForSequenceClassification as Auto\n"
-        "from text_classifier import load_tokenizer_and_model\n"
-        "load_tokenizer_and_model('lora_model')\n"
-        "print(Auto.from_pretrained('lora_model').peft_config['default'].base_model_name_or_path)"
-    )
-    printed = run_process(tmp_path, "-c", script, PYTHONPATH=REPOSITORY, **environment).stdout
-    assert printed.splitlines()[-1:] == ["gpt2"]
+    hub_at(address)
+    with contextlib.chdir(tmp_path):
+        load_tokenizer_and_model("lora_model")
+        loaded = AutoPeftModelForSequenceClassification.from_pretrained("lora_model")
+    assert loaded.peft_config["default"].base_model_name_or_path == "gpt2"
