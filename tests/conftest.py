@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from chat_page import VISITORS, new_tab
-from huggingface_hub import constants, hf_api
+from huggingface_hub import constants
 from peft import LoraConfig, TaskType, get_peft_model
 from playwright.sync_api import BrowserContext, Page, sync_playwright
 from tokenizers import ByteLevelBPETokenizer
@@ -187,7 +187,7 @@ def hub_at(tmp_path, monkeypatch):
         monkeypatch.setattr(constants, "ENDPOINT", address)
         files = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
-        monkeypatch.setattr(hf_api.api, "endpoint", address)
+        monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # It keeps the address of its first use.
 
     return use
 
