@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_messages
 from safetensors.torch import load_file, save_file
+from shared import make_messages
 from tokenizers import ByteLevelBPETokenizer, processors
 from transformers import (
     AutoConfig,

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 from chat_page import ask
-from conftest import REPOSITORY
 from playwright.sync_api import expect
+from shared import REPOSITORY
 
 from benchmarks.app_server import ChatClient, app_command, copy_of_app, environment, free_port, running_app
 from chat import settings

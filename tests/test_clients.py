@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY
 from huggingface_hub import constants
 from pasted import put_into_hub_cache, python_blocks, run_pasted_here
+from shared import REPOSITORY
 from transformers import BertConfig, DistilBertConfig, GPT2Config, LlamaConfig
 
 from text_classifier.classifier import Settings, load_tokenizer_and_model

@@ -1,7 +1,7 @@
 """Recipes set the options, flags override them, and mistakes are reported."""
 
 import pytest
-from conftest import REPOSITORY
+from shared import REPOSITORY
 
 import gpt_classification_model
 import gpt_pretraining

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import REPOSITORY, make_messages
+from shared import REPOSITORY, make_messages
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer
 

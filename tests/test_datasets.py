@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import REPOSITORY, files_in, serving
+from shared import REPOSITORY, files_in, serving
 
 from text_classifier.errors import ArtifactError
 from text_classifier.sources import datasets

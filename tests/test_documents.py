@@ -4,7 +4,7 @@ import dataclasses
 import re
 
 import pytest
-from conftest import REPOSITORY
+from shared import REPOSITORY
 
 from text_classifier.extras.pretraining import CorpusArguments, GPTArguments
 from text_classifier.training.config import DataArguments, FineTuningArguments, ModelArguments

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import REPOSITORY, make_messages
 from pasted import run_pasted, run_pasted_here
+from shared import REPOSITORY, make_messages
 from torch.utils.data import DataLoader
 from transformers import AutoConfig, AutoTokenizer
 

@@ -6,10 +6,10 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import make_messages
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.text import Text
 from scipy.special import expit
+from shared import make_messages
 
 from gpt_classification_model import make_splits
 from text_classifier.classifier import Joint

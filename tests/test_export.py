@@ -11,10 +11,10 @@ from unittest.mock import Mock
 
 import pandas as pd
 import pytest
-from conftest import REPOSITORY, files_in, give_settings, give_tfidf, make_messages
 from hub_stand_in import hub_handler
 from huggingface_hub import ModelCard, constants
 from pasted import python_blocks, run_pasted_here
+from shared import REPOSITORY, files_in, give_settings, give_tfidf, make_messages
 from transformers import AutoModelForSequenceClassification, pipeline
 
 from text_classifier import export

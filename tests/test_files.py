@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from conftest import REPOSITORY
+from shared import REPOSITORY
 
 from text_classifier.files import atomic_path
 

@@ -4,7 +4,7 @@ import re
 
 import pandas as pd
 import pytest
-from conftest import REPOSITORY
+from shared import REPOSITORY
 from test_data import uci_stand_in
 
 from gpt_classification_model import load_splits

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY, give_settings
 from pasted import run_pasted
 from safetensors.torch import load_file, save_file
+from shared import REPOSITORY, give_settings
 
 from text_classifier.classifier import Classifier
 from text_classifier.files import file_sha256, write_json

@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import REPOSITORY, save_wordpiece_tokenizer
 from pasted import python_blocks
 from safetensors.torch import load_file
+from shared import REPOSITORY, save_wordpiece_tokenizer
 from training_runs import assert_served_as_reported, report_of, run_here
 from transformers import AutoModel, AutoTokenizer, DistilBertConfig
 

@@ -4,8 +4,8 @@ import shutil
 
 import nbformat
 import pytest
-from conftest import REPOSITORY
 from nbclient import NotebookClient
+from shared import REPOSITORY
 
 
 @pytest.mark.registry

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import REPOSITORY, make_messages, save_wordpiece_tokenizer
 from hub_stand_in import hub_handler
+from shared import REPOSITORY, make_messages, save_wordpiece_tokenizer
 from training_runs import run_here, run_process
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 

@@ -9,7 +9,7 @@ import time
 import pandas as pd
 import psutil
 import pytest
-from conftest import REPOSITORY
+from shared import REPOSITORY
 
 from text_classifier.__main__ import main
 from text_classifier.classifier import Classifier

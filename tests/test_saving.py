@@ -5,10 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import PdfPages
 from safetensors import SafetensorError
+from shared import REPOSITORY
 from training_runs import arguments, run_here, run_process
 
 import gpt_classification_model

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import REPOSITORY
+from shared import REPOSITORY
 
 from chat.dropped_files import neutralise_formula, to_csv
 from text_classifier import runtime, scoring

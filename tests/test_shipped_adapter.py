@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import REPOSITORY
 from huggingface_hub import ModelCard
 from scipy.special import expit
+from shared import REPOSITORY
 from transformers import BatchEncoding
 
 from gpt_classification_model import load_splits

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import REPOSITORY, make_messages, save_wordpiece_tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from shared import REPOSITORY, make_messages, save_wordpiece_tokenizer
 from training_runs import arguments, run_here
 from transformers import AutoTokenizer, GPT2TokenizerFast
 

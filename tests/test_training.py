@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import REPOSITORY
 from peft import AutoPeftModelForSequenceClassification
 from safetensors.torch import load_file
 from scipy.special import logit
+from shared import REPOSITORY
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_data import uci_stand_in
 from training_runs import arguments, assert_served_as_reported, report_of, run_here

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
 from hub_stand_in import hub_handler
 from pasted import run_pasted
+from shared import REPOSITORY
 
 from text_classifier.errors import ArtifactError, UnreachableError
 from text_classifier.sources import weights
