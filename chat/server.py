@@ -1,9 +1,11 @@
 """Make Chainlit's web server stricter: nothing for other sites, no giant requests or floods, own uploads and words."""
 
 import collections
+import math
 import os
 import re
 import shutil
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -92,9 +94,9 @@ def refuse_floods(warn: Callable[[], Awaitable[None]]) -> None:
     Chainlit itself spends milliseconds of the server's thread on a message before the app sees it.
 
     Args:
-        warn: is called in the context of a visit when its messages are refused, once until all others are answered.
+        warn: is called in the context of a visit when its messages are refused, every five seconds at most.
     """
-    receive, pending, warned = sio.handlers["/"]["client_message"], collections.Counter(), set()
+    receive, pending, warned_at = sio.handlers["/"]["client_message"], collections.Counter(), {}
     # The page cannot edit messages (see .chainlit/config.toml), but a script could send a flood of such events.
     del sio.handlers["/"]["edit_message"]
 
@@ -102,7 +104,7 @@ def refuse_floods(warn: Callable[[], Awaitable[None]]) -> None:
         pending[visit] -= 1
         if not pending[visit]:
             del pending[visit]
-            warned.discard(visit)
+            warned_at.pop(visit, None)
 
     @sio.on("client_message")
     async def receive_or_refuse(sid: str, payload: dict) -> None:
@@ -111,8 +113,8 @@ def refuse_floods(warn: Callable[[], Awaitable[None]]) -> None:
             pending[session.id] += 1
             await receive(sid, payload)
             session.current_task.add_done_callback(lambda _: answered(session.id))
-        elif session.id not in warned:
-            warned.add(session.id)
+        elif time.monotonic() - warned_at.get(session.id, -math.inf) > 5:
+            warned_at[session.id] = time.monotonic()
             init_ws_context(session)
             await warn()
 

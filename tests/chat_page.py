@@ -24,12 +24,15 @@ VISITORS = {
 
 
 def new_tab(profile: BrowserContext) -> Page:
-    """Open a tab. Requests of its pages to other servers fail (see the browser's options); `tab.outside` lists them."""
+    """Open a tab. Only this machine can be reached (see the browser's options).
+
+    `tab.outside` lists the requests that do not begin with `tab.address`, which the chat's own do.
+    """
     tab = profile.new_page()
     tab.set_default_timeout(PATIENCE_MS)
     tab.outside = []
     # A route that refuses them would turn the browser's cache off.
-    tab.on("request", lambda request: "//127.0.0.1:" in request.url or tab.outside.append(request.url))
+    tab.on("request", lambda request: request.url.startswith(tab.address) or tab.outside.append(request.url))
     return tab
 
 

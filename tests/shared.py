@@ -276,6 +276,7 @@ def visit(profiles):
         page = free[0] if free else new_tab(profiles[visitor])
         taken.append(page)
         page.bring_to_front()
+        page.address = address
         page.outside.clear()
         page.emulate_media(color_scheme="null")
         page.language = VISITORS[visitor][0][:2]

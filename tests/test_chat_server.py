@@ -15,7 +15,7 @@ from chat_page import ask
 from playwright.sync_api import expect
 from shared import REPOSITORY
 
-from benchmarks.app_server import ChatClient, app_command, copy_of_app, environment, running_app
+from benchmarks.app_server import ChatClient, app_command, copy_of_app, environment, free_port, running_app
 from chat import settings
 
 
@@ -113,7 +113,7 @@ def the_line(printed: str) -> str:
 def refusal(monkeypatch, capsys):
     """Load the app in this process, as far as it comes: `refusal(adapter, feedback_file)` returns what it prints."""
 
-    def load(adapter: Path | str, feedback_file: Path | None = None) -> str:
+    def load(adapter: Path, feedback_file: Path | None = None) -> str:
         monkeypatch.setattr(settings, "ADAPTER_DIR", str(adapter))
         monkeypatch.setattr(settings, "FEEDBACK_FILE", feedback_file)
         monkeypatch.setattr("chat.server.keep_own_uploads", lambda: None)
@@ -126,11 +126,12 @@ def refusal(monkeypatch, capsys):
     return load
 
 
-def test_missing_adapter_is_said_in_one_line(tmp_path, refusal, monkeypatch):
-    assert settings.ADAPTER_DIR == "./lora_model"
+def test_missing_adapter_is_said_in_one_line(tmp_path, refusal):
+    command = app_command(free_port())
+    result = subprocess.run(command, cwd=copy_of_app(tmp_path), capture_output=True, text=True, env=environment())
+    assert result.returncode == 1 and "Traceback" not in result.stdout
+    assert "找不到 ./lora_model 目录, 请确认模型已正确保存" in the_line(result.stderr)
     assert "找不到 elsewhere 目录" in refusal(Path("elsewhere"))
-    monkeypatch.chdir(tmp_path)
-    assert "找不到 ./lora_model 目录, 请确认模型已正确保存" in refusal("./lora_model")
 
 
 @pytest.mark.parametrize("damaged", ["adapter_config.json", "adapter_model.safetensors", "config.json", "its base"])

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from pasted import run_pasted_here
-from shared import make_messages
+from pasted import run_pasted, run_pasted_here
+from shared import REPOSITORY, make_messages
 from torch.utils.data import DataLoader
 from transformers import AutoConfig, AutoTokenizer
 
@@ -52,13 +52,8 @@ def test_a_classify_review_of_one_s_own(workplace):
 
 
 @pytest.mark.registry
-def test_classify_review_of_the_app(workplace, monkeypatch):
-    # What the app sets for a whole process stays out of this one.
-    monkeypatch.setattr("chat.server.keep_own_uploads", lambda: None)
-    monkeypatch.setattr("chat.server.harden", lambda *_: None)
-    monkeypatch.setattr("chat.server.refuse_floods", lambda *_: None)
-    monkeypatch.setattr("sys.setswitchinterval", lambda seconds: None)
-    spam, ham, empty, invisible = run_pasted_here(OF_THE_APP, workplace).splitlines()
+def test_classify_review_of_the_app(workplace):
+    *_, spam, ham, empty, invisible = run_pasted(OF_THE_APP, workplace, PYTHONPATH=str(REPOSITORY)).splitlines()
     assert (spam, ham) == ("垃圾信息", "正常信息")
     assert empty == invisible and empty.startswith("请输入一段文本以进行分类")
 

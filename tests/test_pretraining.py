@@ -247,19 +247,21 @@ def test_hubs_tokenizer_is_used_where_it_can_be_reached_and_two_processes_pretra
     flags = [*SMALL.split(), "--tokenizer_name", "gpt2", "--text_file", "story.txt"]
     hub = {"HF_ENDPOINT": serve(hub_handler({"gpt2": tiny_gpt2})), "HF_HOME": tmp_path / "hf"}
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    told = run_process(tmp_path, *torchrun, SCRIPT, *flags, **hub)
-    assert "TRAINING A TOKENIZER" not in told.stderr
-    assert told.stdout.count("Saved results/gpt_pretraining/model") == told.stdout.count("Step 20:") == 1
+    run = run_process(tmp_path, *torchrun, SCRIPT, *flags, **hub)
+    noises = ("Warning", "missing keys", "loss_type")
+    # PyTorch's own warning of several processes.
+    told = "".join(line for line in run.stderr.splitlines() if "find_unused_parameters" not in line)
+    assert not [noise for noise in ("TRAINING A TOKENIZER", *noises) if noise in told]
+    assert run.stdout.count("Saved results/gpt_pretraining/model") == run.stdout.count("Step 20:") == 1
     assert load(tmp_path)[1].get_vocab() == AutoTokenizer.from_pretrained(tiny_gpt2).get_vocab()
     report = report_of(tmp_path)
     assert report["tokenizer"] == {"requested": "gpt2", "source": "gpt2"}
     assert report["validation_loss"] < report["untrained_loss"] / 2
     no_hub = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": tmp_path / "empty"}
     told = run_process(tmp_path, SCRIPT, *flags, **no_hub).stderr
-    assert "TRAINING A TOKENIZER" in told
+    assert "TRAINING A TOKENIZER" in told and not [noise for noise in noises if noise in told]
     assert report_of(tmp_path)["tokenizer"] == {"requested": "gpt2", "source": "trained on the text"}
     assert "(asked for: gpt2)" in (tmp_path / MODEL / "README.md").read_text()
-    assert not [noise for noise in ("Warning", "missing keys", "loss_type") if noise in told]
 
 
 @pytest.fixture

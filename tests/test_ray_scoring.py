@@ -17,7 +17,7 @@ from text_classifier.extras.ray_scoring import PACKAGE
 from text_classifier.reading.messages import ReadOptions, read_messages
 from text_classifier.scoring import Task, score_file
 
-ROWS = 12_000
+ROWS = 20_000
 
 
 @pytest.fixture
