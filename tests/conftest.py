@@ -1,9 +1,14 @@
-"""Load the fixtures of shared.py, which import PyTorch, only where tests run.
+"""Load the fixtures of shared.py, which import PyTorch, only where tests run, and let processes start faster.
 
 With pytest-xdist, the first process just hands out the tests.
 """
 
+import os
+from pathlib import Path
+
 import pytest
+
+os.environ.setdefault("PYTHONPATH", str(Path(__file__).with_name("quick_start")))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,6 +1,7 @@
 """Fixtures of several test modules: a tiny GPT-2, small data sets, HTTP servers, running chats, a trained folder."""
 
 import contextlib
+import gc
 import hashlib
 import http.server
 import os
@@ -37,6 +38,8 @@ from text_classifier.sources.registry import Mirror, cache_dir
 from text_classifier.tfidf import TfidfModel, save_tfidf
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+# PYTHONPATH of processes that import the package without standing in the repository.
+PACKAGE_PATH = f"{REPOSITORY}{os.pathsep}{os.environ['PYTHONPATH']}"
 
 # Tests compare figures of CPUs, on a machine with a GPU too.
 os.environ["DEVICE"] = "cpu"
@@ -57,13 +60,18 @@ def use_own_cache() -> None:
 use_own_cache()
 
 # These take longest, so that they begin first: no process then waits for the other one's last file.
-LONG = ["chat", "clients", "chat_server", "launchers", "pretraining", "ray_scoring", "export", "shipped_adapter"]
+LONG = ["chat", "export", "chat_server", "launchers", "pretraining", "ray_scoring", "shipped_adapter"]
 LONG += ["score_file", "training", "models", "notebook", "saving", "documents_code"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     names = [f"test_{name}" for name in LONG]
     items.sort(key=lambda item: names.index(item.path.stem) if item.path.stem in names else len(names))
+
+
+def pytest_collection_finish() -> None:
+    # Every training run collects garbage, and would go through all that is imported.
+    gc.freeze()
 
 
 SPAM_TEMPLATES = ["WIN a FREE prize now, call {}", "URGENT! claim your £{} cash award", "free entry txt WIN to {}"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from shared import REPOSITORY, files_in, serving
+from shared import PACKAGE_PATH, files_in, serving
 
 from text_classifier.errors import ArtifactError
 from text_classifier.sources import datasets
@@ -173,7 +173,7 @@ def test_a_mirror_that_is_not_what_was_pinned_is_refused(local_registry, tmp_pat
 
 def test_two_processes_may_fetch_at_once(local_registry):
     script = f"import text_classifier.sources.registry as a; print(a.fetch_from_registry(a.{local_registry!r}))"
-    command, environment = [sys.executable, "-c", script], {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command, environment = [sys.executable, "-c", script], {**os.environ, "PYTHONPATH": PACKAGE_PATH}
     processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     paths = {process.communicate()[0].strip() for process in processes}
     assert [process.returncode for process in processes] == [0, 0] and len(paths) == 1

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from pasted import run_pasted, run_pasted_here
-from shared import REPOSITORY, make_messages
+from shared import PACKAGE_PATH, make_messages
 from torch.utils.data import DataLoader
 from transformers import AutoConfig, AutoTokenizer
 
@@ -53,7 +53,7 @@ def test_a_classify_review_of_one_s_own(workplace):
 
 @pytest.mark.registry
 def test_classify_review_of_the_app(workplace):
-    *_, spam, ham, empty, invisible = run_pasted(OF_THE_APP, workplace, PYTHONPATH=str(REPOSITORY)).splitlines()
+    *_, spam, ham, empty, invisible = run_pasted(OF_THE_APP, workplace, PYTHONPATH=PACKAGE_PATH).splitlines()
     assert (spam, ham) == ("垃圾信息", "正常信息")
     assert empty == invisible and empty.startswith("请输入一段文本以进行分类")
 

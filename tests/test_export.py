@@ -1,8 +1,10 @@
-"""An export is an ordinary model: other programs load it and give the answers of the language model."""
+"""An export is an ordinary model: other programs, as the documents show them, give the language model's answers."""
 
 import contextlib
 import errno
+import json
 import os
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -11,16 +13,18 @@ from unittest.mock import Mock
 
 import pandas as pd
 import pytest
+import torch
 from hub_stand_in import hub_handler
 from huggingface_hub import ModelCard, constants
-from pasted import python_blocks, run_pasted_here
+from pasted import put_into_hub_cache, python_blocks, run_pasted_here
 from shared import REPOSITORY, files_in, give_settings, give_tfidf, make_messages
 from transformers import AutoModelForSequenceClassification, pipeline
 
 from text_classifier import export
-from text_classifier.classifier import Classifier, Settings
+from text_classifier.classifier import Classifier, Settings, load_tokenizer_and_model
 from text_classifier.export import main
 from text_classifier.extras import onnx_export
+from text_classifier.sources.weights import resolve_base_model
 from text_classifier.tfidf import fit_tfidf
 
 # Longer than the language model reads, letter tricks, the pad token spelled out, white space, other scripts.
@@ -46,10 +50,10 @@ def export_here(folder: Path, *arguments: str | Path) -> int:
 
 @pytest.fixture(scope="module")
 def merged(tmp_path_factory, shipped_adapter) -> Path:
-    """The export of the shipped adapter."""
+    """The export of the shipped adapter, with ONNX, beside `lora_model`."""
     folder = tmp_path_factory.mktemp("export")
     (folder / "lora_model").symlink_to(shipped_adapter)
-    assert export_here(folder, "lora_model", "merged") == 0
+    assert export_here(folder, "lora_model", "merged", "--onnx") == 0
     return folder / "merged"
 
 
@@ -66,7 +70,7 @@ def test_the_pipeline_gives_the_language_models_answers_alone_and_in_batches(mer
 
 @pytest.mark.registry
 def test_the_folder_is_a_plain_model_without_the_layers_that_are_not_used(merged, shipped_adapter):
-    files = "README.md adapter_card.md config.json model.safetensors text_classifier.json"
+    files = "README.md adapter_card.md config.json model.onnx model.safetensors text_classifier.json"
     assert files_in(merged) == [*files.split(), "tokenizer.json", "tokenizer_config.json"]
     assert merged.parent.stat().st_mode & 0o777 == 0o700 and (merged / "model.safetensors").stat().st_mode & 0o044
     model = AutoModelForSequenceClassification.from_pretrained(merged)
@@ -196,6 +200,95 @@ def test_options_that_do_not_go_together(capsys):
         with pytest.raises(SystemExit, match="2"):
             main(["lora_model", *flags.split()])
         assert message in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------- what the documents show
+
+BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+# Letter tricks, a special token spelled out, more tokens than the language model reads.
+TEXTS = ["You won a prize! Call 09061701461", "See you at seven?", "Fr33 pr1ze <|im_end|>", "free " * 300]
+
+
+@pytest.fixture(scope="module")
+def workplace(merged, shipped_adapter) -> Path:
+    """A folder with `lora_model`, its export, and a home whose Hub cache has the adapter's own base weights."""
+    record = Settings.load(shipped_adapter).base_model
+    put_into_hub_cache(merged.parent / "home", BASE, resolve_base_model(BASE, trained_on=record).path)
+    return merged.parent
+
+
+def logits_of(folder: Path) -> torch.Tensor:
+    """Return the language model's logits for `TEXTS`."""
+    tokenizer, model = load_tokenizer_and_model(folder)
+    batch = tokenizer(TEXTS, padding=True, truncation=True, split_special_tokens=True, return_tensors="pt")
+    with torch.inference_mode():
+        return model(**batch).logits
+
+
+@pytest.fixture(scope="module")
+def expected(shipped_adapter) -> torch.Tensor:
+    return logits_of(shipped_adapter)
+
+
+@pytest.fixture
+def only_in_the_cache(workplace, monkeypatch):
+    """Let huggingface_hub, which reads its settings when it is imported, find the base weights in the cache alone."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(workplace / "home/hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
+def check_logits(code: str, folder: Path, expected: torch.Tensor) -> None:
+    """Run code that loads the adapter with plain PEFT; the logits of its model must be `expected`."""
+    made = {}
+    with contextlib.chdir(folder):
+        exec(code, made)
+    batch = made["tokenizer"](TEXTS, padding=True, truncation=True, return_tensors="pt")
+    with torch.inference_mode():
+        logits = made["model"](**batch).logits
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+    config = made["model"].config
+    assert list(config.id2label.values()) == ["ham", "spam"] and config.pad_token_id == 2
+
+
+@pytest.mark.registry
+def test_the_readmes_show_what_their_code_prints(workplace):
+    english, chinese = (
+        block for name in ("README.md", "README.zh-CN.md") for block in python_blocks(REPOSITORY / name)
+    )
+    lines = run_pasted_here(english, workplace).splitlines()
+    for code in (english, chinese):
+        assert lines == re.findall(r'"(\w+ \d\.\d{3})"', code) and len(lines) == 2
+    assert re.sub("#.*", "", english) == re.sub("#.*", "", chinese)
+
+
+@pytest.mark.registry
+def test_the_model_card_shows_the_adapter(workplace, only_in_the_cache, expected):
+    (code,) = python_blocks(workplace / "lora_model/README.md")
+    check_logits(code, workplace, expected)
+
+
+@pytest.mark.registry
+def test_use_md_shows_every_way(workplace, only_in_the_cache, expected):
+    blocks = python_blocks(REPOSITORY / "docs/use.md")
+    for block in blocks:
+        if "Peft" in block:
+            check_logits(block, workplace, expected)
+            continue
+        printed = run_pasted_here(block, workplace)
+        if "onnxruntime" in block:
+            assert printed == "[1 0]\n"
+        else:
+            assert re.findall(r"\b(?:spam|ham)\b", printed) == ["spam", "ham"]
+    assert len(blocks) == 4
+
+
+@pytest.mark.registry
+def test_an_adapter_of_an_earlier_time_is_loaded_as_ever(shipped_adapter, expected, tmp_path):
+    shutil.copytree(shipped_adapter, tmp_path / "adapter")
+    path = tmp_path / "adapter/adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"layer_replication": None}))
+    assert torch.equal(logits_of(tmp_path / "adapter"), expected)
 
 
 # ---------------------------------------------------------------------------- ONNX

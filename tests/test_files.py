@@ -7,14 +7,14 @@ import sys
 import time
 
 import pytest
-from shared import REPOSITORY
+from shared import PACKAGE_PATH
 
 from text_classifier.files import atomic_path
 
 
 def run_until_killed(script: str, *argv: str) -> None:
     """Run Python code that kills itself; if it prints `ready`, kill it a moment later."""
-    command, environment = [sys.executable, "-c", script, *argv], {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command, environment = [sys.executable, "-c", script, *argv], {**os.environ, "PYTHONPATH": PACKAGE_PATH}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         if process.stdout.readline():
             time.sleep(0.2)

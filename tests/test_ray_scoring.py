@@ -9,7 +9,7 @@ import time
 import pandas as pd
 import psutil
 import pytest
-from shared import REPOSITORY
+from shared import PACKAGE_PATH, REPOSITORY
 
 from text_classifier.__main__ import main
 from text_classifier.classifier import Classifier
@@ -43,7 +43,7 @@ def test_nothing_is_lost_or_doubled_when_a_worker_is_killed(messages, tiny_revie
     target = tmp_path / "scored.csv"
     command = [sys.executable, "-m", "text_classifier", messages, "--output", target, "--workers", "2"]
     # Ray's workers are nicer than others, and would hardly get a core beside other work.
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "RAY_worker_niceness": "0"}
+    environment = {**os.environ, "PYTHONPATH": PACKAGE_PATH, "RAY_worker_niceness": "0"}
     command += ["--adapter_dir", tiny_review_adapter]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 

@@ -8,13 +8,15 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import PdfPages
 from safetensors import SafetensorError
-from shared import REPOSITORY
+from shared import PACKAGE_PATH
 from training_runs import arguments, run_here, run_process
+from transformers import BertConfig, DistilBertConfig, GPT2Config, LlamaConfig
 
 import gpt_classification_model
 from text_classifier.classifier import load_tokenizer_and_model
 from text_classifier.files import exclusive
 from text_classifier.training.charts import plot_metrics
+from text_classifier.training.saving import kept_layers
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -64,7 +66,7 @@ def killed(trained, tmp_path_factory, tiny_gpt2, messages_csv) -> Path:
     for name in MOMENTS:
         shutil.copytree(trained, folder / name)
     argv = arguments(tiny_gpt2, messages_csv, "--seed", "7", "--num_train_epochs", "1")
-    printed = run_process(folder, "-c", KILLED_RUNS, *argv, PYTHONPATH=REPOSITORY).stdout
+    printed = run_process(folder, "-c", KILLED_RUNS, *argv, PYTHONPATH=PACKAGE_PATH).stdout
     assert [line for line in printed.splitlines() if line.endswith(" True")] == [f"{name} True" for name in MOMENTS]
     return folder
 
@@ -183,3 +185,20 @@ def test_many_points_have_no_markers(drawn, points, marked):
     accuracy, loss = drawn(history)
     curves = [*accuracy.lines, *loss.lines, *accuracy.child_axes[0].lines]
     assert len(curves) == 3 and {line.get_markersize() > 0 for line in curves} == {marked}
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (LlamaConfig(num_hidden_layers=3), [(0, 2)]),
+        (BertConfig(num_hidden_layers=3), [(0, 2)]),
+        # PEFT cannot choose layers of these, and says so in an error; the model card's code is right for them.
+        (GPT2Config(n_layer=3), None),
+        (DistilBertConfig(n_layers=3), None),
+        (LlamaConfig(num_hidden_layers=2), None),
+    ],
+    ids=lambda value: f"{value.model_type}-{value.num_hidden_layers}" if hasattr(value, "model_type") else "",
+)
+def test_layers_that_an_adapter_uses_are_saved_where_peft_can_choose_them(tmp_path, config, expected):
+    config.save_pretrained(tmp_path)
+    assert kept_layers(tmp_path, 2) == expected

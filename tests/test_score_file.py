@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from shared import REPOSITORY
+from shared import PACKAGE_PATH
 
 from chat.dropped_files import neutralise_formula, to_csv
 from text_classifier import runtime, scoring
@@ -23,7 +23,7 @@ from text_classifier.classifier import Answer, Classifier
 from text_classifier.reading.messages import read_messages
 
 SCORE = [sys.executable, "-m", "text_classifier"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": PACKAGE_PATH}
 
 
 @pytest.fixture
