@@ -103,13 +103,15 @@ def running_app(folder: Path, *options: str, port: int | None = None, **variable
         command, own = app_command(port, *options), environment(**variables)
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=own)
         try:
-            while process.poll() is None:
-                with contextlib.suppress(httpx.TransportError):
-                    httpx.get(f"{address}/api/health", timeout=2)
-                    break
-                time.sleep(0.1)
-            else:
-                raise RuntimeError(f"The app has ended: {(folder / 'log.txt').read_text()}")
+            # One client, because each reads the certificates of the machine, which would slow down what it waits for.
+            with httpx.Client(timeout=2) as client:
+                while process.poll() is None:
+                    with contextlib.suppress(httpx.TransportError):
+                        client.get(f"{address}/api/health")
+                        break
+                    time.sleep(0.1)
+                else:
+                    raise RuntimeError(f"The app has ended: {(folder / 'log.txt').read_text()}")
             yield address
         finally:
             process.terminate()
