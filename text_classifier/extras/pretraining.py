@@ -66,6 +66,8 @@ class PretrainingArguments(TrainingArguments):
     model_dir: str = HfArg(
         default="results/gpt_pretraining/model", help="Folder that the model is saved to; loss.pdf is put beside it."
     )
+    # In several processes, PyTorch would look for unused weights in every step, and warn that there are none.
+    ddp_find_unused_parameters: bool | None = False
 
     @property
     def loss_pdf(self) -> str:
