@@ -29,11 +29,13 @@ _WANTED = re.compile(
 _GENERIC = r"(e?mails?\b|(sms|msg|message|text)s?\b|短信|信息|消息|邮件|簡訊|訊息|\W)*"
 _REST_OF_NAME = re.compile(rf"{_GENERIC}[a-z]{{0,5}}{_GENERIC}")
 
+# Between a label and its message.
+MARKS = ":：,，;|"
 # A message behind its label: `ham See you`, `spam: Win`, `[ham] Ok`, `【垃圾】恭喜`, and as fastText has it,
 # `__label__ham See you`.
 _LEADING = re.compile(
     r"\s*(?:__label__(?P<fasttext>\S+)|[\[(（【\"'“]?(?P<name>[^\W_][\w-]*)[\])）】\"'”]?)"
-    r"(?:(?P<mark>\s*[:：,，;|]|[ \u3000]|(?<=[\])）】]))\s*(?P<text>.*))?$",
+    rf"(?:(?P<mark>\s*[{MARKS}]|[ \u3000]|(?<=[\])）】]))\s*(?P<text>.*))?$",
     re.DOTALL,
 )
 
@@ -144,7 +146,7 @@ def split_label(line: str) -> tuple[str, str, str]:
     return "", "", line.rstrip("\r\n")
 
 
-def begin_with_labels(lines: Sequence[str], marks: str = ":：,，;|") -> bool:
+def begin_with_labels(lines: Sequence[str], marks: str = MARKS) -> bool:
     """Return whether each line begins with its label, and there are labels of two classes.
 
     Args:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from text_classifier.reading.columns import LABEL_COLUMN_NAMES, TEXT_COLUMN_NAMES, has_known_name, without_blank_end
 from text_classifier.reading.decoding import Source
-from text_classifier.reading.labels import begin_with_labels, split_label
+from text_classifier.reading.labels import MARKS, begin_with_labels, split_label
 from text_classifier.reading.notes import TableError
 
 # Rows with the number of the line that each one ends in; blank cells at their ends and blank rows are left out.
@@ -87,7 +87,7 @@ def find_layout(source: Source) -> Layout:
     if lines and lines[0].lstrip().casefold().startswith(_NO_DATA):
         raise TableError("file_no_data")
     # In a .csv, a comma behind a label separates columns.
-    if begin_with_labels([line for line in lines if line.strip()], ":：,，;|" if source.suffix == ".txt" else ":：，"):
+    if begin_with_labels([line for line in lines if line.strip()], MARKS if source.suffix == ".txt" else ":：，"):
         source.note("note_leading_labels")
         return Layout(columns=("label", "text"))
     expected = "\t" if source.suffix in (".tsv", ".tab") else ","
