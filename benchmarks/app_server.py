@@ -87,7 +87,7 @@ class ChatClient:
 
 @contextlib.contextmanager
 def running_app(folder: Path, *options: str, port: int | None = None, **variables: str) -> Iterator[str]:
-    """Run the app in `folder` until the block ends, and yield its address; it writes its output to `log.txt` there.
+    """Run the app in `folder` until the block ends, and yield its address; it adds its output to `log.txt` there.
 
     Args:
         options: of `chainlit run`.
@@ -99,7 +99,7 @@ def running_app(folder: Path, *options: str, port: int | None = None, **variable
     """
     port = port or free_port()
     address = f"http://127.0.0.1:{port}"
-    with (folder / "log.txt").open("w") as log:
+    with (folder / "log.txt").open("a") as log:
         command, own = app_command(port, *options), environment(**variables)
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=own)
         try:

@@ -244,6 +244,7 @@ def served(tmp_path_factory, shipped_adapter):
     """A running chat with the shipped adapter and with feedback; yields its address and its folder."""
     folder = copy_of_app(tmp_path_factory.mktemp("app"))
     shutil.copytree(shipped_adapter, folder / "lora_model")
+    (folder / ".files/process-1-0/visit").mkdir(parents=True)  # as a server that was killed leaves it
     with running_app(folder, FEEDBACK_FILE="feedback.sqlite") as address:
         yield address, folder
 

@@ -5,7 +5,9 @@ import contextlib
 import csv
 import io
 import re
+import shutil
 import sqlite3
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +19,7 @@ from chat_page import DOUBTFUL, HAM, PATIENCE_MS, SPAM, VISITORS, ask, either, m
 from playwright.sync_api import Locator, expect
 from reading import workbook
 
-from benchmarks.app_server import ChatClient
+from benchmarks.app_server import ChatClient, app_command, environment, running_app
 from chat.texts import STARTERS
 from text_classifier.classifier import Settings
 
@@ -437,6 +439,38 @@ def test_server_refuses_other_sites_and_giant_requests(served):
     assert httpx.get(f"{address}/api/health", headers={"Host": "rebound.example"}).status_code == 400
     for path in ("/", "/docs", "/redoc"):
         assert "default-src 'self'" in httpx.get(address + path).headers["content-security-policy"]
+
+
+def test_uploads_survive_another_server_and_a_taken_address_is_said(served, tiny_review_adapter):
+    address, folder = served
+    uploads, variables = folder / ".files", {"ADAPTER_DIR": str(tiny_review_adapter)}
+
+    def upload_to(address: str) -> int:
+        async def visit_and_upload() -> int:
+            async with ChatClient(address) as client:
+                session = {"session_id": client.session_id}
+                file = {"file": ("messages.csv", b"text\nhello\n", "text/csv")}
+                status = httpx.post(f"{address}/project/file", params=session, files=file, timeout=30).status_code
+                kept.append(len(list(uploads.glob(f"process-*/{client.session_id}/*"))))
+                return status
+
+        # In a thread of its own: Playwright's loop may run in this one.
+        with ThreadPoolExecutor() as thread:
+            return thread.submit(lambda: asyncio.run(visit_and_upload())).result()
+
+    kept = []
+    assert not (uploads / "process-1-0").exists(), "a server that was killed left this"
+    assert upload_to(address) == 200 and kept == [1]
+    with running_app(folder, **variables) as other:
+        assert upload_to(other) == 200 and len(list(uploads.glob("process-*"))) == 2
+    assert len(list(uploads.glob("process-*"))) == 1, "a server that ends removes its own, and nothing else"
+    assert upload_to(address) == 200
+    shutil.rmtree(uploads)
+    assert upload_to(address) == 200 and kept == [1, 1, 1, 1], "the folder is made anew"
+    command = app_command(int(address.rpartition(":")[2]))
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment(**variables))
+    assert result.returncode == 1 and "cannot serve at 127.0.0.1" in result.stderr and "--port" in result.stderr
+    assert "Traceback" not in result.stderr and upload_to(address) == 200
 
 
 def test_documentation_of_the_api_works_offline(page, served):

@@ -1,12 +1,10 @@
-"""Other chats: behind a password and a proxy, several at once, and what cannot be served, which is said in one line."""
+"""Other chats: behind a password and a proxy, and what cannot be served, which is said in one line."""
 
-import asyncio
 import re
 import runpy
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -15,7 +13,7 @@ from chat_page import ask
 from playwright.sync_api import expect
 from shared import REPOSITORY
 
-from benchmarks.app_server import ChatClient, app_command, copy_of_app, environment, free_port, running_app
+from benchmarks.app_server import app_command, copy_of_app, environment, free_port, running_app
 from chat import settings
 
 
@@ -64,39 +62,6 @@ def test_behind_a_proxy_the_page_of_the_outside_name_connects(review_address):
     for origin in own + other:
         expected = 200 if origin in own else 400
         assert status("/ws/socket.io/?EIO=4&transport=polling", Origin=origin) == expected, origin
-
-
-def test_uploads_survive_another_server_and_a_taken_address_is_said(tmp_path, tiny_review_adapter):
-    folder, variables = copy_of_app(tmp_path), {"ADAPTER_DIR": str(tiny_review_adapter)}
-
-    def upload(address: str) -> int:
-        async def visit_and_upload() -> int:
-            async with ChatClient(address) as client:
-                session = {"session_id": client.session_id}
-                file = {"file": ("messages.csv", b"text\nhello\n", "text/csv")}
-                status = httpx.post(f"{address}/project/file", params=session, files=file, timeout=30).status_code
-                kept.append(len(list((folder / ".files").glob(f"process-*/{client.session_id}/*"))))
-                return status
-
-        # In a thread of its own: Playwright's loop may run in this one.
-        with ThreadPoolExecutor() as thread:
-            return thread.submit(lambda: asyncio.run(visit_and_upload())).result()
-
-    kept = []
-    (folder / ".files/process-1-0/visit").mkdir(parents=True)
-    with running_app(folder, **variables) as address:
-        assert upload(address) == 200 and kept == [1]
-        assert not (folder / ".files/process-1-0").exists(), "a server that was killed left this"
-        with running_app(folder, **variables) as other:
-            assert upload(other) == 200
-        assert upload(address) == 200, "the other server has removed only its own"
-        shutil.rmtree(folder / ".files")
-        assert upload(address) == 200 and kept == [1, 1, 1, 1], "the folder is made anew"
-        command = app_command(int(address.rpartition(":")[2]))
-        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment(**variables))
-        assert result.returncode == 1 and "cannot serve at 127.0.0.1" in result.stderr and "--port" in result.stderr
-        assert "Traceback" not in result.stderr and upload(address) == 200
-    assert not list((folder / ".files").glob("process-*")), "nothing is left when the server has ended"
 
 
 # ---------------------------------------------------------------------------- what cannot be served
