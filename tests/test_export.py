@@ -307,6 +307,7 @@ def test_onnx_runtime_gives_the_same_logits(tiny_review_adapter, tmp_path, recwa
 
 def test_an_onnx_file_that_answers_otherwise_is_not_kept(tiny_review_adapter, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("torch.onnx.export", Mock())
+    monkeypatch.setattr(onnx_export, "onnxscript", Mock())
     monkeypatch.setattr(onnx_export, "compare", lambda *_: 0.5)
     assert export_here(tmp_path, tiny_review_adapter, "merged", "--onnx") == 1
     assert "logits differ by up to 0.5" in capsys.readouterr().err

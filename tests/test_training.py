@@ -285,7 +285,7 @@ def test_an_epoch_takes_every_modern_message(tmp_path, tiny_gpt2):
     (tmp_path / "dataset").mkdir()
     uci_stand_in(tmp_path / "dataset")
     flags = "--minority_repeats 0 --protocol original --num_train_epochs 1 --disable_tqdm true --eval_strategy no"
-    flags += " --extra_data"
+    flags += " --bf16 false --extra_data"
     steps = {}
     for modern in ("modern", "none"):
         assert run_here(tmp_path, ["--model_name_or_path", str(tiny_gpt2), *flags.split(), modern]) == 0
