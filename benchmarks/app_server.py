@@ -103,7 +103,7 @@ def running_app(folder: Path, *options: str, port: int | None = None, **variable
         command, own = app_command(port, *options), environment(**variables)
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=own)
         try:
-            # One client, because each reads the certificates of the machine, which would slow down what it waits for.
+            # One client for all tries: a new one reads the machine's certificates, and the starting app needs the CPU.
             with httpx.Client(timeout=2) as client:
                 while process.poll() is None:
                     with contextlib.suppress(httpx.TransportError):

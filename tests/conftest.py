@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+# Processes that tests start run quick_start/sitecustomize.py first, unless PYTHONPATH is set already.
 os.environ.setdefault("PYTHONPATH", str(Path(__file__).with_name("quick_start")))
 
 

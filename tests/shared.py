@@ -70,7 +70,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    # Every training run collects garbage, and would go through all that is imported.
+    # Every training run collects garbage. It need not look through what was imported, which stays.
     gc.freeze()
 
 

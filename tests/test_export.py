@@ -107,8 +107,9 @@ def test_what_holds_for_both_models_is_left_out(tiny_review_adapter, tmp_path):
     assert export_here(tmp_path, "adapter", "merged") == 0
     settings = Settings.load(tmp_path / "merged")
     assert (settings.joint, settings.decision_threshold, settings.early_exit) == (None, 0.5, None)
+    assert "model.onnx" not in files_in(tmp_path / "merged")
     card = (tmp_path / "merged/README.md").read_text()
-    assert "0.8, was chosen for both models together" in card and "has no model card" in card
+    assert "0.8, was chosen for both models together" in card and "has no model card" in card and "onnx" not in card
     assert not list((tmp_path / "merged").glob("*tfidf*"))
     # Without TF-IDF, the threshold is the language model's own.
     give_settings(adapter, joint=None)

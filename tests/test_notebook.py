@@ -9,8 +9,7 @@ from shared import REPOSITORY
 
 
 @pytest.mark.registry
-def test_every_cell_runs(tmp_path, tiny_gpt2, messages_csv, monkeypatch):
-    monkeypatch.setenv("PIP_NO_DEPS", "1")  # pip takes seconds to find that all that the requirements need is there
+def test_every_cell_runs(tmp_path, tiny_gpt2, messages_csv):
     for name in ("text_classifier", "recipes", "gpt_classification_model.py", "requirements.txt"):
         source = REPOSITORY / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)

@@ -1,6 +1,5 @@
 """A whole training run at small size: its files and figures are right, and it can be repeated and resumed."""
 
-import inspect
 import json
 import math
 import shutil
@@ -16,6 +15,7 @@ import torch
 from peft import AutoPeftModelForSequenceClassification
 from safetensors.torch import load_file
 from scipy.special import logit
+from shared import REPOSITORY
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_data import uci_stand_in
 from training_runs import arguments, assert_served_as_reported, report_of, run_here
@@ -174,10 +174,9 @@ def test_frozen_weights_stored_in_bfloat16_change_no_result(tmp_path, tiny_gpt2,
 
 
 def test_peak_memory_is_that_of_the_process_and_not_of_what_started_it():
-    code = "import re, sys, psutil\nfrom pathlib import Path\nkept = b'x' * 10**8\n"
-    code += inspect.getsource(peak_memory_gib) + "\nprint(peak_memory_gib())"
+    code = "from text_classifier.training.runs import peak_memory_gib; print(peak_memory_gib())"
     bulky = np.ones(2**28)
-    child = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    child = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
     assert peak_memory_gib() > bulky.nbytes / 2**30 == 2
     assert 0.05 < float(child.stdout) < 2
 

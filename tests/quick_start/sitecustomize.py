@@ -1,4 +1,4 @@
-"""Python runs this first in all processes of the tests (see conftest.py), and they start a quarter faster."""
+"""Python runs this first in the processes that tests start (see conftest.py), so that they start faster."""
 
 import gc
 

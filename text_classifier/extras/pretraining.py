@@ -66,7 +66,7 @@ class PretrainingArguments(TrainingArguments):
     model_dir: str = HfArg(
         default="results/gpt_pretraining/model", help="Folder that the model is saved to; loss.pdf is put beside it."
     )
-    # In several processes, PyTorch would look for unused weights in every step, and warn that there are none.
+    # By default, with several processes, PyTorch looks for unused weights in every step, and warns that it finds none.
     ddp_find_unused_parameters: bool | None = False
 
     @property

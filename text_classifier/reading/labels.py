@@ -29,8 +29,9 @@ _WANTED = re.compile(
 _GENERIC = r"(e?mails?\b|(sms|msg|message|text)s?\b|短信|信息|消息|邮件|簡訊|訊息|\W)*"
 _REST_OF_NAME = re.compile(rf"{_GENERIC}[a-z]{{0,5}}{_GENERIC}")
 
-# Between a label and its message.
+# What may stand between a label and its message, besides a space.
 MARKS = ":：,，;|"
+
 # A message behind its label: `ham See you`, `spam: Win`, `[ham] Ok`, `【垃圾】恭喜`, and as fastText has it,
 # `__label__ham See you`.
 _LEADING = re.compile(
