@@ -25,7 +25,7 @@ def imported_by(file) -> set[str]:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_a_script_imports_no_other_script_and_no_tests(script):
-    others = {other.stem for other in SCRIPTS} | {"shared", "tests", "benchmarks"}
+    others = {other.stem for other in SCRIPTS} | {"conftest", "shared", "tests", "benchmarks"}
     assert not {module.partition(".")[0] for module in imported_by(script)} & others
 
 
